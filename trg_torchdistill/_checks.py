@@ -1,0 +1,170 @@
+"""Checks of user input, and the only place that words their errors.
+
+Every message has the form "expected `name` to be ..., got ...". A caller that knows where the value was written appends
+the line to change with :func:`advice`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec('P')
+T = TypeVar('T')
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raises ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        options = ', '.join(f"'{choice}'" for choice in choices)
+        raise ValueError(f'expected `{name}` to be one of {options}, got {value!r}{nearest(value, choices)}')
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f'expected `{name}` to be true or false, got {value!r}')
+
+
+def check_text(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f'expected `{name}` to be a non-empty string, got {value!r}')
+
+
+def check_integer(name: str, value: object, minimum: int) -> None:
+    """Raises TypeError unless ``value`` is an integer, ValueError if it is less than ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}')
+    if value < minimum:
+        raise ValueError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and greater than 0."""
+    if _number(name, value, 'a number > 0') <= 0:
+        raise ValueError(f'expected `{name}` to be a number > 0, got {value}')
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and at least 0."""
+    if _number(name, value, 'a number >= 0') < 0:
+        raise ValueError(f'expected `{name}` to be a number >= 0, got {value}')
+
+
+def check_matrix(name: str, value: object) -> None:
+    """Raises unless ``value`` is a floating-point tensor [M, D]."""
+    _check_tensor(name, value, 2, '[M, D]')
+
+
+def check_sequence(name: str, value: object) -> None:
+    """Raises unless ``value`` is a floating-point tensor [B, N, D]."""
+    _check_tensor(name, value, 3, '[B, N, D]')
+
+
+def check_map(name: str, value: object) -> None:
+    """Raises unless ``value`` is a floating-point tensor [B, D, h, w]."""
+    _check_tensor(name, value, 4, '[B, D, h, w]')
+
+
+def check_floating(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a floating-point tensor, ValueError if it is empty."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
+    if not value.is_floating_point():
+        raise TypeError(f'expected `{name}` to be a floating-point tensor, got {value.dtype}')
+    if value.numel() == 0:
+        raise ValueError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
+
+
+def nearest(value: object, known: Collection[str]) -> str:
+    """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string."""
+    matches = difflib.get_close_matches(str(value), list(known), n=1)
+    return f'; did you mean `{matches[0]}`?' if matches else ''
+
+
+@contextlib.contextmanager
+def advice(text: str) -> Iterator[None]:
+    """Appends ``text``, the line to change, to any ValueError or TypeError raised inside."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f'{error}; {text}') from error
+
+
+def explain_keywords(owner: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Makes the constructor of ``owner`` name an unknown or a missing keyword, and the nearest known one."""
+
+    def decorate(init: Callable[P, None]) -> Callable[P, None]:
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        known = [parameter.name for parameter in parameters]
+        required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+        @functools.wraps(init)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(
+                        f'expected `{owner}` to get keywords among {known}, got `{name}`{nearest(name, known)}; '
+                        f'change `{name}:` under the `kwargs:` of `{owner}`'
+                    )
+            for name in required[len(args) - 1 :]:
+                if name not in kwargs:
+                    raise TypeError(
+                        f'expected `{owner}` to get the keyword `{name}`, got {sorted(kwargs) or "none"}; '
+                        f'add `{name}:` under the `kwargs:` of `{owner}`'
+                    )
+            init(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def build(cls: Callable[..., T], name: str, options: Any) -> T:
+    """Builds ``cls`` from the mapping ``options`` written under ``name``; None stands for an empty mapping.
+
+    Raises:
+        TypeError: If ``options`` is no mapping or has a key that ``cls`` does not know.
+        ValueError: If ``cls`` refuses a value.
+    """
+    known = list(inspect.signature(cls).parameters)
+    if options is None:
+        options = {}
+    if not isinstance(options, dict):
+        raise TypeError(f'expected `{name}` to be a mapping with keys among {known}, got {options!r}')
+    for key in options:
+        if key not in known:
+            raise TypeError(f'expected `{name}` to have keys among {known}, got `{key}`{nearest(key, known)}')
+    with advice(f'it stands under `{name}:`'):
+        return cls(**options)
+
+
+def _number(name: str, value: object, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_exponent_hint(value)}')
+    if not math.isfinite(value):
+        raise ValueError(f'expected `{name}` to be {expected}, got {value}')
+    return float(value)
+
+
+def _exponent_hint(value: object) -> str:
+    try:
+        number = float(value) if isinstance(value, str) else None
+    except ValueError:
+        number = None
+    return '' if number is None else f' (a string in YAML; write {number!r})'
+
+
+def _check_tensor(name: str, value: object, rank: int, shape: str) -> None:
+    check_floating(name, value)
+    found = list(value.shape) if isinstance(value, torch.Tensor) else []
+    if len(found) != rank:
+        raise ValueError(f'expected `{name}` to be a tensor {shape}, got shape {found}')

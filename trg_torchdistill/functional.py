@@ -1,0 +1,261 @@
+"""The three losses of TRG, on tokens: where the equations live.
+
+Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. The total loss is
+
+    L = L_logit + alpha * L_inner + beta * L_local + gamma * L_global
+
+with L_inner :func:`contextual_loss`, L_local :func:`local_preserving_loss` and L_global
+:func:`global_relationship_loss`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher.
+Everything is computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from trg_torchdistill._checks import (
+    check_bool,
+    check_choice,
+    check_integer,
+    check_matrix,
+    check_positive,
+    check_sequence,
+)
+from trg_torchdistill.graph import (
+    context_similarity,
+    edge_square_distances,
+    gaussian_affinity,
+    lookup_edges,
+    nearest_neighbors,
+)
+from trg_torchdistill.tokens import normalize
+
+KL_DIRECTIONS = ('teacher_student', 'student_teacher')
+AFFINITY_SUPPORTS = ('all', 'neighbors')
+TOKEN_REDUCTIONS = ('sum', 'mean')
+CONTEXT_REDUCTIONS = ('mean', 'batchmean')
+
+
+def local_preserving_loss(
+    student: Tensor,
+    teacher: Tensor,
+    num_neighbors: int = 8,
+    sigma: float = 0.5,
+    *,
+    kl_direction: str = 'teacher_student',
+    affinity_support: str = 'all',
+    normalize_tokens: bool = True,
+    reduction: str = 'sum',
+) -> Tensor:
+    r"""Local preserving loss: the KL divergence between the rows of the teacher's and the student's token graph.
+
+    .. math::
+        A_{ij} = \exp(-\|T_i - T_j\|^2 / 2\sigma) \text{ if } T_j \in kNN(T_i), \text{ else } 0 \qquad
+        L_{local} = \sum_i KL(softmax_j(A^T_{ij}) \,\|\, softmax_j(A^S_{ij}))
+
+    The softmax runs over all M tokens, so a non-neighbour has logit 0 and weight exp(0). Non-neighbours contribute in
+    closed form: nothing of size M x M is stored, beyond a block of scores in the neighbour search.
+
+    Args:
+        student: Student tokens [M, D_S].
+        teacher: Teacher tokens [M, D_T]; row i of both is the same cell of the same image.
+        num_neighbors: Neighbours k of a token, clipped to M - 1.
+        sigma: Bandwidth of the Gaussian, in squared token distance.
+        kl_direction: ``teacher_student`` = KL(T||S), ``student_teacher`` = KL(S||T).
+        affinity_support: ``all`` M tokens, or ``neighbors``: the union of both models' neighbours of i.
+        normalize_tokens: L2-normalise tokens before the graph.
+        reduction: ``sum`` or ``mean`` over the tokens i.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If an argument is out of range or the numbers of tokens differ.
+
+    Note:
+        The paper writes the student first for both terms; the default direction is that of Hinton's KD.
+        ``normalize_tokens=False`` is the literal formula. A single token has no neighbour: the loss is 0.
+
+    Example:
+        >>> teacher = torch.eye(4)
+        >>> local_preserving_loss(teacher, teacher).item()
+        0.0
+    """
+    check_matrix('student', student)
+    check_matrix('teacher', teacher)
+    _check_same('number of tokens', student.shape[0], teacher.shape[0])
+    check_integer('num_neighbors', num_neighbors, 1)
+    check_positive('sigma', sigma)
+    check_choice('kl_direction', kl_direction, KL_DIRECTIONS)
+    check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
+    check_bool('normalize_tokens', normalize_tokens)
+    check_choice('reduction', reduction, TOKEN_REDUCTIONS)
+    student, teacher = _prepare(student, teacher)
+    if len(student) == 1:
+        return (student * 0).sum()
+    with _full_precision(student):
+        graphs = []
+        for tokens in (student, teacher):
+            tokens = normalize(tokens) if normalize_tokens else tokens
+            neighbors = nearest_neighbors(tokens, num_neighbors)
+            affinity = gaussian_affinity(edge_square_distances(tokens, neighbors), sigma)
+            graphs.append((affinity, neighbors))
+        (_, student_neighbors), (_, teacher_neighbors) = graphs
+        union, is_new = _union(student_neighbors, teacher_neighbors)
+        student_logits, teacher_logits = (lookup_edges(*graph, union) for graph in graphs)
+        num_others = len(union) - is_new.sum(1) if affinity_support == 'all' else 0
+        if kl_direction == 'teacher_student':
+            rows = _row_divergence(teacher_logits, student_logits, is_new, num_others)
+        else:
+            rows = _row_divergence(student_logits, teacher_logits, is_new, num_others)
+        return rows.sum() if reduction == 'sum' else rows.mean()
+
+
+def global_relationship_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 0.1, *, reduction: str = 'mean'
+) -> Tensor:
+    r"""Global relationship loss: InfoNCE of each student token against all teacher tokens.
+
+    .. math::
+        L_{global} = \sum_i -\log \frac{\exp(sim(T^S_i, T^T_i)/\tau)}{\sum_j \exp(sim(T^S_i, T^T_j)/\tau)},
+        \qquad sim = \text{cosine}
+
+    Args:
+        student: Student tokens [M, D], projected to the teacher's width.
+        teacher: Teacher tokens [M, D].
+        temperature: tau, > 0.
+        reduction: ``mean`` or ``sum`` over the tokens i.
+
+    Returns:
+        The loss, a scalar between 0 and about log M + 2/tau (for ``mean``).
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If an argument is out of range or the shapes differ.
+
+    Note:
+        The paper sums over tokens; ``mean`` is the default because a token's value is O(log M) whatever M is.
+
+    Example:
+        >>> global_relationship_loss(torch.ones(4, 8), torch.ones(4, 8)).exp().round().item()
+        4.0
+    """
+    check_matrix('student', student)
+    check_matrix('teacher', teacher)
+    _check_same('number of tokens', student.shape[0], teacher.shape[0])
+    _check_same('width', student.shape[1], teacher.shape[1])
+    check_positive('temperature', temperature)
+    check_choice('reduction', reduction, TOKEN_REDUCTIONS)
+    student, teacher = _prepare(student, teacher)
+    with _full_precision(student):
+        queries, keys = normalize(student) / temperature, normalize(teacher)
+        loss = _info_nce(queries, keys)
+        return loss if reduction == 'mean' else loss * len(queries)
+
+
+def contextual_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    normalize_tokens: bool = False,
+    temperature: float = 0.1,
+    reduction: str = 'mean',
+) -> Tensor:
+    r"""Token-wise contextual loss: the mean squared error between the context similarities of an image.
+
+    .. math::
+        L_{inner} = MSE(CS^S, CS^T), \qquad CS = softmax(F F^\top / \sqrt D) \in R^{N \times N}
+
+    Args:
+        student: Student tokens [B, N, D_S].
+        teacher: Teacher tokens [B, N, D_T]; token i of both is the same cell. The widths may differ.
+        normalize_tokens: L2-normalise the tokens F, then divide by ``temperature`` instead of sqrt(D).
+        temperature: Divisor with ``normalize_tokens``, > 0.
+        reduction: ``mean`` over all entries, or ``batchmean``: the sum over N x N, the mean over B.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If an argument is out of range or the shapes differ.
+
+    Note:
+        One token an image has the context [[1]] for every model: the loss is 0.
+
+    Example:
+        >>> contextual_loss(torch.ones(2, 4, 8), torch.ones(2, 4, 16)).item()
+        0.0
+    """
+    check_sequence('student', student)
+    check_sequence('teacher', teacher)
+    _check_same('batch size', student.shape[0], teacher.shape[0])
+    _check_same('number of tokens', student.shape[1], teacher.shape[1])
+    check_bool('normalize_tokens', normalize_tokens)
+    check_positive('temperature', temperature)
+    check_choice('reduction', reduction, CONTEXT_REDUCTIONS)
+    student, teacher = _prepare(student, teacher)
+    with _full_precision(student):
+        if normalize_tokens:
+            contexts = [context_similarity(normalize(tokens), temperature) for tokens in (student, teacher)]
+        else:
+            contexts = [context_similarity(tokens) for tokens in (student, teacher)]
+        square_error = (contexts[0] - contexts[1]).square()
+        return square_error.mean() if reduction == 'mean' else square_error.sum() / len(student)
+
+
+def _row_divergence(p_logits: Tensor, q_logits: Tensor, valid: Tensor, num_others: Tensor | int) -> Tensor:
+    """Row-wise KL(softmax(p) || softmax(q)), [M], over the ``valid`` columns and ``num_others`` more of logit 0."""
+    p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
+    p_total = p_weights.sum(1) + num_others
+    log_ratio = torch.log1p((q_weights - p_weights).sum(1) / p_total)
+    return (p_weights * (p_logits - q_logits)).sum(1) / p_total + log_ratio
+
+
+def _union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both models' neighbours [M, 2k] of each token, and a mask that drops the second mention of a common one."""
+    is_new = ~(second[:, :, None] == first[:, None, :]).any(2)
+    return torch.cat([first, second], 1), torch.cat([torch.ones_like(is_new), is_new], 1)
+
+
+def _info_nce(queries: Tensor, keys: Tensor) -> Tensor:
+    """Mean cross-entropy of the logits Q K^T, [M, M], with the diagonal as targets, a block of rows at a time."""
+    targets = torch.arange(len(queries), device=queries.device)
+    if hasattr(nn, 'LinearCrossEntropyOptions'):
+        options = nn.LinearCrossEntropyOptions(allow_retain_graph=True)
+        loss: Tensor = functional.linear_cross_entropy(queries, keys, targets, options=options)
+        return loss
+    rows_per_chunk = max(1, 2**26 // (len(keys) * keys.element_size()))
+    losses = [
+        checkpoint(_summed_cross_entropy, rows, keys, labels, use_reentrant=False)
+        for rows, labels in zip(*(torch.split(part, rows_per_chunk) for part in (queries, targets)), strict=True)
+    ]
+    return torch.stack(losses).sum() / len(queries)
+
+
+def _summed_cross_entropy(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
+
+
+def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in their common dtype, float32 or wider, and the teacher without gradient."""
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(dtype), teacher.detach().to(dtype)
+
+
+@contextmanager
+def _full_precision(tokens: Tensor) -> Iterator[None]:
+    with torch.autocast(tokens.device.type, enabled=False):
+        yield
+
+
+def _check_same(what: str, student: int, teacher: int) -> None:
+    if student != teacher:
+        raise ValueError(f'expected `student` and `teacher` to have the same {what}, got {student} and {teacher}')

@@ -1,0 +1,95 @@
+"""What the registered losses share: a pair of hooked features, their token grids, and the means of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trg_torchdistill._checks import advice, build, check_choice, check_text
+from trg_torchdistill.io import read_feature
+from trg_torchdistill.tokens import Tokenizer
+
+IoDict = Mapping[str, Mapping[str, Any]]
+
+
+class RelationLoss(nn.Module):
+    """A loss on the tokens of one student feature and one teacher feature.
+
+    Losses own no parameter and no buffer: the host keeps them in a plain dict that ``.to()`` and the optimizer do not
+    reach. What is learned lives in :class:`trg_torchdistill.wrappers.Student4TRG`.
+
+    Args:
+        student_module_path: Module path of the student's feature.
+        student_module_io: ``input`` or ``output`` of that module.
+        teacher_module_path: Module path of the teacher's feature.
+        teacher_module_io: ``input`` or ``output`` of that module.
+        student_tokens: Options of the student's :class:`trg_torchdistill.tokens.Tokenizer`, or None.
+        teacher_tokens: Options of the teacher's tokenizer, or None.
+    """
+
+    def __init__(
+        self,
+        student_module_path: str,
+        student_module_io: str,
+        teacher_module_path: str,
+        teacher_module_io: str,
+        student_tokens: Mapping[str, Any] | None,
+        teacher_tokens: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        self.key = type(self).__name__
+        check_text('student_module_path', student_module_path)
+        check_text('teacher_module_path', teacher_module_path)
+        check_choice('student_module_io', student_module_io, ('input', 'output'))
+        check_choice('teacher_module_io', teacher_module_io, ('input', 'output'))
+        self.student_module_path, self.student_module_io = student_module_path, student_module_io
+        self.teacher_module_path, self.teacher_module_io = teacher_module_path, teacher_module_io
+        self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
+        self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
+        self.last_terms: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._num_steps = 0
+
+    @property
+    def current_temperature(self) -> float | None:
+        """The temperature of the global term, None where there is none."""
+        return None
+
+    def start_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Begins the means of a new epoch, counted from 0."""
+        self._sums, self._num_steps = {}, 0
+
+    def epoch_means(self) -> dict[str, float]:
+        """Returns each term's mean over the steps of the epoch so far, before its weight."""
+        return {name: (total / self._num_steps).item() for name, total in self._sums.items()}
+
+    def _record(self, terms: Mapping[str, Tensor]) -> None:
+        self.last_terms = {name: term.detach() for name, term in terms.items()}
+        for name, term in self.last_terms.items():
+            self._sums[name] = self._sums.get(name, 0) + term
+        self._num_steps += 1
+
+    def _token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
+        """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""
+        grids = []
+        for side, io_dict, path, io, tokenizer in (
+            ('student', student_io_dict, self.student_module_path, self.student_module_io, self.student_tokenizer),
+            ('teacher', teacher_io_dict, self.teacher_module_path, self.teacher_module_io, self.teacher_tokenizer),
+        ):
+            feature = read_feature(io_dict, path, io, side, self.key)
+            with advice(f"`{self.key}` read the {side}'s `{path}`, change its `{side}_tokens:` or the path"):
+                grids.append(tokenizer(feature))
+        student, teacher = grids
+        if len(student) != len(teacher):
+            raise ValueError(
+                f'expected student and teacher features of the same batch size, got {len(student)} from '
+                f'`{self.student_module_path}` and {len(teacher)} from `{self.teacher_module_path}`; '
+                f'change the module paths of `{self.key}` to features whose first dimension is the image'
+            )
+        return student, teacher
+
+    def extra_repr(self) -> str:
+        """Returns the pair of features, for the host's description of the total loss."""
+        return f'{self.student_module_path} <- {self.teacher_module_path}'

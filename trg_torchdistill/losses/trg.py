@@ -1,0 +1,256 @@
+"""``TRGLoss``: its keywords, checked, and what goes into the formulas of ``functional``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trg_torchdistill._checks import (
+    advice,
+    build,
+    check_bool,
+    check_choice,
+    check_integer,
+    check_not_negative,
+    check_positive,
+    check_text,
+    explain_keywords,
+)
+from trg_torchdistill.functional import (
+    AFFINITY_SUPPORTS,
+    KL_DIRECTIONS,
+    TOKEN_REDUCTIONS,
+    global_relationship_loss,
+    local_preserving_loss,
+)
+from trg_torchdistill.io import read_feature
+from trg_torchdistill.losses.relation import IoDict, RelationLoss
+from trg_torchdistill.schedules import TemperatureSchedule
+from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool, pool_to_common_grid, take_cells
+
+
+class TRGLoss(RelationLoss):
+    r"""TRG: the local preserving loss and the global relationship loss on the token graph of a batch.
+
+    Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. The value is
+    ``local_weight`` * :func:`~trg_torchdistill.functional.local_preserving_loss` + ``global_weight`` *
+    :func:`~trg_torchdistill.functional.global_relationship_loss`, on ``tokens_per_image`` cells drawn at random from
+    each image, the same for teacher and student.
+
+    Args:
+        student_module_path: Module path of the student's feature.
+        student_module_io: ``input`` or ``output`` of that module.
+        teacher_module_path: Module path of the teacher's feature.
+        teacher_module_io: ``input`` or ``output`` of that module.
+        projection_module_path: Module path of the projected student tokens, ``projectors.NAME`` of ``Student4TRG``;
+            None when both widths are equal.
+        projection_module_io: ``input`` or ``output`` of that module.
+        num_neighbors: Neighbours k of a token; clipped to M - 1 with one warning.
+        sigma: Bandwidth of the Gaussian affinity, in squared token distance.
+        tokens_per_image: Tokens n drawn from an image, None for all.
+        max_tokens: Cap on the M = B*n tokens of the graph, by drawing fewer an image (at least one); None for no cap.
+        temperature: tau of the global term: a number, or {start, end, schedule} of a
+            :class:`~trg_torchdistill.schedules.TemperatureSchedule`, which needs ``pre_epoch_process_with_trg``.
+        local_weight: Weight of the local term; 0 skips it and its cost.
+        global_weight: Weight of the global term; 0 skips it and its cost.
+        kl_direction: ``teacher_student`` or ``student_teacher``.
+        affinity_support: ``all`` or ``neighbors``.
+        normalize_tokens: L2-normalise the tokens of the graph.
+        local_reduction: ``sum`` or ``mean`` over tokens.
+        global_reduction: ``mean`` or ``sum`` over tokens.
+        student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
+        teacher_tokens: Options of the teacher's tokenizer.
+
+    Raises:
+        TypeError: If a keyword is unknown, missing or of a wrong type.
+        ValueError: If a value is out of range; in :meth:`forward`, if a feature is missing or does not fit.
+
+    YAML::
+
+        trg:
+          criterion:
+            key: 'TRGLoss'
+            kwargs:
+              student_module_path: 'layer4'
+              student_module_io: 'output'
+              teacher_module_path: 'layer4'
+              teacher_module_io: 'output'
+              num_neighbors: 8
+              temperature: 0.1
+          weight: 1.0
+    """
+
+    @explain_keywords('TRGLoss')
+    def __init__(
+        self,
+        student_module_path: str,
+        student_module_io: str,
+        teacher_module_path: str,
+        teacher_module_io: str,
+        projection_module_path: str | None = None,
+        projection_module_io: str = 'output',
+        num_neighbors: int = 8,
+        sigma: float = 0.5,
+        tokens_per_image: int | None = 8,
+        max_tokens: int | None = 4096,
+        temperature: float | Mapping[str, Any] = 0.1,
+        local_weight: float = 1.0,
+        global_weight: float = 1.0,
+        kl_direction: str = 'teacher_student',
+        affinity_support: str = 'all',
+        normalize_tokens: bool = True,
+        local_reduction: str = 'sum',
+        global_reduction: str = 'mean',
+        student_tokens: Mapping[str, Any] | None = None,
+        teacher_tokens: Mapping[str, Any] | None = None,
+    ) -> None:
+        with advice('change it under the `kwargs:` of `TRGLoss`'):
+            super().__init__(
+                student_module_path,
+                student_module_io,
+                teacher_module_path,
+                teacher_module_io,
+                student_tokens,
+                teacher_tokens,
+            )
+            if projection_module_path is not None:
+                check_text('projection_module_path', projection_module_path)
+            check_choice('projection_module_io', projection_module_io, ('input', 'output'))
+            check_integer('num_neighbors', num_neighbors, 1)
+            check_positive('sigma', sigma)
+            if tokens_per_image is not None:
+                check_integer('tokens_per_image', tokens_per_image, 1)
+            if max_tokens is not None:
+                check_integer('max_tokens', max_tokens, 1)
+            check_not_negative('local_weight', local_weight)
+            check_not_negative('global_weight', global_weight)
+            check_choice('kl_direction', kl_direction, KL_DIRECTIONS)
+            check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
+            check_bool('normalize_tokens', normalize_tokens)
+            check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS)
+            check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS)
+            self.schedule: TemperatureSchedule | None = None
+            self._temperature: float | None = None
+            if isinstance(temperature, dict):
+                self.schedule = build(TemperatureSchedule, 'temperature', temperature)
+            else:
+                check_positive('temperature', temperature)
+                self._temperature = float(temperature)  # type: ignore[arg-type]
+        self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
+        self.num_neighbors = num_neighbors
+        self.sigma = sigma
+        self.tokens_per_image = tokens_per_image
+        self.max_tokens = max_tokens
+        self.local_weight, self.global_weight = local_weight, global_weight
+        self.kl_direction = kl_direction
+        self.affinity_support = affinity_support
+        self.normalize_tokens = normalize_tokens
+        self.local_reduction, self.global_reduction = local_reduction, global_reduction
+        self._warned_of_clipping = False
+
+    @property
+    def current_temperature(self) -> float | None:
+        """The temperature of the global term; None while a schedule has no epoch or the term is skipped."""
+        return self._temperature if self.global_weight > 0 else None
+
+    def start_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Begins an epoch, counted from 0: its means and its temperature."""
+        super().start_epoch(epoch, num_epochs)
+        if self.schedule is not None:
+            self._temperature = self.schedule.at(epoch, num_epochs)
+
+    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
+        """Returns the weighted sum of both terms, a scalar.
+
+        Args:
+            student_io_dict: The host's hooked features of the student, {path: {'input' | 'output': tensor}}.
+            teacher_io_dict: The same of the teacher.
+            targets: Labels, not used.
+
+        Raises:
+            TypeError: If a hooked value holds no tensor.
+            ValueError: If a feature is missing or does not fit, or the schedule was told no epoch.
+        """
+        student_grid, teacher_grid = self._token_grids(student_io_dict, teacher_io_dict)
+        student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(student_grid, teacher_grid))
+        batch_size, num_cells, _ = student.shape
+        cells = draw_cells(batch_size, num_cells, self._tokens_an_image(batch_size, num_cells), torch.default_generator)
+        teacher_tokens = take_cells(teacher, cells)
+        terms = {}
+        if self.local_weight > 0:
+            self._warn_of_clipping(len(teacher_tokens))
+            terms['local'] = local_preserving_loss(
+                take_cells(student, cells),
+                teacher_tokens,
+                self.num_neighbors,
+                self.sigma,
+                kl_direction=self.kl_direction,
+                affinity_support=self.affinity_support,
+                normalize_tokens=self.normalize_tokens,
+                reduction=self.local_reduction,
+            )
+        if self.global_weight > 0:
+            projected = self._projected_tokens(student_io_dict, student_grid, teacher_grid)
+            terms['global'] = global_relationship_loss(
+                take_cells(projected, cells),
+                teacher_tokens,
+                self._require_temperature(),
+                reduction=self.global_reduction,
+            )
+        self._record(terms)
+        weights = {'local': self.local_weight, 'global': self.global_weight}
+        if not terms:
+            return (student * 0).sum()
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def _tokens_an_image(self, batch_size: int, num_cells: int) -> int:
+        wanted = num_cells if self.tokens_per_image is None else min(self.tokens_per_image, num_cells)
+        return wanted if self.max_tokens is None else max(1, min(wanted, self.max_tokens // batch_size))
+
+    def _projected_tokens(self, io_dict: IoDict, student_grid: Tensor, teacher_grid: Tensor) -> Tensor:
+        """Student tokens of the teacher's width [B, N, D] over the common grid."""
+        width, wanted = student_grid.shape[1], teacher_grid.shape[1]
+        grid = student_grid
+        source = f"the student's `{self.student_module_path}`"
+        line = (
+            'add a block under `projectors:` of `Student4TRG` with '
+            f"`in_features: {width}, out_features: {wanted}`, name it in `projection_module_path: 'projectors.NAME'` "
+            "and hook 'projectors.NAME', or set `global_weight: 0`"
+        )
+        if self.projection_module_path is not None:
+            path = self.projection_module_path
+            feature = read_feature(io_dict, path, self.projection_module_io, 'student', self.key)
+            size = tuple(student_grid.shape[-2:])
+            with advice(f'`{self.key}` read the projection `{path}` of the tokens on a {size[0]} x {size[1]} grid'):
+                grid = Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature)
+            source = f'the projection `{path}`'
+            line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
+        if grid.shape[1] != wanted:
+            raise ValueError(
+                f"expected {source} to have the width of the teacher's tokens, {wanted}, got {grid.shape[1]}; {line}"
+            )
+        common = (min(student_grid.shape[2], teacher_grid.shape[2]), min(student_grid.shape[3], teacher_grid.shape[3]))
+        return flatten_grid(pool(grid, common))
+
+    def _require_temperature(self) -> float:
+        if self._temperature is None:
+            raise ValueError(
+                'expected the temperature schedule to be told its epoch, got none; '
+                "add `pre_epoch_process: 'pre_epoch_process_with_trg'` under `train:` (under the stage, if it has "
+                'stages), or make `temperature:` of `TRGLoss` a number'
+            )
+        return self._temperature
+
+    def _warn_of_clipping(self, num_tokens: int) -> None:
+        if self.num_neighbors >= num_tokens and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            warnings.warn(
+                f'expected `num_neighbors` of `TRGLoss` to be less than the {num_tokens} tokens of the graph, '
+                f'got {self.num_neighbors}: clipped to {num_tokens - 1}; change `num_neighbors:`, '
+                f'`tokens_per_image:` or the batch size',
+                stacklevel=2,
+            )

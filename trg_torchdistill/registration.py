@@ -1,0 +1,89 @@
+"""The one table of what a YAML can name, and its entry into the host's registries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torchdistill.core.interfaces.registry import (
+    FORWARD_PROC_FUNC_DICT,
+    POST_EPOCH_PROC_FUNC_DICT,
+    PRE_EPOCH_PROC_FUNC_DICT,
+)
+from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
+from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT, MODEL_DICT
+
+from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
+from trg_torchdistill.models import resnet8
+from trg_torchdistill.procs import forward_logits_only, post_epoch_process_with_trg, pre_epoch_process_with_trg
+from trg_torchdistill.wrappers import Student4TRG
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key of the YAML: the host's registry of its kind, what it builds, and one line about it."""
+
+    kind: str
+    registry: dict[str, Any]
+    key: str
+    target: Callable[..., Any]
+    description: str
+
+
+TABLE = (
+    Entry('middle-level loss', MIDDLE_LEVEL_LOSS_DICT, 'TRGLoss', TRGLoss, 'local and global terms on the token graph'),
+    Entry(
+        'middle-level loss',
+        MIDDLE_LEVEL_LOSS_DICT,
+        'TokenContextualLoss',
+        TokenContextualLoss,
+        'token-wise contextual term within an image',
+    ),
+    Entry(
+        'auxiliary model wrapper',
+        AUXILIARY_MODEL_WRAPPER_DICT,
+        'Student4TRG',
+        Student4TRG,
+        'the student with learned projections of its tokens',
+    ),
+    Entry(
+        'forward process',
+        FORWARD_PROC_FUNC_DICT,
+        'forward_logits_only',
+        forward_logits_only,
+        'logits of a plain, tuple or ModelOutput-like result',
+    ),
+    Entry(
+        'pre-epoch process',
+        PRE_EPOCH_PROC_FUNC_DICT,
+        'pre_epoch_process_with_trg',
+        pre_epoch_process_with_trg,
+        'default process, frozen teacher in eval mode, epoch to schedules',
+    ),
+    Entry(
+        'post-epoch process',
+        POST_EPOCH_PROC_FUNC_DICT,
+        'post_epoch_process_with_trg',
+        post_epoch_process_with_trg,
+        "default process, log of the epoch's mean terms",
+    ),
+    Entry('model', MODEL_DICT, 'resnet8', resnet8, 'CIFAR ResNet with one block a stage, 78 k parameters'),
+)
+
+
+def register() -> None:
+    """Enters the table into the host's registries; a second call changes nothing.
+
+    Raises:
+        ValueError: If another package took one of the keys; nothing is registered then.
+    """
+    for entry in TABLE:
+        taken = entry.registry.get(entry.key, entry.target)
+        if taken is not entry.target:
+            raise ValueError(
+                f'expected the {entry.kind} key `{entry.key}` to be free, got one registered by '
+                f'`{taken.__module__}`; remove that package from `dependencies:`'
+            )
+    for entry in TABLE:
+        entry.registry[entry.key] = entry.target

@@ -1,0 +1,203 @@
+"""From feature maps to tokens: one token grid for the teacher and the student, and the draw of the graph's tokens.
+
+Shapes: B images, C channels, H x W the feature map, h x w the token grid, N = h*w tokens an image, D features a token,
+n tokens drawn an image, M = B*n tokens in the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trg_torchdistill._checks import check_choice, check_floating, check_integer, check_map, check_sequence
+
+RANKS = {'bchw': 4, 'bhwc': 4, 'bnd': 3, 'bd': 2}
+LAYOUT_OF_RANK = {4: 'bchw', 3: 'bnd', 2: 'bd'}
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Cuts one feature into a grid of tokens.
+
+    A feature map is cut into p x p patches, each a token ("the penultimate feature map is divided into patches"); a
+    sequence of a vision transformer keeps its patch tokens as they are; a pooled vector is one token.
+
+    Args:
+        layout: ``bchw`` (CNN map), ``bhwc`` (Swin map), ``bnd`` (ViT sequence), ``bd`` (vector), or ``auto``: by rank,
+            4-D is ``bchw``, 3-D ``bnd``, 2-D ``bd``.
+        patch_size: Side p of a patch in cells; a token then has D = C*p*p features, channel-major like
+            :func:`torch.nn.functional.unfold`. H and W must be divisible by p.
+        num_prefix_tokens: Class, distillation or register tokens to drop from the front of a ``bnd`` sequence.
+        grid_size: [h, w] of a ``bnd`` sequence (before patches) whose length is not a square.
+
+    Raises:
+        TypeError: If an option has a wrong type.
+        ValueError: If an option is out of range or contradicts the layout.
+
+    Example:
+        >>> Tokenizer(num_prefix_tokens=1)(torch.rand(2, 1 + 49, 384)).shape
+        torch.Size([2, 384, 7, 7])
+
+    YAML::
+
+        student_tokens: {layout: 'bnd', num_prefix_tokens: 1, grid_size: [7, 7]}
+    """
+
+    layout: str = 'auto'
+    patch_size: int = 1
+    num_prefix_tokens: int = 0
+    grid_size: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice('layout', self.layout, ('auto', *RANKS))
+        check_integer('patch_size', self.patch_size, 1)
+        check_integer('num_prefix_tokens', self.num_prefix_tokens, 0)
+        if self.grid_size is not None:
+            if not isinstance(self.grid_size, (list, tuple)) or len(self.grid_size) != 2:
+                raise TypeError(f'expected `grid_size` to be [h, w] or null, got {self.grid_size!r}')
+            for side in self.grid_size:
+                check_integer('grid_size', side, 1)
+        if self.layout not in ('auto', 'bnd'):
+            if self.num_prefix_tokens > 0:
+                raise ValueError(
+                    f"expected `num_prefix_tokens` to be 0 with layout '{self.layout}', got "
+                    f"{self.num_prefix_tokens}: only a sequence ('bnd') has prefix tokens"
+                )
+            if self.grid_size is not None:
+                raise ValueError(
+                    f"expected `grid_size` to be null with layout '{self.layout}', got "
+                    f"{self.grid_size}: only a sequence ('bnd') needs it"
+                )
+
+    def __call__(self, feature: Tensor) -> Tensor:
+        """Returns the token grid [B, D, h, w] of a feature in this tokenizer's layout.
+
+        Raises:
+            TypeError: If the feature is no floating-point tensor.
+            ValueError: If its shape does not fit the options.
+        """
+        cells = self._cells(feature)
+        p = self.patch_size
+        if p == 1:
+            return cells
+        height, width = cells.shape[-2:]
+        if height % p or width % p:
+            raise ValueError(f'expected `patch_size` to divide the feature map {height} x {width}, got {p}')
+        return functional.unfold(cells, p, stride=p).reshape(len(cells), -1, height // p, width // p)
+
+    def _cells(self, feature: Tensor) -> Tensor:
+        check_floating('feature', feature)
+        layout = LAYOUT_OF_RANK.get(feature.ndim, 'none') if self.layout == 'auto' else self.layout
+        if RANKS.get(layout) != feature.ndim:
+            expected = f'{RANKS[layout]}-D' if layout in RANKS else '2-D, 3-D or 4-D'
+            raise ValueError(
+                f"expected a {expected} feature for layout '{self.layout}', got shape "
+                f'{list(feature.shape)}; set `layout:` and hook a module with that output'
+            )
+        if layout != 'bnd' and (self.num_prefix_tokens or self.grid_size is not None):
+            raise ValueError(
+                f"expected a 3-D feature ('bnd') for `num_prefix_tokens` or `grid_size`, got shape "
+                f'{list(feature.shape)}'
+            )
+        if layout == 'bd':
+            return feature[:, :, None, None]
+        if layout == 'bhwc':
+            return feature.permute(0, 3, 1, 2)
+        if layout == 'bnd':
+            height, width = self._grid_of(feature.shape[1])
+            patches = feature[:, self.num_prefix_tokens :].transpose(1, 2)
+            return patches.reshape(*patches.shape[:2], height, width)
+        return feature
+
+    def _grid_of(self, length: int) -> tuple[int, int]:
+        count = length - self.num_prefix_tokens
+        if count < 1:
+            raise ValueError(f'expected more than `num_prefix_tokens` = {self.num_prefix_tokens} tokens, got {length}')
+        if self.grid_size is not None:
+            height, width = self.grid_size
+            if height * width != count:
+                raise ValueError(
+                    f'expected `grid_size` to hold {count} tokens ({length} less '
+                    f'{self.num_prefix_tokens} prefix tokens), got {height} x {width} = {height * width}'
+                )
+            return height, width
+        side = math.isqrt(count)
+        if side * side != count:
+            raise ValueError(
+                f'expected a square number of tokens, got {count}; {_square_hint(length)}set `grid_size: [h, w]`'
+            )
+        return side, side
+
+
+def pool_to_common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pools two token grids [B, D, h, w] to the element-wise smaller of both grid sizes.
+
+    Raises:
+        ValueError: If a grid is not 4-D or the batch sizes differ.
+    """
+    check_map('student', student)
+    check_map('teacher', teacher)
+    if len(student) != len(teacher):
+        raise ValueError(
+            f'expected `student` and `teacher` to have the same batch size, got {len(student)} and {len(teacher)}'
+        )
+    common = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return pool(student, common), pool(teacher, common)
+
+
+def pool(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average-pools a token grid [B, D, h, w] to ``size``; a grid of that size is returned as it is."""
+    return grid if grid.shape[-2:] == size else functional.adaptive_avg_pool2d(grid, size)
+
+
+def flatten_grid(grid: Tensor) -> Tensor:
+    """Returns the tokens [B, N, D] of a token grid [B, D, h, w], row by row."""
+    check_map('grid', grid)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def draw_cells(batch_size: int, num_cells: int, num_drawn: int, generator: torch.Generator) -> Tensor:
+    """Draws for each image ``num_drawn`` of its ``num_cells`` cells without replacement: indices [B, n].
+
+    Args:
+        batch_size: Images B.
+        num_cells: Tokens N an image.
+        num_drawn: Tokens n to draw an image; all cells in order when n >= N.
+        generator: Source of randomness, on the CPU.
+    """
+    if num_drawn >= num_cells:
+        return torch.arange(num_cells).expand(batch_size, num_cells)
+    return torch.rand(batch_size, num_cells, generator=generator).argsort(dim=1)[:, :num_drawn]
+
+
+def take_cells(tokens: Tensor, cells: Tensor) -> Tensor:
+    """Returns the tokens [B*n, D] at the indices ``cells`` [B, n] of ``tokens`` [B, N, D], image after image."""
+    check_sequence('tokens', tokens)
+    index = cells.to(tokens.device)[:, :, None].expand(-1, -1, tokens.shape[2])
+    return tokens.gather(1, index).flatten(0, 1)
+
+
+def normalize(tokens: Tensor) -> Tensor:
+    """Scales tokens [..., D] to unit L2 norm; one shorter than the dtype's epsilon has no direction and stays as it is.
+
+    So a zero vector has the gradient of the identity instead of an infinite one.
+    """
+    square = tokens.square().sum(-1, keepdim=True)
+    has_direction = square > torch.finfo(tokens.dtype).eps ** 2
+    return tokens * torch.where(has_direction, square, 1).rsqrt()
+
+
+def _square_hint(length: int) -> str:
+    for prefix in (1, 2, 4, 5):
+        if math.isqrt(max(length - prefix, 0)) ** 2 == length - prefix > 0:
+            return (
+                f'drop the class token with `num_prefix_tokens: {prefix}` or '
+                if prefix == 1
+                else (f'drop the prefix tokens with `num_prefix_tokens: {prefix}` or ')
+            )
+    return ''

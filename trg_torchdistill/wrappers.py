@@ -1,0 +1,213 @@
+"""What is learned beside the student: linear projections of its tokens, in an auxiliary model wrapper of the host."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdistill.common.constant import def_logger
+from torchdistill.common.main_util import is_main_process
+from torchdistill.common.module_util import check_if_wrapped, get_module
+from torchdistill.models.util import wrap_if_distributed
+from torchdistill.models.wrapper import AuxiliaryModelWrapper
+
+from trg_torchdistill._checks import advice, build, check_choice, check_integer, check_text, explain_keywords, nearest
+from trg_torchdistill.io import read_feature
+from trg_torchdistill.losses.relation import IoDict
+from trg_torchdistill.tokens import Tokenizer, flatten_grid
+
+logger = def_logger.getChild(__name__)
+
+
+class TokenProjector(nn.Module):
+    """A learned linear map of each token of one hooked feature to the teacher's width.
+
+    Args:
+        path: Module path of the student's feature, ``student_model.LAYER``.
+        io: ``input`` or ``output`` of that module.
+        in_features: Width of the student's tokens, C*p*p with patches.
+        out_features: Width of the teacher's tokens.
+        tokens: Options of the :class:`~trg_torchdistill.tokens.Tokenizer`, the same as the loss's ``student_tokens``.
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        io: str,
+        in_features: int,
+        out_features: int,
+        tokens: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_text('path', path)
+        check_choice('io', io, ('input', 'output'))
+        check_integer('in_features', in_features, 1)
+        check_integer('out_features', out_features, 1)
+        self.path, self.io = path, io
+        self.tokenizer = build(Tokenizer, 'tokens', tokens)
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Returns the projected tokens [B, N, out_features] of a feature, over the student's token grid.
+
+        Raises:
+            ValueError: If the feature's tokens are not ``in_features`` wide.
+        """
+        tokens = flatten_grid(self.tokenizer(feature))
+        if tokens.shape[2] != self.linear.in_features:
+            raise ValueError(
+                f'expected tokens of width `in_features` = {self.linear.in_features} from `{self.path}`, got '
+                f'{tokens.shape[2]}; change `in_features:` to {tokens.shape[2]} under `projectors:` of `Student4TRG`'
+            )
+        projected: Tensor = self.linear(tokens)
+        return projected
+
+
+class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
+    """The student together with the learned projections of its tokens.
+
+    The state dict is the plain student's, so that a checkpoint of any trainer loads, strict, into the plain model; the
+    projections have a file of their own, ``projector_ckpt``. Under distributed training the student and each projection
+    are wrapped one by one: leave ``wrapper:`` of the student empty.
+
+    Args:
+        projectors: For each name, the options of a :class:`TokenProjector`; its module path is ``projectors.NAME``.
+        device: Target device, from the host.
+        device_ids: Device indices, from the host.
+        distributed: Whether training is distributed, from the host.
+        student_model: The student, from the host.
+        teacher_model: The teacher, from the host, when the wrapper was put on the wrong side.
+        projector_ckpt: File of the projections: read at the start if it exists, written after each epoch.
+        find_unused_parameters: Option of DistributedDataParallel for the student.
+
+    Raises:
+        TypeError: If a keyword is unknown, missing or of a wrong type.
+        ValueError: If a value is out of range, the wrapper is put on the teacher, or the file does not fit.
+
+    YAML::
+
+        student:
+          auxiliary_model_wrapper:
+            key: 'Student4TRG'
+            kwargs:
+              projectors:
+                layer4: {path: 'student_model.layer4', io: 'output', in_features: 512, out_features: 2048}
+          forward_hook: {input: [], output: ['student_model.layer4', 'projectors.layer4']}
+    """
+
+    @explain_keywords('Student4TRG')
+    def __init__(
+        self,
+        projectors: Mapping[str, Any],
+        device: torch.device,
+        device_ids: list[int] | None,
+        distributed: bool,
+        student_model: nn.Module | None = None,
+        teacher_model: nn.Module | None = None,
+        projector_ckpt: str | None = None,
+        find_unused_parameters: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if student_model is None:
+            raise ValueError(
+                'expected `Student4TRG` to wrap the student, got the teacher; '
+                'move `auxiliary_model_wrapper:` from `train.teacher` to `train.student`'
+            )
+        with advice('change it under the `kwargs:` of `Student4TRG`'):
+            if not isinstance(projectors, dict) or not projectors:
+                raise TypeError(
+                    'expected `projectors` to be a mapping of names to {path, io, in_features, out_features}, '
+                    f'got {projectors!r}'
+                )
+            if projector_ckpt is not None:
+                check_text('projector_ckpt', projector_ckpt)
+            parts = {name: build(TokenProjector, f'projectors.{name}', kwargs) for name, kwargs in projectors.items()}
+            for name, part in parts.items():
+                _check_path(name, part.path, student_model)
+        self.student_model = wrap_if_distributed(student_model, device, device_ids, distributed, find_unused_parameters)
+        self.projectors = nn.ModuleDict(
+            {name: wrap_if_distributed(part, device, device_ids, distributed) for name, part in parts.items()}
+        )
+        self.projector_ckpt = None if projector_ckpt is None else Path(projector_ckpt).expanduser()
+        if self.projector_ckpt is not None and self.projector_ckpt.exists():
+            self._load_projectors(self.projector_ckpt)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the student returns."""
+        return self.student_model(*args, **kwargs)
+
+    def secondary_forward(self, io_dict: IoDict) -> None:
+        """Runs each projection on its hooked feature; the host's hooks pick up the outputs."""
+        for projector in self.projectors.values():
+            part = _unwrapped(projector)
+            projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG'))
+
+    def post_epoch_process(self) -> None:
+        """Writes the projections to ``projector_ckpt``, if one is given."""
+        if self.projector_ckpt is not None and is_main_process():
+            self.projector_ckpt.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.projector_ckpt.with_name(self.projector_ckpt.name + '.tmp')
+            torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, temporary)
+            os.replace(temporary, self.projector_ckpt)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the state dict of the plain student."""
+        return _unwrapped(self.student_model).state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads a state dict of the plain student."""
+        return _unwrapped(self.student_model).load_state_dict(*args, **kwargs)
+
+    def _load_projectors(self, path: Path) -> None:
+        line = f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}'
+        try:
+            states = torch.load(path, map_location='cpu', weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(f'expected `projector_ckpt` to be a file of projections, got {error}; {line}') from error
+        expected = {name: _shapes(_unwrapped(part).state_dict()) for name, part in self.projectors.items()}
+        found = {name: _shapes(state) for name, state in states.items()} if isinstance(states, dict) else states
+        if found != expected:
+            raise ValueError(f'expected `projector_ckpt` to hold {expected}, got {found}; {line}')
+        for name, part in self.projectors.items():
+            _unwrapped(part).load_state_dict(states[name])
+        logger.warning('Loaded projections of the student tokens from %s', path)
+
+
+def outer_wrapper_error(model: nn.Module) -> str | None:
+    """Says what is wrong when a ``Student4TRG`` was wrapped from outside, else returns None."""
+    if check_if_wrapped(model) and isinstance(model.module, Student4TRG):
+        return (
+            f'expected `Student4TRG` to be the outermost module of the student, got {type(model).__name__} around it: '
+            'its projections would not run; leave `wrapper:` under `train.student` empty'
+        )
+    return None
+
+
+def _check_path(name: str, path: str, student: nn.Module) -> None:
+    if not name.isidentifier():
+        raise ValueError(f'expected the names under `projectors` to be identifiers without dots, got {name!r}')
+    first, _, rest = path.partition('.')
+    if first != 'student_model' or (rest and get_module(student, rest) is None):
+        known = [child for child, _ in _unwrapped(student).named_modules() if child]
+        close = nearest(rest if first == 'student_model' else path, known)
+        raise ValueError(
+            f"expected `path` of the projector `{name}` to be 'student_model.' and a module path of the student, "
+            f'got {path!r}{close}'
+        )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in state.items()}
+
+
+def _unwrapped(module: nn.Module) -> Any:
+    return module.module if check_if_wrapped(module) else module
