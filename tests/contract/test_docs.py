@@ -1,0 +1,64 @@
+"""The documentation is held to the code: keys, defaults, YAML blocks and links."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from torchdistill.losses.registry import get_high_level_loss
+
+from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
+from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.registration import TABLE
+from trg_torchdistill.tokens import Tokenizer
+from trg_torchdistill.wrappers import TokenProjector
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / 'README.md').read_text()
+YAML_BLOCKS = re.findall(r'```yaml\n(.*?)```', README, re.DOTALL)
+
+
+def test_the_key_table_is_the_registration_table():
+    rows = re.findall(r'^\| ([a-z-]+(?: [a-z-]+)*) \| `(\w+)` \| (.+?) \|$', README, re.MULTILINE)
+    assert rows == [(entry.kind, entry.key, entry.description) for entry in TABLE]
+
+
+def test_the_readme_has_both_yaml_examples():
+    assert len(YAML_BLOCKS) == 2
+
+
+@pytest.mark.parametrize('text', YAML_BLOCKS)
+def test_yaml_of_the_readme_builds_what_it_names(text):
+    train = yaml.safe_load(text)['train']
+    losses = relation_losses(get_high_level_loss(train['criterion']))
+    assert 'trg' in losses
+    hooked = train['student']['forward_hook']['output']
+    for loss in losses.values():
+        assert loss.student_module_path in hooked
+        assert loss.teacher_module_path in train['teacher']['forward_hook']['output']
+    if 'auxiliary_model_wrapper' in train['student']:
+        projectors = train['student']['auxiliary_model_wrapper']['kwargs']['projectors']
+        for name, kwargs in projectors.items():
+            TokenProjector(**kwargs)
+            assert f'projectors.{name}' in hooked
+            assert losses['trg'].projection_module_path == f'projectors.{name}'
+
+
+@pytest.mark.parametrize('target', [TRGLoss, TokenContextualLoss, Tokenizer])
+def test_the_readme_has_every_keyword_with_its_default(target):
+    documented = set(re.findall(r'^\| (`.+?) \| (\S+) \|', README, re.MULTILINE))
+    rows = {(keyword, default) for names, default in documented for keyword in re.findall(r'`(\w+)`', names)}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.default is parameter.empty:
+            assert f'`{name}`' in README
+        else:
+            default = yaml.safe_dump(parameter.default).removesuffix('...\n').strip()
+            assert (name, default) in rows
+
+
+@pytest.mark.parametrize('path', [ROOT / name for name in ('README.md', 'CONTRIBUTING.md')], ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path):
+    links = [link for link in re.findall(r'\]\(([^)]+)\)', path.read_text()) if not link.startswith('http')]
+    for link in links:
+        assert (ROOT / link.split('#')[0]).exists(), link
