@@ -1,0 +1,227 @@
+"""YAML -> torchdistill's box -> steps on the CPU: the smallest edit, the full method, and every kind of model."""
+
+import math
+
+import pytest
+import torch
+from host import (
+    BOTH_PROCESSES,
+    KD_TERM,
+    LAYER4,
+    TinyCnn,
+    TinyDeit,
+    TinyHuggingFace,
+    box_from,
+    full_method,
+    one_step,
+    our_losses,
+    projection,
+    tiny_swin,
+    tiny_vit,
+    train_epoch,
+    train_yaml,
+    trg_term,
+    weighted_terms,
+)
+from torchdistill.core.distillation import DistillationBox
+
+CONTEXTUAL = trg_term(name='contextual', key='TokenContextualLoss')
+ALL_TOKENS = 'tokens_per_image: null'
+
+
+def assert_loss_falls(box, steps=25):
+    """On one fixed batch the total loss and the sum of our terms fall, and both stay finite."""
+    totals, ours = [], []
+    for _ in range(steps):
+        totals.append(float(one_step(box)))
+        ours.append(weighted_terms(box))
+    assert all(math.isfinite(value) for value in totals + ours)
+    assert min(ours) > 0
+    assert totals[-1] < 0.8 * totals[0]
+    assert ours[-1] < 0.95 * ours[0]
+
+
+def test_smallest_edit_needs_no_wrapper_and_no_process(tmp_path):
+    box = box_from(tmp_path, train_yaml(trg_term(options=ALL_TOKENS) + CONTEXTUAL), TinyCnn(8), TinyCnn(8))
+    assert type(box) is DistillationBox
+    assert isinstance(box.student_model, TinyCnn)
+    assert_loss_falls(box)
+    assert list(our_losses(box)['trg'].last_terms) == ['local', 'global']
+    assert list(our_losses(box)['contextual'].last_terms) == ['contextual']
+
+
+def test_full_method(tmp_path):
+    box = box_from(tmp_path, full_method())
+    before = {name: value.clone() for name, value in box.student_model.projectors.named_parameters()}
+    assert_loss_falls(box)
+    assert set(before) == {'layer4.linear.weight', 'layer4.linear.bias'}
+    for name, value in box.student_model.projectors.named_parameters():
+        assert (value != before[name]).all(), f'{name} has entries that did not move'
+
+
+def test_projector_weights_are_in_the_optimizer_once(tmp_path):
+    box = box_from(tmp_path, full_method())
+    optimized = [id(value) for group in box.optimizer.param_groups for value in group['params']]
+    for parameter in box.student_model.parameters():
+        assert optimized.count(id(parameter)) == 1
+    for parameter in box.teacher_model.parameters():
+        assert id(parameter) not in optimized
+
+
+def test_no_teacher_weight_and_no_teacher_buffer_changes(tmp_path):
+    box = box_from(tmp_path, full_method())
+    before = {name: value.clone() for name, value in box.org_teacher_model.state_dict().items()}
+    for epoch in range(2):
+        train_epoch(box, epoch)
+    assert not any(module.training for module in box.teacher_model.modules())
+    assert any('running_mean' in name for name in before)
+    for name, value in box.org_teacher_model.state_dict().items():
+        assert torch.equal(value, before[name]), f'{name} of the teacher changed'
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'exponential'])
+def test_temperature_goes_from_start_to_end(tmp_path, schedule):
+    text = full_method(num_epochs=3).replace("'cosine'", f"'{schedule}'")
+    box = box_from(tmp_path, text)
+    temperatures = []
+    for epoch in range(box.num_epochs):
+        train_epoch(box, epoch)
+        temperatures.append(our_losses(box)['trg'].current_temperature)
+    middle = {'cosine': 0.3, 'linear': 0.3, 'exponential': math.sqrt(0.05)}[schedule]
+    assert temperatures == pytest.approx([0.5, middle, 0.1])
+
+
+def test_student_checkpoint_is_the_plain_students(tmp_path):
+    box = box_from(tmp_path, full_method())
+    train_epoch(box, 0)
+    plain = TinyCnn(8)
+    plain.load_state_dict(box.student_model.state_dict(), strict=True)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(plain.eval()(images), box.student_model.eval()(images))
+
+
+VIT = "forward_hook: {input: [], output: ['encoder.ln']}"
+VIT_BLOCK = "forward_hook: {input: [], output: ['encoder.layers.encoder_layer_0']}"
+SWIN = "forward_hook: {input: [], output: ['features.3']}"
+POOL = "forward_hook: {input: [], output: ['pool']}"
+NO_CLASS_TOKEN = '{num_prefix_tokens: 1}'
+VIT_TO_VIT = f'student_tokens: {NO_CLASS_TOKEN}\nteacher_tokens: {NO_CLASS_TOKEN}'
+PROJECTED = "projection_module_path: 'projectors.layer4'"
+KINDS = {
+    'pooled vectors': (TinyCnn, TinyCnn, POOL, POOL, trg_term('pool', 'pool')),
+    'patches of 2 x 2': (
+        TinyCnn,
+        TinyCnn,
+        LAYER4,
+        LAYER4,
+        trg_term(options='student_tokens: {patch_size: 2}\nteacher_tokens: {patch_size: 2}'),
+    ),
+    'smaller teacher grid': (lambda: TinyCnn(8, side=2), TinyCnn, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+    'smaller student grid': (TinyCnn, lambda: TinyCnn(8, side=2), LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+    'smaller student grid, projected': (
+        lambda: TinyCnn(12),
+        lambda: TinyCnn(8, side=2),
+        LAYER4,
+        projection(),
+        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    ),
+    'smaller teacher grid, projected': (
+        lambda: TinyCnn(12, side=2),
+        TinyCnn,
+        LAYER4,
+        projection(),
+        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    ),
+    'Swin maps': (
+        tiny_swin,
+        tiny_swin,
+        SWIN,
+        SWIN,
+        trg_term('features.3', 'features.3', "student_tokens: {layout: 'bhwc'}\nteacher_tokens: {layout: 'bhwc'}"),
+    ),
+    'CNN from Swin': (
+        tiny_swin,
+        TinyCnn,
+        SWIN,
+        projection(out_features=16),
+        trg_term('student_model.layer4', 'features.3', f"{PROJECTED}\nteacher_tokens: {{layout: 'bhwc'}}"),
+    ),
+    'ViT sequences': (tiny_vit, tiny_vit, VIT, VIT, trg_term('encoder.ln', 'encoder.ln', VIT_TO_VIT)),
+    'ViT, an encoder layer': (
+        tiny_vit,
+        tiny_vit,
+        VIT_BLOCK,
+        VIT_BLOCK,
+        trg_term('encoder.layers.encoder_layer_0', 'encoder.layers.encoder_layer_0', VIT_TO_VIT),
+    ),
+    'ViT, wider teacher of finer patches': (
+        lambda: tiny_vit(20, 2),
+        tiny_vit,
+        VIT,
+        projection('ln', 'encoder.ln', 16, 20).replace('20}', f'20, tokens: {NO_CLASS_TOKEN}}}'),
+        trg_term('student_model.encoder.ln', 'encoder.ln', f"projection_module_path: 'projectors.ln'\n{VIT_TO_VIT}"),
+    ),
+    'CNN from ViT': (
+        tiny_vit,
+        TinyCnn,
+        VIT,
+        projection(out_features=16),
+        trg_term('student_model.layer4', 'encoder.ln', f'{PROJECTED}\nteacher_tokens: {NO_CLASS_TOKEN}'),
+    ),
+    'ViT from CNN': (
+        TinyCnn,
+        tiny_vit,
+        LAYER4,
+        projection('ln', 'encoder.ln', 16, 8).replace('8}', f'8, tokens: {NO_CLASS_TOKEN}}}'),
+        trg_term(
+            'student_model.encoder.ln',
+            options=f"projection_module_path: 'projectors.ln'\nstudent_tokens: {NO_CLASS_TOKEN}",
+        ),
+    ),
+    'DeiT-like tuple of heads': (TinyDeit, TinyDeit, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+    'ModelOutput-like object': (TinyHuggingFace, TinyHuggingFace, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+}
+
+
+@pytest.mark.filterwarnings('ignore:expected `num_neighbors`')
+@pytest.mark.parametrize(('teacher', 'student', 'teacher_hook', 'student_part', 'terms'), KINDS.values(), ids=KINDS)
+def test_loss_falls_for_every_kind_of_model(tmp_path, teacher, student, teacher_hook, student_part, terms):
+    adam = "optimizer: {key: 'Adam', kwargs: {lr: 0.01}}"
+    text = train_yaml(terms, teacher_hook, student_part, BOTH_PROCESSES, adam)
+    assert_loss_falls(box_from(tmp_path, text, teacher(), student()))
+
+
+def test_two_terms_at_two_layers(tmp_path):
+    terms = (
+        trg_term('student_model.layer4', options="projection_module_path: 'projectors.layer4'", name='trg_late')
+        + trg_term('student_model.layer3', 'layer3', "projection_module_path: 'projectors.layer3'", name='trg_early')
+        + trg_term('student_model.layer3', 'layer3', name='contextual', key='TokenContextualLoss')
+    )
+    student = """
+        auxiliary_model_wrapper:
+          key: 'Student4TRG'
+          kwargs:
+            projectors:
+              layer3: {path: 'student_model.layer3', io: 'output', in_features: 8, out_features: 12}
+              layer4: {path: 'student_model.layer4', io: 'output', in_features: 8, out_features: 12}
+        forward_hook:
+          input: []
+          output: ['student_model.layer3', 'student_model.layer4', 'projectors.layer3', 'projectors.layer4']
+        """
+    teacher = "forward_hook: {input: [], output: ['layer3', 'layer4']}"
+    box = box_from(tmp_path, train_yaml(terms, teacher, student, BOTH_PROCESSES))
+    assert_loss_falls(box)
+    assert list(our_losses(box)) == ['trg_late', 'trg_early', 'contextual']
+
+
+def test_hooked_input_of_a_module(tmp_path):
+    hook = "forward_hook: {input: ['layer4'], output: []}"
+    text = train_yaml(trg_term(options=ALL_TOKENS).replace("'output'", "'input'"), hook, hook)
+    assert_loss_falls(box_from(tmp_path, text, TinyCnn(8)))
+
+
+def test_logits_of_a_two_headed_student_are_their_mean_in_the_hosts_own_kd(tmp_path):
+    box = box_from(tmp_path, full_method(KD_TERM), TinyDeit(12), TinyDeit(8))
+    assert_loss_falls(box)
+    for head in (box.org_student_model.fc, box.org_student_model.head_dist):
+        assert head.weight in box.optimizer.state, 'a head got no gradient'

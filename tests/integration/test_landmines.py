@@ -1,0 +1,195 @@
+"""The traps of torchdistill (shared/notes/torchdistill-landmines.md, section 3), by their numbers, on real boxes.
+
+Elsewhere: 21, 22 and 23 (ranks, unused head, frozen parameters) in test_ddp.py, since they need two processes.
+Not ours: 20 (the host's NCCL start; the `train` command has its own), 26 (workers that spawn: this package registers no
+collate function and no data set wrapper), 28 (the host's words for a missing `kwargs:` and shared anchors; the `check`
+command and the sample configs).
+"""
+
+import textwrap
+
+import pytest
+import torch
+from host import (
+    BOTH_PROCESSES,
+    LAYER4,
+    SGD,
+    TinyCnn,
+    box_from,
+    full_method,
+    one_step,
+    our_losses,
+    projection,
+    train_epoch,
+    train_yaml,
+    trg_term,
+)
+from torch import nn
+from torchdistill.models.wrapper import AuxiliaryModelWrapper
+
+from trg_torchdistill import TokenContextualLoss, TRGLoss
+
+PATHS = ('layer4', 'output', 'layer4', 'output')
+
+
+def _state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _differing(module, before):
+    return [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+
+
+def test_landmine_01_teacher_in_eval(tmp_path):
+    """The host leaves a frozen teacher in train mode: BatchNorm moves, dropout fires. Our process ends that."""
+    box = box_from(tmp_path, full_method(top=''), TinyCnn(12, dropout=0.5))
+    box.criterion.term_dict.pop('trg')
+    before = _state(box.org_teacher_model)
+    train_epoch(box, 0)
+    assert any('running_mean' in name for name in _differing(box.org_teacher_model, before))
+
+    box = box_from(tmp_path, full_method(num_epochs=3), TinyCnn(12, dropout=0.5))
+    images = torch.randn(8, 3, 16, 16)
+    for epoch in range(3):
+        box.teacher_model.train()  # whatever a trainer does between epochs
+        before = _state(box.org_teacher_model)
+        train_epoch(box, epoch)
+        assert _differing(box.org_teacher_model, before) == []
+        assert torch.equal(box.teacher_model(images), box.teacher_model(images))
+        assert torch.allclose(box.teacher_model(images)[:2], box.teacher_model(images[:2]), atol=1e-6)
+
+
+def test_landmine_01_updatable_teacher_stays_in_train_mode(tmp_path):
+    box = box_from(
+        tmp_path, train_yaml(top=BOTH_PROCESSES).replace('requires_grad: False', 'requires_grad: True'), TinyCnn()
+    )
+    box.pre_epoch_process(epoch=0)
+    assert box.teacher_model.training
+
+
+def test_landmine_02_losses_own_nothing_that_is_learned(tmp_path):
+    box = box_from(tmp_path, full_method())
+    assert list(box.criterion.parameters()) == []
+    for loss in our_losses(box).values():
+        assert list(loss.state_dict()) == []
+        assert list(loss.parameters()) + list(loss.buffers()) == []
+
+
+@pytest.mark.parametrize(
+    'scheduler',
+    [
+        "{key: 'MultiStepLR', kwargs: {milestones: [1], gamma: 0.1}}",
+        "{key: 'CosineAnnealingLR', kwargs: {T_max: 2}}",
+        "{key: 'LinearLR', kwargs: {start_factor: 0.5, total_iters: 2}}",
+        "{key: 'OneCycleLR', kwargs: {max_lr: 0.1, total_steps: 8}}",
+        "{key: 'LambdaLR', kwargs: {lr_lambda: !import_get {key: 'math.exp'}}}",
+    ],
+)
+def test_landmine_03_no_param_group_is_added_under_any_scheduler(tmp_path, scheduler):
+    box = box_from(tmp_path, full_method(optimizer=f'{SGD}\nscheduler: {scheduler}'))
+    groups = len(box.optimizer.param_groups)
+    rates = []
+    for epoch in range(2):
+        train_epoch(box, epoch)
+        rates.append(box.optimizer.param_groups[0]['lr'])
+    assert len(box.optimizer.param_groups) == groups == 1
+    assert rates[0] != rates[1] or 'MultiStepLR' in scheduler
+
+
+def test_landmine_04_module_wise_configs_can_name_the_projectors(tmp_path):
+    modules = """
+        optimizer:
+          key: 'SGD'
+          kwargs: {lr: 0.1}
+          module_wise_configs:
+            - {module: 'student_model', kwargs: {lr: 0.01}}
+            - {module: 'projectors', kwargs: {lr: 0.5}}
+        """
+    box = box_from(tmp_path, full_method(optimizer=textwrap.dedent(modules)))
+    before = box.student_model.projectors['layer4'].linear.weight.detach().clone()
+    assert [group['lr'] for group in box.optimizer.param_groups] == [0.01, 0.5]
+    one_step(box)
+    assert not torch.equal(box.student_model.projectors['layer4'].linear.weight, before)
+
+
+def test_landmine_05_wrapped_from_outside_is_an_error_not_silence(tmp_path):
+    box = box_from(tmp_path, full_method())
+    assert isinstance(box.student_model, AuxiliaryModelWrapper)
+    box.student_model = nn.DataParallel(box.student_model)
+    with pytest.raises(ValueError, match=r'got DataParallel around it.*leave `wrapper:` under `train.student` empty'):
+        box.pre_epoch_process(epoch=0)
+
+
+def test_landmine_06_projector_that_is_not_hooked_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"add 'projectors.layer4' to `train.student.forward_hook.output`"):
+        one_step(box_from(tmp_path, full_method().replace(", 'projectors.layer4']", ']')))
+
+
+def test_landmine_07_io_dict_errors_name_the_line(tmp_path):
+    with pytest.raises(ValueError, match=r"add 'layer4' to `train.teacher.forward_hook.output`"):
+        one_step(box_from(tmp_path, full_method().replace(LAYER4, "forward_hook: {input: [], output: ['fc']}")))
+
+
+class AttentionCnn(TinyCnn):
+    """A CNN with a torch.nn.MultiheadAttention over its cells: the module returns a tuple (output, None)."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, images):
+        tokens = self.layer4(self.layer3(images)).flatten(2).transpose(1, 2)
+        return self.fc(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+def test_landmine_08_attention_module_gives_its_first_tensor(tmp_path):
+    hook = "forward_hook: {input: [], output: ['attention']}"
+    box = box_from(tmp_path, train_yaml(trg_term('attention', 'attention'), hook, hook), AttentionCnn(), AttentionCnn())
+    assert one_step(box).isfinite()
+    assert our_losses(box)['trg'].last_terms['global'] > 0
+
+
+def test_landmine_08_out_proj_of_attention_never_runs(tmp_path):
+    hook = "forward_hook: {input: [], output: ['attention.out_proj']}"
+    text = train_yaml(trg_term('attention.out_proj', 'attention.out_proj'), hook, hook)
+    with pytest.raises(ValueError, match='did not run in this step; hook a module that the forward pass calls'):
+        one_step(box_from(tmp_path, text, AttentionCnn(), AttentionCnn()))
+
+
+def test_landmine_09_same_modules_run_in_training_and_in_evaluation(tmp_path):
+    """A projector runs in training only, no module in evaluation only: epochs after an evaluation go on."""
+    box = box_from(tmp_path, full_method(num_epochs=3))
+    assert len([train_epoch(box, epoch) for epoch in range(3)]) == 3
+
+
+def test_landmine_10_hooked_values_are_not_changed(tmp_path):
+    loss, inner = TRGLoss(*PATHS), TokenContextualLoss(*PATHS)
+    student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    io_dicts = {'layer4': {'output': student.clone()}}, {'layer4': {'output': teacher.clone()}}
+    first = loss(*io_dicts), inner(*io_dicts)
+    assert torch.equal(io_dicts[0]['layer4']['output'], student)
+    assert torch.equal(io_dicts[1]['layer4']['output'], teacher)
+    assert inner(*io_dicts) == first[1]
+
+
+@pytest.mark.filterwarnings('ignore:expected `num_neighbors`')
+@pytest.mark.parametrize('batch_size', [1, 8])
+def test_landmine_11_a_projector_returns_a_batch_of_sequences(tmp_path, batch_size):
+    hook = projection('pooled', 'pool')
+    terms = trg_term('student_model.pool', 'pool', "projection_module_path: 'projectors.pooled'")
+    text = train_yaml(terms, LAYER4.replace('layer4', 'pool'), hook, BOTH_PROCESSES, batch_size=batch_size)
+    box = box_from(tmp_path, text, TinyCnn(12), TinyCnn(8).eval())
+    shapes = []
+    box.student_model.projectors['pooled'].register_forward_hook(lambda *args: shapes.append(args[2].shape))
+    one_step(box)
+    assert shapes == [(batch_size, 1, 12)]
+
+
+def test_landmine_12_stale_features_of_the_evaluation_are_cleared(tmp_path):
+    """Validation batches have another size (3, 3, 3, 1); the next epoch starts without their features."""
+    box = box_from(tmp_path, full_method())
+    train_epoch(box, 0)
+    assert len(box.student_io_dict['student_model.layer4']['output']['cpu']) == 1
+    box.pre_epoch_process(epoch=1)
+    for io_dict in (box.student_io_dict, box.teacher_io_dict):
+        assert not any(values for ends in io_dict.values() for values in ends.values())

@@ -1,0 +1,223 @@
+"""The traps of torchdistill from number 13 on; what does not concern us is listed in test_landmines.py."""
+
+import logging
+
+import pytest
+import torch
+import torchvision
+from host import (
+    BOTH_PROCESSES,
+    TinyCnn,
+    box_from,
+    evaluate,
+    full_method,
+    load,
+    make_training_box,
+    one_step,
+    our_losses,
+    train_epoch,
+    train_yaml,
+    trg_term,
+)
+from torch import nn
+from torchdistill.core.distillation import DistillationBox
+from torchdistill.core.interfaces.registry import POST_FORWARD_PROC_FUNC_DICT, PRE_FORWARD_PROC_FUNC_DICT
+from torchdistill.losses.high_level import WeightedSumLoss
+from torchdistill.losses.mid_level import KDLoss
+from torchdistill.losses.registry import LOSS_DICT, MIDDLE_LEVEL_LOSS_DICT, get_loss_wrapper, register_loss_wrapper
+
+from trg_torchdistill import TRGLoss
+from trg_torchdistill.procs import pre_epoch_process_with_trg, relation_losses
+from trg_torchdistill.registration import TABLE
+
+PATHS = ('layer4', 'output', 'layer4', 'output')
+CE_ONLY = train_yaml('', teacher='', student='', top=BOTH_PROCESSES)
+
+
+def test_landmine_13_processes_of_the_last_box_serve_every_box(tmp_path):
+    """The host sets processes on the class: ours must also work for a box that has none of our losses."""
+    plain = box_from(tmp_path, train_yaml('', teacher='', student=''))
+    with_trg = box_from(tmp_path, full_method())
+    assert DistillationBox.pre_epoch_process is pre_epoch_process_with_trg
+    assert len(train_epoch(plain, 0)) == len(train_epoch(with_trg, 0)) == 1
+    assert our_losses(plain) == {}
+
+
+def test_landmine_13_processes_also_serve_a_training_box(tmp_path, caplog):
+    box = make_training_box(load(tmp_path, CE_ONLY), TinyCnn())
+    with caplog.at_level(logging.INFO):
+        losses = [train_epoch(box, epoch)[0] for epoch in range(2)]
+    assert losses[1] < losses[0]
+    assert 'TRGLoss' not in caplog.text
+
+
+def test_landmine_14_no_forward_process_of_a_kind_that_nobody_calls():
+    assert not any('trg' in key for key in [*PRE_FORWARD_PROC_FUNC_DICT, *POST_FORWARD_PROC_FUNC_DICT])
+    assert {'pre-epoch process', 'post-epoch process', 'forward process'} < {entry.kind for entry in TABLE}
+
+
+def test_landmine_15_number_of_epochs_is_read_when_an_epoch_starts(tmp_path):
+    box = box_from(tmp_path, full_method(num_epochs=3))
+    box.num_epochs = 5  # a trainer may change it after the box is built
+    box.pre_epoch_process(epoch=2)
+    assert our_losses(box)['trg'].current_temperature == pytest.approx(0.3)
+
+
+def test_landmine_15_resumed_epoch_has_its_own_temperature(tmp_path):
+    box = box_from(tmp_path, full_method(num_epochs=3))
+    train_epoch(box, 2)
+    assert our_losses(box)['trg'].current_temperature == pytest.approx(0.1)
+
+
+@register_loss_wrapper(key='trg_test_loss_wrapper')
+class LossWrapper(nn.Module):
+    """Stands for any wrapper of the host: it holds the loss as `low_level_loss`."""
+
+    def __init__(self, low_level_loss):
+        super().__init__()
+        self.low_level_loss = low_level_loss
+
+    def forward(self, *args):
+        return self.low_level_loss(*args)
+
+
+def test_landmine_16_losses_are_found_behind_a_wrapper_and_without_a_yaml_key():
+    plain = TRGLoss(*PATHS)
+    wrapped = get_loss_wrapper(TRGLoss(*PATHS), {'key': 'trg_test_loss_wrapper'})
+    terms = {
+        'plain': {'criterion': plain, 'weight': 1.0},
+        'wrapped': {'criterion': wrapped, 'weight': 1.0},
+        'ce': {'criterion': nn.CrossEntropyLoss(), 'weight': 1.0},
+    }
+    assert relation_losses(WeightedSumLoss(sub_terms=terms)) == {'plain': plain, 'wrapped': wrapped.low_level_loss}
+    assert relation_losses(WeightedSumLoss()) == {}
+    assert relation_losses(nn.CrossEntropyLoss()) == {}
+
+
+def test_landmine_16_wrapped_loss_gets_its_temperature(tmp_path):
+    wrapper = "        criterion_wrapper: {key: 'trg_test_loss_wrapper'}\n        weight: 1.0\n"
+    text = full_method().removesuffix('        weight: 1.0\n') + wrapper
+    box = box_from(tmp_path, text)
+    assert isinstance(box.criterion.term_dict['trg'][0], LossWrapper)
+    assert one_step(box, epoch=1).isfinite()
+    assert our_losses(box)['trg'].current_temperature == pytest.approx(0.1)
+
+
+def test_landmine_17_accumulated_gradients_do_not_touch_the_logged_terms(tmp_path):
+    """The host divides the loss in place; what our log reports is the undivided term."""
+    accumulated = "optimizer: {key: 'SGD', grad_accum_step: 4, kwargs: {lr: 0.0}}"
+    means = []
+    for options in ({'optimizer': accumulated}, {'optimizer': "optimizer: {key: 'SGD', kwargs: {lr: 0.0}}"}):
+        torch.manual_seed(0)
+        box = box_from(tmp_path, full_method(**options))
+        train_epoch(box, 0)
+        means.append(our_losses(box)['trg'].epoch_means())
+    assert means[0] == means[1]
+    assert min(means[0].values()) > 0
+
+
+@pytest.mark.parametrize('pixel', [0.0, 1e4], ids=['black images', 'bright images'])
+def test_landmine_18_weights_stay_finite_on_constant_images(tmp_path, pixel):
+    """The host looks for NaN after the optimizer step, too late: the loss must not produce one."""
+    box = box_from(tmp_path, full_method(optimizer="optimizer: {key: 'SGD', kwargs: {lr: 1.0e-6}}"))
+    box.pre_epoch_process(epoch=0)
+    loss = box.forward_process(torch.full((8, 3, 16, 16), pixel), torch.zeros(8, dtype=torch.long), {})
+    box.post_forward_process(loss=loss)
+    assert loss.isfinite()
+    assert all(parameter.isfinite().all() for parameter in box.student_model.parameters())
+
+
+def test_landmine_18_nan_weights_are_not_hidden(tmp_path):
+    box = box_from(tmp_path, full_method())
+    box.org_student_model.layer4[0].weight.data[0, 0, 0, 0] = torch.nan
+    one_step(box)
+    assert not any(term.isfinite() for term in our_losses(box)['trg'].last_terms.values())
+
+
+def test_landmine_19_bfloat16_autocast_around_the_forward_process(tmp_path):
+    inner = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
+    box = box_from(tmp_path, full_method(inner))
+    box.pre_epoch_process(epoch=0)
+    images, targets, supp_dict = next(iter(box.train_data_loader))
+    exact = box.forward_process(images, targets, supp_dict)
+    terms = [term for loss in our_losses(box).values() for term in loss.last_terms.values()]
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = box.forward_process(images, targets, supp_dict)
+    low = [term for loss in our_losses(box).values() for term in loss.last_terms.values()]
+    assert [term.dtype for term in low] == [torch.float32] * 3
+    assert torch.allclose(torch.stack(low), torch.stack(terms), rtol=0.05)
+    assert torch.allclose(loss.float(), exact, rtol=0.05)
+    box.post_forward_process(loss=loss)
+    assert all(parameter.isfinite().all() for parameter in box.student_model.parameters())
+
+
+def test_landmine_24_evaluation_before_training_leaves_no_inference_tensor(tmp_path):
+    box = box_from(tmp_path, full_method())
+    evaluate(box.student_model, box.val_data_loader)
+    with torch.inference_mode():
+        box.pre_epoch_process(epoch=0)
+        images, targets, supp_dict = next(iter(box.train_data_loader))
+        assert box.forward_process(images, targets, supp_dict).isfinite()
+    assert len(train_epoch(box, 0)) == 1
+    assert all(value > 0 for value in our_losses(box)['trg'].epoch_means().values())
+
+
+def test_landmine_25_copy_from_the_state_dict_does_not_overwrite_features(tmp_path):
+    """An average of the weights is built from the state dict: a deep copy would share the hooks' dict."""
+    box = box_from(tmp_path, full_method())
+    average = TinyCnn(8)
+    average.load_state_dict(box.student_model.state_dict())
+    box.pre_epoch_process(epoch=0)
+    average(torch.randn(2, 3, 16, 16))
+    assert box.student_io_dict['student_model.layer4'] == {}
+    assert len(box.student_model.state_dict()) == len(average.state_dict())
+
+
+def test_landmine_27_wrapper_holds_nothing_that_train_mode_changes(tmp_path):
+    box = box_from(tmp_path, full_method())
+    wrapped = {id(module) for module in box.student_model.modules()}
+    assert not wrapped & {id(module) for module in box.org_teacher_model.modules()}
+    for module in box.student_model.projectors.modules():
+        assert not isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+    assert all(parameter.requires_grad for parameter in box.student_model.projectors.parameters())
+
+
+def test_landmine_29_no_key_of_ours_hides_or_is_hidden_by_another():
+    for entry in TABLE:
+        assert not hasattr(torchvision.models, entry.key), f'the example trainer would build torchvision.{entry.key}'
+        assert entry.key not in LOSS_DICT
+    assert MIDDLE_LEVEL_LOSS_DICT['KDLoss'] is KDLoss
+
+
+def test_landmine_30_log_has_each_term_before_its_weight(tmp_path, caplog):
+    inner = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
+    box = box_from(tmp_path, full_method(inner, batch_size=4).replace('weight: 1.0', 'weight: 0.5'))
+    sums = {}
+
+    def add_terms(box):
+        for name, loss in our_losses(box).items():
+            for term, value in loss.last_terms.items():
+                sums[name, term] = sums.get((name, term), 0) + float(value)
+
+    with caplog.at_level(logging.INFO):
+        train_epoch(box, 0, add_terms)
+    means = {key: f'{value / 2:.6g}' for key, value in sums.items()}
+    trg = f'local {means["trg", "local"]}, global {means["trg", "global"]}, temperature 0.5'
+    assert f'TRGLoss of `trg`: {trg}' in caplog.messages
+    assert f'TokenContextualLoss of `contextual`: contextual {means["contextual", "contextual"]}' in caplog.messages
+
+
+def test_landmine_31_projector_file_is_optional_logged_and_checked(tmp_path, caplog):
+    path = tmp_path / 'projectors.pt'
+    text = full_method()
+    with_file = text.replace('      projectors:\n', f"      projector_ckpt: '{path}'\n      projectors:\n")
+    train_epoch(box_from(tmp_path, text), 0)
+    assert list(tmp_path.iterdir()) == [tmp_path / 'config.yaml']
+    train_epoch(box_from(tmp_path, with_file), 0)
+    assert 'Loaded projections' not in caplog.text
+    box_from(tmp_path, with_file)
+    assert f'Loaded projections of the student tokens from {path}' in caplog.messages
+    with pytest.raises(
+        ValueError, match=r'expected `projector_ckpt` to hold .*\[6, 8\].*, got .*\[12, 8\].*remove the file'
+    ):
+        box_from(tmp_path, with_file.replace('out_features: 12', 'out_features: 6'), TinyCnn(6))

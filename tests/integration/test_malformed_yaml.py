@@ -1,0 +1,186 @@
+"""Malformed YAML through torchdistill's own machinery: each error says what was expected, found, and what to change."""
+
+import re
+from types import FunctionType
+
+import pytest
+import torch
+import torch.distributed as dist
+from host import LAYER4, TinyCnn, box_from, full_method, one_step, train_yaml, trg_term
+from malformed import GOOD, TABLE
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+ACTION = re.compile(r'\b(change|add|leave|move|set|make|give|hook|remove)\b')
+
+
+def test_the_table_is_long_enough_and_has_no_row_twice():
+    assert len(TABLE) >= 75
+    assert len(set(TABLE)) == len(TABLE)
+
+
+@pytest.mark.parametrize('name', [name for name in GOOD if name != 'unequal'])
+def test_good_yaml_runs(tmp_path, name):
+    text, teacher, student = GOOD[name]
+    assert one_step(box_from(tmp_path, text, teacher(), student())).isfinite()
+
+
+@pytest.mark.parametrize(
+    ('name', 'line', 'instead', 'error', 'message'), TABLE, ids=[f'{row[0]}: {row[1]!r} -> {row[2]!r}' for row in TABLE]
+)
+def test_malformed_yaml(tmp_path, name, line, instead, error, message):
+    text, teacher, student = GOOD[name]
+    assert text.count(line) == 1, f'the good YAML has {text.count(line)} lines {line!r}'
+    _assert_explained(
+        lambda: one_step(box_from(tmp_path, text.replace(line, instead), teacher(), student())), error, message
+    )
+
+
+def _assert_explained(action, error, message):
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        action()
+    assert type(raised.value) is error
+    text = str(raised.value)
+    assert re.search('expected .*got ', text, re.DOTALL) or 'did not run' in text
+    assert ACTION.search(text), f'names nothing to change: {text}'
+    assert '\n' not in text
+    assert len(text) < 800
+
+
+STALE = {'layer4': {'linear.weight': torch.zeros(12, 4), 'linear.bias': torch.zeros(12)}}
+OTHER_NAME = {'layer3': {'linear.weight': torch.zeros(12, 8), 'linear.bias': torch.zeros(12)}}
+HOLDS = "expected `projector_ckpt` to hold {'layer4': {'linear.weight': [12, 8], 'linear.bias': [12]}}, got "
+IS_FILE = 'expected `projector_ckpt` to be a file of projections, got '
+FILES = {
+    'stale': (STALE, HOLDS + "{'layer4': {'linear.weight': [12, 4], 'linear.bias': [12]}}"),
+    'other projector': (OTHER_NAME, HOLDS + "{'layer3': {'linear.weight': [12, 8], 'linear.bias': [12]}}"),
+    'plain state dict': (nn.Linear(2, 3).state_dict(), HOLDS),
+    "a trainer's checkpoint": ({'model': nn.Linear(2, 3).state_dict(), 'best_value': 1.0, 'args': None}, HOLDS),
+    'numbers': ({'layer4': {'linear.weight': 3}}, HOLDS),
+    'list': ([1, 2], HOLDS),
+    'pickled module': (nn.Linear(2, 3), IS_FILE),
+    'truncated': (lambda content: content[:-100], IS_FILE),
+    'empty': (lambda content: b'', IS_FILE),
+    'text': (lambda content: b'hello world', IS_FILE),
+    'yaml': (lambda content: b'train:\n  num_epochs: 2\n', IS_FILE),
+}
+
+
+@pytest.mark.parametrize(('content', 'message'), FILES.values(), ids=FILES)
+def test_projector_ckpt_of_something_else(tmp_path, content, message):
+    path = tmp_path / 'projectors.pt'
+    torch.save(STALE if isinstance(content, FunctionType) else content, path)
+    if isinstance(content, FunctionType):
+        path.write_bytes(content(path.read_bytes()))
+    text = _with_ckpt(full_method(), path)
+    _assert_explained(lambda: box_from(tmp_path, text), ValueError, message)
+    with pytest.raises(ValueError, match=f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}$'):
+        box_from(tmp_path, text)
+
+
+def test_projector_ckpt_is_a_folder(tmp_path):
+    _assert_explained(lambda: box_from(tmp_path, _with_ckpt(full_method(), tmp_path)), ValueError, IS_FILE)
+
+
+def _with_ckpt(text, path):
+    line = '      projectors:\n'
+    assert text.count(line) == 1
+    return text.replace(line, f"      projector_ckpt: '{path}'\n{line}")
+
+
+FIXED_TEMPERATURE = full_method(top='').replace("{start: 0.5, end: 0.1, schedule: 'cosine'}", '0.1')
+OUTER = (
+    'expected `Student4TRG` to be the outermost module of the student, got {} around it: its projections would '
+    'not run; leave `wrapper:` under `train.student` empty'
+)
+NOT_RUN = (
+    "`TRGLoss` expected the student's `projectors.layer4` output, but the module did not run in this step; hook a "
+    'module that the forward pass calls. A projector of `Student4TRG` does not run when the student is wrapped from '
+    'outside: leave `train.student.wrapper:` empty, `Student4TRG` wraps its parts itself'
+)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [(full_method(), OUTER.format('DataParallel')), (FIXED_TEMPERATURE, NOT_RUN)],
+    ids=['with the process', 'without the process'],
+)
+def test_data_parallel_around_the_student(tmp_path, text, message):
+    """On a GPU the host puts it around for `wrapper: 'DataParallel'`; on the CPU it ignores that line."""
+    box = box_from(tmp_path, text)
+    box.student_model = nn.DataParallel(box.student_model)
+    _assert_explained(lambda: one_step(box), ValueError, message)
+
+
+def test_distributed_data_parallel_around_the_student(tmp_path):
+    box = box_from(tmp_path, full_method())
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/rendezvous', rank=0, world_size=1)
+    try:
+        box.student_model = DistributedDataParallel(box.student_model)
+        _assert_explained(lambda: one_step(box), ValueError, OUTER.format('DistributedDataParallel'))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_compiled_student_does_not_run_its_projectors_in_silence(tmp_path):
+    box = box_from(tmp_path, full_method())
+    box.student_model = torch.compile(box.student_model, backend='eager')
+    _assert_explained(lambda: one_step(box), ValueError, NOT_RUN)
+
+
+class OddCnn(TinyCnn):
+    """A module `odd` that returns something else than a feature of the batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.odd = nn.Module()
+        self.odd.forward = function
+
+    def forward(self, images):
+        feature = self.layer4(self.layer3(images))
+        self.odd(feature)
+        return self.fc(self.pool(feature))
+
+
+SHAPE = "expected a 2-D, 3-D or 4-D feature for layout 'auto', got shape {}; set `layout:` and hook a module with that"
+ODD = {
+    'twice the batch': (lambda x: torch.cat([x, x]), ValueError, 'features of the same batch size, got '),
+    'half the batch': (lambda x: x[:4], ValueError, 'change the module paths of `TRGLoss` to features whose first '),
+    'no batch': (lambda x: x.mean(), ValueError, SHAPE.format('[]')),
+    'a number an image': (lambda x: x.mean((1, 2, 3)), ValueError, SHAPE.format('[8]')),
+    '5-D': (lambda x: x[None], ValueError, SHAPE.format('[1, 8, 8, 4, 4]')),
+    'nothing': (
+        lambda x: None,
+        TypeError,
+        "'s `odd` output to be or to hold a tensor, got NoneType; hook another module",
+    ),
+    'numbers': (
+        lambda x: (1, 2),
+        TypeError,
+        "'s `odd` output to be or to hold a tensor, got tuple; hook another module",
+    ),
+    'integers': (lambda x: x.long(), TypeError, 'expected `feature` to be a floating-point tensor, got torch.int64'),
+    'empty': (lambda x: x[:, :0], ValueError, 'to hold values, got an empty tensor of shape [8, 0, 4, 4]'),
+}
+
+
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+@pytest.mark.parametrize(('function', 'error', 'message'), ODD.values(), ids=ODD)
+def test_hooked_module_without_a_feature_of_the_batch(tmp_path, function, error, message, side):
+    odd_hook = "forward_hook: {input: [], output: ['odd']}"
+    if side == 'student':
+        text = train_yaml(trg_term('odd', 'layer4'), LAYER4, odd_hook)
+    else:
+        text = train_yaml(trg_term('layer4', 'odd'), odd_hook, LAYER4)
+    _assert_explained(lambda: one_step(box_from(tmp_path, text, OddCnn(function), OddCnn(function))), error, message)
+
+
+@pytest.mark.parametrize('output', [None, {}, (), (1, 2), 'logits', {'loss': 1.0}], ids=repr)
+def test_model_without_logits(tmp_path, output):
+    model = TinyCnn()
+    model.forward = lambda images: output
+    message = (
+        'expected `TinyCnn` to return logits: a tensor, a tuple of tensors or an object with `.logits`, got '
+        f'{type(output).__name__}; change `forward_proc:` of this model'
+    )
+    _assert_explained(lambda: one_step(box_from(tmp_path, train_yaml(), model, TinyCnn())), TypeError, message)

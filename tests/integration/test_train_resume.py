@@ -1,0 +1,236 @@
+"""A run that was stopped goes on as if it had not been: from Ctrl-C to damaged files, with real trainings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from tiny import (
+    CE,
+    ITEMS_AN_EPOCH,
+    KD,
+    MEMORY,
+    SIDES,
+    STEP_LR,
+    TRG,
+    TRG_SIDES,
+    comparable,
+    last_state,
+    lines_of,
+    stage,
+    stages,
+    train,
+    whole_yaml,
+    without_times,
+    write,
+    write_training,
+)
+
+from trg_torchdistill.cli import checkpoint
+
+STEPWISE_LR = "scheduler: {key: 'ExponentialLR', kwargs: {gamma: 0.9}, scheduling_step: 1}\n"
+PLATEAU = "scheduler: {key: 'ReduceLROnPlateau', kwargs: {mode: 'max', patience: 0}}\n"
+ACCUMULATION = "optimizer: {key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}, grad_accum_step: 4}\n"
+TRAINED_TEACHER = SIDES.replace(', requires_grad: False', '')
+HALF_STUDENT = SIDES.replace(
+    "student: {forward_proc: 'forward_batch_only'}",
+    "student: {forward_proc: 'forward_batch_only', sequential: ['layer1'], forward_hook: {output: ['layer1']}}",
+).replace('requires_grad: False', "requires_grad: False, sequential: ['layer1'], forward_hook: {output: ['layer1']}")
+HINT = """
+hint:
+  criterion: {key: 'MSELoss', kwargs: {}}
+  criterion_wrapper:
+    key: 'SimpleLossWrapper'
+    kwargs: {input: {is_from_teacher: False, module_path: 'layer1', io: 'output'},
+             target: {is_from_teacher: True, module_path: 'layer1', io: 'output'}}
+  weight: 1.0
+"""
+TRAININGS = {
+    'kd': stage(4, CE + KD),
+    'adam': stage(4, CE + KD, optimizer="optimizer: {key: 'Adam', kwargs: {lr: 0.01}}\n"),
+    'teacher_trained_too': stage(4, CE + KD, sides=TRAINED_TEACHER),
+    'term_with_memory': stage(4, CE + MEMORY),
+    'scheduler': stage(4, CE + KD, more=STEP_LR),
+    'scheduler_by_steps': stage(4, CE + KD, more=STEPWISE_LR),
+    'scheduler_on_plateau': stage(4, CE + KD, more=PLATEAU),
+    'rest_of_accumulated_gradients': stage(4, CE + KD, optimizer=ACCUMULATION),
+    'trg': stage(4, CE + KD + TRG, sides=TRG_SIDES),
+    'stage_2_begun': stages(stage(1, CE + KD), stage(3, CE + TRG, sides=TRG_SIDES, more=STEP_LR)),
+    'stage_2_after_the_resume': stages(stage(3, CE + KD), stage(1, CE + TRG, sides=TRG_SIDES)),
+    'stage_2_about_to_begin': stages(stage(2, CE + TRG, sides=TRG_SIDES), stage(2, CE + KD, loaders='')),
+    'redesigned_student_in_stage_1': stages(stage(1, HINT, sides=HALF_STUDENT), stage(3, CE + KD, loaders='')),
+    'optimizer_kept_in_stage_2': stages(stage(1, CE + KD), stage(3, CE, optimizer='', loaders='')),
+}
+
+
+@pytest.fixture
+def interrupted_after(monkeypatch):
+    """Returns a function that makes the training data raise KeyboardInterrupt, as Ctrl-C does, after some epochs."""
+    return lambda epochs: monkeypatch.setattr(tiny, 'items_until_interrupt', round(epochs * ITEMS_AN_EPOCH))
+
+
+@pytest.mark.parametrize('name', TRAININGS)
+def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, interrupted_after, monkeypatch):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert train(write_training(whole, TRAININGS[name]), '--seed', '3') == 0
+    config = write_training(parts, TRAININGS[name])
+    interrupted_after(2.4)
+    assert train(config, '--seed', '3') == 130
+    assert last_state(parts)['progress']['epochs_done'] == 2
+    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    torch.manual_seed(99)
+    assert train(config, '--seed', '3', '--resume') == 0
+    assert len(lines_of(whole)) == 4
+    assert without_times(lines_of(parts)) == without_times(lines_of(whole))
+    assert comparable(last_state(parts)) == comparable(last_state(whole))
+
+
+def test_stopped_in_the_first_epoch_and_without_a_seed(tmp_path, interrupted_after, monkeypatch):
+    config = write_training(tmp_path, TRAININGS['kd'])
+    interrupted_after(0.5)
+    assert train(config) == 130
+    start = last_state(tmp_path)
+    assert start['progress']['epochs_done'] == 0
+    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    for _ in range(2):
+        torch.save(start, tmp_path / 'student' / 'last.pt')
+        assert train(config, '--resume') == 0
+        (tmp_path / f'{len(list(tmp_path.glob("*.jsonl")))}.jsonl').write_text(json.dumps(lines_of(tmp_path)))
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ('0.jsonl', '1.jsonl'))
+    assert without_times(first) == without_times(second)
+
+
+def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupted_after, capsys):
+    config = write_training(tmp_path, TRAININGS['kd'])
+    interrupted_after(1.5)
+    assert train(config, '--seed', '3', '--run_dir', str(tmp_path / 'my run'), '-student_only') == 130
+    out = capsys.readouterr().out
+    assert f'{tmp_path}/my run/last.pt keeps the state after epoch 1 of 4' in out
+    command = f"trg-torchdistill train {config} --seed 3 --run_dir '{tmp_path}/my run' -student_only --resume"
+    assert out.splitlines()[-1].strip() == command
+
+
+def test_the_process_survives_a_real_ctrl_c(tmp_path):
+    config = write_training(tmp_path, stage(10_000, CE))
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
+    words = [sys.executable, '-m', 'trg_torchdistill', 'train', config]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[0]
+    assert first.startswith('epoch ')
+    assert process.returncode == 130
+    done = last_state(tmp_path)['progress']['epochs_done']
+    assert f'keeps the state after epoch {done} of 10000' in rest
+
+
+def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
+    torch.save(tiny.tiny_net(width=6).state_dict(), tmp_path / 'teacher.pt')
+    trainings = {'eval': (stage(1, CE + TRG, sides=TRG_SIDES), f"'{tmp_path}/teacher.pt'")}
+    trainings['train'] = (stage(1, CE + KD), f"'{tmp_path}/teacher.pt'")
+    trainings['random'] = (stage(1, CE + TRG, sides=TRG_SIDES), '')
+    saved = {}
+    for name, (text, source) in trainings.items():
+        text = whole_yaml(tmp_path / name, text).replace('width: 6}, src_ckpt: ', f'width: 6}}, src_ckpt: {source}')
+        assert train(write(tmp_path / name, text)) == 0
+        saved[name] = 'teacher' in last_state(tmp_path / name)['modules']
+    assert saved == {'eval': False, 'train': True, 'random': True}
+
+
+def test_an_earlier_run_is_refused_resumed_or_overwritten(tmp_path, capsys):
+    config = write_training(tmp_path, stage(2, CE))
+    assert train(config, '--seed', '1') == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
+    capsys.readouterr()
+    assert train(config) == 2
+    assert 'continue that run with `--resume`, replace it with `--overwrite`' in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == before
+    assert train(config, '--resume', '--seed', '1') == 0
+    assert 'is finished, 2 of 2 epochs; only the test is left' in capsys.readouterr().out
+    assert train(config, '--overwrite') == 0
+    assert len(lines_of(tmp_path)) == 2
+
+
+def test_more_epochs_continue_a_finished_run_and_a_changed_yaml_is_told(tmp_path, capsys):
+    assert train(write_training(tmp_path, stage(2, CE)), '--seed', '1') == 0
+    capsys.readouterr()
+    assert train(write_training(tmp_path, stage(3, CE)), '--resume') == 0
+    out = capsys.readouterr().out
+    assert 'is not what this run began with' in out
+    assert '-  num_epochs: 2\n' in out
+    assert '+  num_epochs: 3\n' in out
+    assert 'this run began with --seed 1, now it is None' in out
+    assert [line['epoch'] for line in lines_of(tmp_path)] == [0, 1, 2]
+
+
+def test_a_resume_repairs_metrics(tmp_path, interrupted_after, monkeypatch):
+    config = write_training(tmp_path, stage(4, CE))
+    interrupted_after(2.5)
+    assert train(config) == 130
+    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    (tmp_path / 'student' / 'metrics.jsonl').write_text('{"epoch": 0}\n{"epo')
+    assert train(config, '--resume') == 0
+    assert [line['epoch'] for line in lines_of(tmp_path)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('content', [b'', b'hello', b'truncated', b'foreign', b'pickled'])
+def test_a_damaged_or_foreign_state_is_refused_and_kept(content, tmp_path, capsys):
+    config = write_training(tmp_path, stage(1, CE))
+    assert train(config) == 0
+    last = tmp_path / 'student' / 'last.pt'
+    if content == b'truncated':
+        last.write_bytes(last.read_bytes()[:-1000])
+    elif content == b'foreign':
+        torch.save({'model': {}, 'optimizer': {}}, last)
+    elif content == b'pickled':
+        torch.save({'criterion': torch.nn.Linear(2, 2)}, last)
+    else:
+        last.write_bytes(content)
+    before = last.read_bytes()
+    assert train(config, '--resume') == 2
+    assert f'expected {last} to be a training state' in capsys.readouterr().err
+    assert last.read_bytes() == before
+
+
+def test_a_state_of_another_model_is_refused_and_kept(tmp_path, capsys):
+    config = write_training(tmp_path, stage(1, CE))
+    assert train(config) == 0
+    before = (tmp_path / 'student' / 'last.pt').read_bytes()
+    Path(config).write_text(Path(config).read_text().replace('width: 4', 'width: 5'))
+    assert train(config, '--resume') == 2
+    assert 'to fit the models, losses and stages of the YAML' in capsys.readouterr().err
+    assert (tmp_path / 'student' / 'last.pt').read_bytes() == before
+
+
+def test_a_failed_write_keeps_the_older_state(tmp_path, capsys, monkeypatch):
+    real_save, states = torch.save, []
+
+    def save_until_full(state, file):
+        states.append(state)
+        if 'progress' in state and state['progress']['epochs_done'] == 2:
+            file.write(b'half')
+            raise OSError(28, 'No space left on device')
+        real_save(state, file)
+
+    monkeypatch.setattr(checkpoint.torch, 'save', save_until_full)
+    assert train(write_training(tmp_path, stage(3, CE))) == 1
+    assert 'No space left on device' in capsys.readouterr().err
+    assert last_state(tmp_path)['progress']['epochs_done'] == 1
+    assert [path.name for path in (tmp_path / 'student').iterdir() if path.suffix == '.tmp'] == []
+
+
+def test_a_stage_checkpoint_is_not_overwritten_by_a_resume(tmp_path, interrupted_after, monkeypatch):
+    text = stages(stage(1, CE + KD), stage(3, CE + KD, loaders=''))
+    text += f"student: {{dst_ckpt: '{tmp_path}/stage1.pt'}}\n"
+    config = write_training(tmp_path, text)
+    interrupted_after(2.5)
+    assert train(config) == 130
+    before = (tmp_path / 'stage1.pt').read_bytes()
+    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    assert train(config, '--resume') == 0
+    assert (tmp_path / 'stage1.pt').read_bytes() == before

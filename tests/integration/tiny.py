@@ -1,0 +1,242 @@
+"""A data set, a model and YAMLs so small that an epoch takes a fraction of a second; YAMLs name them by `tiny.`."""
+
+import json
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from torchdistill.losses.registry import register_mid_level_loss
+from torchdistill.models.registry import register_model
+
+from trg_torchdistill.cli.main import main
+
+NUM_CLASSES = 6
+ITEMS_AN_EPOCH = 24
+
+items_until_interrupt = None
+
+
+class Blobs(Dataset):
+    """Each class has its own pattern of 3 x 8 x 8; training images get fresh noise from torch's global generator."""
+
+    def __init__(self, size, noise=1.0, counts=None):
+        generator = torch.Generator().manual_seed(0)
+        patterns = torch.randn(NUM_CLASSES, 3, 8, 8, generator=generator)
+        self.targets = [index % NUM_CLASSES for index in range(size)]
+        self.images = patterns[self.targets] + torch.randn(size, 3, 8, 8, generator=generator)
+        self.noise = noise
+        if counts is not None:
+            self.class_counts = counts
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        if self.noise == 0:
+            return self.images[index], self.targets[index]
+        global items_until_interrupt
+        if items_until_interrupt is not None:
+            items_until_interrupt -= 1
+            if items_until_interrupt < 0:
+                raise KeyboardInterrupt
+        return self.images[index] + self.noise * torch.randn(3, 8, 8), self.targets[index]
+
+
+class NeverRight(Blobs):
+    """Images with a label that the model does not know."""
+
+    def __getitem__(self, index):
+        return self.images[index], NUM_CLASSES
+
+
+class TinyNet(nn.Module):
+    """Two blocks with batch normalisation and dropout, so that train and eval mode differ."""
+
+    def __init__(self, width, num_classes, momentum):
+        super().__init__()
+        self.layer1 = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width, momentum=momentum), nn.ReLU())
+        self.layer2 = nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width, momentum=momentum), nn.Dropout(0.2)
+        )
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.layer2(self.layer1(images)).mean((2, 3)))
+
+
+@register_model
+def tiny_net(width=4, num_classes=NUM_CLASSES, momentum=0.1):
+    return TinyNet(width, num_classes, momentum)
+
+
+@register_mid_level_loss
+class MemoryLoss(nn.Module):
+    """Distance to a running mean of the logits: a term whose buffer changes in every step, as CRD's memory does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.randn(NUM_CLASSES))
+
+    def forward(self, student_io_dict, teacher_io_dict, targets):
+        logits = student_io_dict['.']['output']
+        self.mean.lerp_(logits.detach().mean(0), 0.1)
+        return (logits - self.mean).square().mean()
+
+
+@register_mid_level_loss
+class LateNan(nn.Module):
+    """Zero, and NaN from the given step on."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.steps_left = step
+
+    def forward(self, student_io_dict, teacher_io_dict, targets):
+        self.steps_left -= 1
+        return 0 * student_io_dict['.']['output'].sum() + (0.0 if self.steps_left >= 0 else float('nan'))
+
+
+LOADERS = """
+train_data_loader:
+  dataset_id: 'train'
+  sampler: {class_or_func: !import_get {key: 'torch.utils.data.RandomSampler'}, kwargs: }
+  kwargs: {batch_size: 8, num_workers: 0}
+val_data_loader:
+  dataset_id: 'val'
+  sampler: {class_or_func: !import_get {key: 'torch.utils.data.SequentialSampler'}, kwargs: }
+  kwargs: {batch_size: 16, num_workers: 0}
+"""
+STEP_LR = "scheduler: {key: 'StepLR', kwargs: {step_size: 1, gamma: 0.5}}\n"
+SGD = "optimizer: {key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}}\n"
+SIDES = """
+teacher: {forward_proc: 'forward_batch_only', requires_grad: False}
+student: {forward_proc: 'forward_batch_only'}
+"""
+CE = """
+ce:
+  criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}
+  criterion_wrapper:
+    key: 'SimpleLossWrapper'
+    kwargs: {input: {is_from_teacher: False, module_path: '.', io: 'output'}, target: {uses_label: True}}
+  weight: 1.0
+"""
+KD = """
+kd:
+  criterion:
+    key: 'KDLoss'
+    kwargs: {student_module_path: '.', student_module_io: 'output', teacher_module_path: '.',
+             teacher_module_io: 'output', temperature: 4.0, alpha: 0.5, reduction: 'batchmean'}
+  weight: 1.0
+"""
+MEMORY = "memory: {criterion: {key: 'MemoryLoss', kwargs: {}}, weight: 0.1}\n"
+TRG_SIDES = """
+pre_epoch_process: 'pre_epoch_process_with_trg'
+teacher:
+  forward_proc: 'forward_batch_only'
+  requires_grad: False
+  forward_hook: {input: [], output: ['layer2']}
+student:
+  forward_proc: 'forward_batch_only'
+  auxiliary_model_wrapper:
+    key: 'Student4TRG'
+    kwargs: {projectors: {p: {path: 'student_model.layer2', io: 'output', in_features: 4, out_features: 6}}}
+  forward_hook: {input: [], output: ['student_model.layer2', 'projectors.p']}
+"""
+TRG = """
+trg:
+  criterion:
+    key: 'TRGLoss'
+    kwargs: {student_module_path: 'student_model.layer2', student_module_io: 'output', teacher_module_path: 'layer2',
+             teacher_module_io: 'output', projection_module_path: 'projectors.p', num_neighbors: 3,
+             tokens_per_image: 4, temperature: {start: 0.5, end: 0.1, schedule: 'cosine'}}
+  weight: 0.5
+context:
+  criterion:
+    key: 'TokenContextualLoss'
+    kwargs: {student_module_path: 'student_model.layer2', student_module_io: 'output', teacher_module_path: 'layer2',
+             teacher_module_io: 'output'}
+  weight: 0.5
+"""
+
+
+def indent(text, spaces):
+    return ''.join(' ' * spaces + line + '\n' for line in text.splitlines() if line.strip())
+
+
+def stage(num_epochs, terms, sides=SIDES, optimizer=SGD, loaders=LOADERS, more=''):
+    """The text of one stage, or of all of `train:`."""
+    criterion = f"criterion:\n  key: 'WeightedSumLoss'\n  kwargs:\n    sub_terms:\n{indent(terms, 6)}"
+    return f'num_epochs: {num_epochs}\n{loaders}{sides}{optimizer}{more}{criterion}'
+
+
+def stages(*texts):
+    return ''.join(f'stage{number}:\n{indent(text, 2)}' for number, text in enumerate(texts, 1))
+
+
+def whole_yaml(folder, train, teacher=True, train_kwargs='size: 24', dst_ckpt=None):
+    """The text of a whole YAML; the student's `dst_ckpt` is `folder/student.pt`."""
+    teacher_model = "  teacher_model: {key: 'tiny_net', kwargs: {width: 6}, src_ckpt: }\n" if teacher else ''
+    student_key = 'student_model' if teacher else 'model'
+    return f"""
+dependencies:
+  - name: 'tiny'
+  - name: 'trg_torchdistill'
+datasets:
+  train: !import_call {{key: 'tiny.Blobs', init: {{kwargs: {{{train_kwargs}}}}}}}
+  val: !import_call {{key: 'tiny.Blobs', init: {{kwargs: {{size: 48, noise: 0}}}}}}
+models:
+{teacher_model}  {student_key}:
+    key: 'tiny_net'
+    kwargs: {{width: 4}}
+    src_ckpt:
+    dst_ckpt: '{dst_ckpt or folder / 'student.pt'}'
+train:
+  log_freq: 10
+{indent(train, 2)}
+test:
+  test_data_loader:
+    dataset_id: 'val'
+    sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.SequentialSampler'}}, kwargs: }}
+    kwargs: {{batch_size: 16, num_workers: 0}}
+"""
+
+
+def write(folder, text, name='config.yaml'):
+    """Writes the YAML and returns its path as a word of a command line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def train(*words):
+    return main(['train', *words])
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / 'student' / 'metrics.jsonl').read_text().splitlines()]
+
+
+def without_times(lines):
+    return [{k: v for k, v in line.items() if k not in ('seconds', 'images_per_second')} for line in lines]
+
+
+def comparable(value):
+    """Nested state with tensors as lists and without what may differ: times, and the YAML with its own paths."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        ignored = ('config_text', 'seconds', 'images_per_second')
+        return {key: comparable(item) for key, item in value.items() if key not in ignored}
+    if isinstance(value, (list, tuple)):
+        return [comparable(item) for item in value]
+    return value
+
+
+def last_state(folder):
+    return torch.load(folder / 'student' / 'last.pt', weights_only=True)
+
+
+def write_training(folder, text, **options):
+    yaml_text = whole_yaml(folder, text, **options)
+    return write(folder, yaml_text.replace('width: 4', 'width: 6') if 'layer1' in text else yaml_text)

@@ -1,0 +1,236 @@
+"""The paper's equations, read independently: naive float64 loops, one token, one pair, one row at a time.
+
+Imports torch and math only. Nothing here is fast, chunked, sparse or shared with the package: every sum of
+arXiv:2306.12442 is a Python loop, and autograd runs through the loops, so gradients can be compared as well.
+The names of the options are those of the project's design.
+"""
+
+import math
+
+import torch
+
+EPS_FLOAT32 = torch.finfo(torch.float32).eps
+EPS_FLOAT64 = torch.finfo(torch.float64).eps
+
+
+# ---------------------------------------------------------------------------------------------------------- tokens
+def token_grid(feature, layout='bchw', patch_size=1, num_prefix_tokens=0, grid_size=None):
+    """Token grid [B, D, h, w]; the token of cell (row, column) lists channel, patch row, patch column in that order."""
+    feature = feature.double()
+    if layout == 'bd':
+        return torch.stack([torch.stack([vector]) for vector in feature]).transpose(1, 2).unsqueeze(-1)
+    if layout == 'bnd':
+        num_tokens = feature.shape[1] - num_prefix_tokens
+        height, width = grid_size if grid_size is not None else (math.isqrt(num_tokens), math.isqrt(num_tokens))
+
+        def pixel(b, channel, row, column):
+            return feature[b, num_prefix_tokens + row * width + column, channel]
+
+        channels = feature.shape[2]
+    elif layout == 'bhwc':
+        height, width, channels = feature.shape[1:]
+
+        def pixel(b, channel, row, column):
+            return feature[b, row, column, channel]
+    else:
+        channels, height, width = feature.shape[1:]
+
+        def pixel(b, channel, row, column):
+            return feature[b, channel, row, column]
+
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    torch.stack(
+                        [
+                            torch.stack(
+                                [
+                                    pixel(b, channel, row * patch_size + i, column * patch_size + j)
+                                    for column in range(width // patch_size)
+                                ]
+                            )
+                            for row in range(height // patch_size)
+                        ]
+                    )
+                    for channel in range(channels)
+                    for i in range(patch_size)
+                    for j in range(patch_size)
+                ]
+            )
+            for b in range(feature.shape[0])
+        ]
+    )
+
+
+def average_pool(grid, height, width):
+    """Each output cell averages the input cells that its share of the map touches."""
+
+    def window(index, size_in, size_out):
+        return range(math.floor(index * size_in / size_out), math.ceil((index + 1) * size_in / size_out))
+
+    rows = []
+    for row in range(height):
+        columns = []
+        for column in range(width):
+            cells = [
+                grid[:, :, i, j]
+                for i in window(row, grid.shape[2], height)
+                for j in window(column, grid.shape[3], width)
+            ]
+            columns.append(sum(cells) / len(cells))
+        rows.append(torch.stack(columns, dim=-1))
+    return torch.stack(rows, dim=-2)
+
+
+def common_grids(student, teacher):
+    height, width = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    return average_pool(student, height, width), average_pool(teacher, height, width)
+
+
+def sequence(grid):
+    """[B, D, h, w] to [B, N, D], the cells of a row one after the other, then the next row."""
+    return torch.stack(
+        [
+            torch.stack([image[:, row, column] for row in range(grid.shape[2]) for column in range(grid.shape[3])])
+            for image in grid
+        ]
+    )
+
+
+def graph_tokens(tokens, cells=None):
+    """[B, N, D] to [M, D], image after image; `cells` [B, n] names the drawn cells of each image."""
+    if cells is None:
+        return torch.stack([token for image in tokens for token in image])
+    return torch.stack([image[int(cell)] for image, drawn in zip(tokens, cells, strict=True) for cell in drawn])
+
+
+def unit_vector(vector, eps=EPS_FLOAT64):
+    length_square = sum(x * x for x in vector)
+    return vector if float(length_square.detach()) < eps**2 else vector / torch.sqrt(length_square)
+
+
+def unit_vectors(tokens, eps=EPS_FLOAT64):
+    return torch.stack([unit_vector(token, eps) for token in tokens.double()])
+
+
+# ----------------------------------------------------------------------------------------------------------- graph
+def square_distance(a, b):
+    return ((a - b) * (a - b)).sum()
+
+
+def neighbor_sets(tokens, num_neighbors):
+    """For each token the set of its k nearest others (Euclidean)."""
+    tokens = tokens.detach().double()
+    sets = []
+    for i in range(len(tokens)):
+        others = [j for j in range(len(tokens)) if j != i]
+        others.sort(key=lambda j, i=i: float(square_distance(tokens[i], tokens[j])))
+        sets.append(set(others[:num_neighbors]))
+    return sets
+
+
+def adjacency_row(tokens, neighbors, i, sigma):
+    """A_ij for all j: exp(-||T_i - T_j||^2 / (2 sigma)) for a neighbour, 0 for everyone else and for j = i."""
+    zero = torch.zeros((), dtype=torch.float64)
+    return [
+        torch.exp(-square_distance(tokens[i], tokens[j]) / (2 * sigma)) if j in neighbors[i] else zero
+        for j in range(len(tokens))
+    ]
+
+
+def softmax(logits):
+    """Softmax of a list of scalars."""
+    largest = max(float(logit.detach()) for logit in logits)
+    weights = [torch.exp(logit - largest) for logit in logits]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def kullback_leibler(p, q):
+    return sum(p_j * (torch.log(p_j) - torch.log(q_j)) for p_j, q_j in zip(p, q, strict=True))
+
+
+def context_matrix(tokens, temperature=None):
+    """One image: softmax over j of F_i . F_j / sqrt(D), or / temperature; tokens [N, D] to [N, N]."""
+    tokens = tokens.double()
+    scale = math.sqrt(tokens.shape[1]) if temperature is None else temperature
+    return torch.stack(
+        [
+            torch.stack(softmax([(tokens[i] * tokens[j]).sum() / scale for j in range(len(tokens))]))
+            for i in range(len(tokens))
+        ]
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- losses
+def local_preserving_loss(
+    student,
+    teacher,
+    num_neighbors=8,
+    sigma=0.5,
+    kl_direction='teacher_student',
+    affinity_support='all',
+    normalize_tokens=True,
+    reduction='sum',
+    eps=EPS_FLOAT64,
+):
+    student, teacher = student.double(), teacher.detach().double()
+    if normalize_tokens:
+        student, teacher = unit_vectors(student, eps), unit_vectors(teacher, eps)
+    student_neighbors = neighbor_sets(student, num_neighbors)
+    teacher_neighbors = neighbor_sets(teacher, num_neighbors)
+    num_tokens = len(student)
+    total = (student * 0).sum()
+    for i in range(num_tokens):
+        support = range(num_tokens)
+        if affinity_support == 'neighbors':
+            support = sorted(student_neighbors[i] | teacher_neighbors[i])
+        if len(support) == 0:
+            continue
+        row_student = adjacency_row(student, student_neighbors, i, sigma)
+        row_teacher = adjacency_row(teacher, teacher_neighbors, i, sigma)
+        p_student = softmax([row_student[j] for j in support])
+        p_teacher = softmax([row_teacher[j] for j in support])
+        if kl_direction == 'teacher_student':
+            total = total + kullback_leibler(p_teacher, p_student)
+        else:
+            total = total + kullback_leibler(p_student, p_teacher)
+    return total if reduction == 'sum' else total / num_tokens
+
+
+def global_relationship_loss(student, teacher, temperature=0.1, reduction='mean', eps=EPS_FLOAT64):
+    student, teacher = unit_vectors(student, eps), unit_vectors(teacher.detach(), eps)
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(len(student)):
+        probabilities = softmax([(student[i] * teacher[j]).sum() / temperature for j in range(len(teacher))])
+        total = total - torch.log(probabilities[i])
+    return total if reduction == 'sum' else total / len(student)
+
+
+def contextual_loss(student, teacher, normalize_tokens=False, temperature=0.1, reduction='mean', eps=EPS_FLOAT64):
+    student, teacher = student.double(), teacher.detach().double()
+    total = torch.zeros((), dtype=torch.float64)
+    for student_image, teacher_image in zip(student, teacher, strict=True):
+        if normalize_tokens:
+            matrix_student = context_matrix(unit_vectors(student_image, eps), temperature)
+            matrix_teacher = context_matrix(unit_vectors(teacher_image, eps), temperature)
+        else:
+            matrix_student, matrix_teacher = context_matrix(student_image), context_matrix(teacher_image)
+        for i in range(student.shape[1]):
+            for j in range(student.shape[1]):
+                total = total + (matrix_student[i, j] - matrix_teacher[i, j]) ** 2
+    batch_size, num_tokens = student.shape[:2]
+    return total / batch_size if reduction == 'batchmean' else total / (batch_size * num_tokens * num_tokens)
+
+
+# ------------------------------------------------------------------------------------------------------- schedules
+def temperature_at(start, end, schedule, epoch, num_epochs):
+    if num_epochs == 1:
+        return start
+    progress = min(max(epoch, 0), num_epochs - 1) / (num_epochs - 1)
+    if schedule == 'linear':
+        return start + (end - start) * progress
+    if schedule == 'exponential':
+        return math.exp(math.log(start) + (math.log(end) - math.log(start)) * progress)
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,71 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from trg_torchdistill.cli.checkpoint import load_training_state, save_atomically
+from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.cli.random_state import preserved_random_state, random_state, set_random_state
+
+
+def draw():
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.rand()),
+        float(np.random.randn()),
+        torch.rand(1).item(),
+    ]
+
+
+def test_random_states_go_through_a_file(tmp_path):
+    draw()
+    torch.save(random_state(), tmp_path / 'state.pt')
+    expected = draw()
+    set_random_state(torch.load(tmp_path / 'state.pt', weights_only=True))
+    assert draw() == expected
+
+
+def test_a_block_that_leaves_no_trace():
+    state = random_state()
+    expected = draw()
+    set_random_state(state)
+    with preserved_random_state():
+        draw()
+    assert draw() == expected
+
+
+def test_a_file_is_written_into_a_new_folder(tmp_path):
+    save_atomically({'a': torch.ones(2)}, tmp_path / 'new' / 'file.pt')
+    assert torch.equal(torch.load(tmp_path / 'new' / 'file.pt')['a'], torch.ones(2))
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['file.pt']
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_a_failed_write_keeps_the_older_file(error, tmp_path, monkeypatch):
+    path = tmp_path / 'file.pt'
+    save_atomically({'a': 1}, path)
+
+    def fail(state, file):
+        file.write(b'half a file')
+        raise error
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(error):
+        save_atomically({'a': 2}, path)
+    assert torch.load(path) == {'a': 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path):
+    marker = tmp_path / 'ran'
+
+    class Runs:
+        def __reduce__(self):
+            return (open, (str(marker), 'w'))
+
+    torch.save({'format': Runs()}, tmp_path / 'last.pt')
+    with pytest.raises(ConfigError, match='damaged or was written by another program'):
+        load_training_state(tmp_path / 'last.pt')
+    assert not marker.exists()

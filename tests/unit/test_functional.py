@@ -1,0 +1,239 @@
+"""The three losses and their gradients equal the naive float64 reading, for every documented choice."""
+
+import itertools
+import math
+
+import pytest
+import reference
+import torch
+from helpers import assert_close, gradient_of
+
+from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool_to_common_grid, take_cells
+
+PRECISIONS = [(torch.float64, 1e-9), (torch.float32, 1e-5)]
+LOCAL_CHOICES = [
+    dict(zip(('kl_direction', 'affinity_support', 'normalize_tokens', 'reduction'), values, strict=True))
+    for values in itertools.product(
+        ('teacher_student', 'student_teacher'), ('all', 'neighbors'), (True, False), ('sum', 'mean')
+    )
+]
+
+
+def _ids(options):
+    return '-'.join(f'{name}={value}' if isinstance(value, bool) else str(value) for name, value in options.items())
+
+
+def _assert_value_and_gradient(loss, expected_loss, student, teacher, options, rtol):
+    """Value to rtol, gradient to 10 rtol of its largest entry, either to rtol / 100 near zero; none for the teacher."""
+    student, teacher = student.clone().requires_grad_(), teacher.clone().requires_grad_()
+    exact = student.detach().double().requires_grad_()
+    actual, expected = loss(student, teacher, **options), expected_loss(exact, teacher, **options)
+    assert actual.shape == ()
+    assert actual.dtype == student.dtype
+    assert_close(actual, expected, rtol=rtol, atol=rtol / 100)
+    actual.backward()
+    assert teacher.grad is None
+    wanted = gradient_of(expected, exact)
+    assert_close(student.grad, wanted, rtol=10 * rtol, atol=10 * rtol * float(wanted.abs().max()) + rtol / 100)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
+@pytest.mark.parametrize('num_neighbors', [1, 4, 10, 50])
+@pytest.mark.parametrize('choice', LOCAL_CHOICES, ids=_ids)
+def test_local_loss_is_the_reference(choice, num_neighbors, dtype, rtol):
+    student, teacher = torch.randn(11, 5, dtype=dtype), torch.randn(11, 7, dtype=dtype)
+    options = choice | {'num_neighbors': num_neighbors, 'sigma': 0.5 if choice['normalize_tokens'] else 3.0}
+    _assert_value_and_gradient(local_preserving_loss, reference.local_preserving_loss, student, teacher, options, rtol)
+
+
+@pytest.mark.parametrize('choice', LOCAL_CHOICES, ids=_ids)
+def test_local_loss_in_float32_stays_accurate_on_a_larger_graph(choice):
+    """log Z is about log M while a row's KL shrinks as 1/M: subtracting the logarithms would lose the value."""
+    student, teacher = torch.randn(100, 16), torch.randn(100, 16)
+    options = choice | {'num_neighbors': 3, 'sigma': 0.5 if choice['normalize_tokens'] else 10.0}
+    expected = reference.local_preserving_loss(student, teacher, **options)
+    assert_close(local_preserving_loss(student, teacher, **options), expected, rtol=1e-5)
+
+
+def test_local_loss_defaults_are_those_of_the_design():
+    student, teacher = torch.randn(12, 5, dtype=torch.float64), torch.randn(12, 7, dtype=torch.float64)
+    expected = reference.local_preserving_loss(student, teacher, 8, 0.5, 'teacher_student', 'all', True, 'sum')
+    assert_close(local_preserving_loss(student, teacher), expected)
+
+
+@pytest.mark.parametrize('sigma', [0.5, 2.0])
+def test_local_loss_of_two_tokens_by_hand(sigma):
+    """Two tokens, one neighbour: the row holds j = i with logit 0, and the affinity divides by 2 sigma."""
+    student = torch.tensor([[0.0], [0.8]], dtype=torch.float64)
+    teacher = torch.tensor([[0.0, 0.0], [0.3, 0.4]], dtype=torch.float64)
+    student_weight = math.exp(math.exp(-0.64 / (2 * sigma)))
+    teacher_weight = math.exp(math.exp(-0.25 / (2 * sigma)))
+    p, q = teacher_weight / (1 + teacher_weight), student_weight / (1 + student_weight)
+    row = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+    options = {'num_neighbors': 1, 'sigma': sigma, 'normalize_tokens': False}
+    assert_close(local_preserving_loss(student, teacher, **options), 2 * row)
+    assert_close(local_preserving_loss(student, teacher, affinity_support='neighbors', **options), 0.0)
+
+
+@pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+@pytest.mark.parametrize('temperature', [0.07, 0.1, 1.0])
+@pytest.mark.parametrize(('num_tokens', 'width'), [(9, 5), (2, 3), (6, 2)])
+def test_global_loss_is_the_reference(num_tokens, width, temperature, reduction, dtype, rtol):
+    student, teacher = torch.randn(num_tokens, width, dtype=dtype), torch.randn(num_tokens, width, dtype=dtype)
+    options = {'temperature': temperature, 'reduction': reduction}
+    _assert_value_and_gradient(
+        global_relationship_loss, reference.global_relationship_loss, student, teacher, options, rtol
+    )
+
+
+def test_global_loss_compares_a_student_token_with_all_teacher_tokens_by_hand():
+    """Both students look like teacher 0. The sum over students instead of teachers would give 2 log 2."""
+    student = torch.tensor([[5.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    teacher = torch.tensor([[2.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    expected = math.log1p(math.exp(-2)) + math.log1p(math.exp(2))
+    assert_close(global_relationship_loss(student, teacher, temperature=0.5, reduction='sum'), expected)
+
+
+@pytest.fixture(params=['linear_cross_entropy', 'older torch'])
+def _both_engines(request, monkeypatch):
+    """Older releases of torch have no chunked linear cross-entropy; the loss then chunks by itself."""
+    if request.param == 'older torch':
+        monkeypatch.delattr(torch.nn, 'LinearCrossEntropyOptions', raising=False)
+
+
+@pytest.mark.usefixtures('_both_engines')
+@pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
+@pytest.mark.parametrize(('num_tokens', 'reduction'), [(5, 'mean'), (5, 'sum'), (4200, 'mean')])
+def test_global_loss_is_the_dense_cross_entropy_with_either_engine(num_tokens, dtype, rtol, reduction):
+    """4200 tokens are more than one block of either engine; the loss is one of several summands."""
+    student, teacher = torch.randn(2, num_tokens, 3, dtype=dtype)
+    student.requires_grad_()
+    exact = student.detach().double().requires_grad_()
+    cosines = torch.nn.functional.normalize(exact) @ torch.nn.functional.normalize(teacher.double()).T
+    expected = torch.nn.functional.cross_entropy(cosines / 0.2, torch.arange(num_tokens), reduction=reduction)
+    actual = global_relationship_loss(student, teacher, 0.2, reduction=reduction)
+    assert_close(actual, expected, rtol=rtol)
+    wanted = gradient_of(3 * expected + exact.square().sum(), exact)
+    gradient = gradient_of(3 * actual + student.square().sum(), student)
+    assert_close(gradient, wanted, rtol=10 * rtol, atol=10 * rtol * float(wanted.abs().max()))
+
+
+def test_global_and_contextual_defaults_are_those_of_the_design():
+    student, teacher = torch.randn(2, 5, 4, dtype=torch.float64), torch.randn(2, 5, 4, dtype=torch.float64)
+    assert_close(contextual_loss(student, teacher), reference.contextual_loss(student, teacher, False, 0.1, 'mean'))
+    assert_close(
+        global_relationship_loss(student[0], teacher[0]),
+        reference.global_relationship_loss(student[0], teacher[0], 0.1, 'mean'),
+    )
+
+
+@pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
+@pytest.mark.parametrize('reduction', ['mean', 'batchmean'])
+@pytest.mark.parametrize(('normalize_tokens', 'temperature'), [(False, 0.1), (True, 0.1), (True, 0.5)])
+@pytest.mark.parametrize('shape', [(2, 5), (1, 4), (3, 2)])
+def test_contextual_loss_is_the_reference(shape, normalize_tokens, temperature, reduction, dtype, rtol):
+    student, teacher = torch.randn(*shape, 3, dtype=dtype), torch.randn(*shape, 6, dtype=dtype)
+    options = {'normalize_tokens': normalize_tokens, 'temperature': temperature, 'reduction': reduction}
+    _assert_value_and_gradient(contextual_loss, reference.contextual_loss, student, teacher, options, rtol)
+
+
+PIPELINES = {
+    'cnn, cnn': ((2, 4, 3, 3), {}, (2, 4, 3, 3), {}),
+    'cnn, cnn, unequal widths': ((2, 3, 3, 3), {}, (2, 5, 3, 3), {}),
+    'cnn patch 2, cnn patch 2': ((2, 2, 4, 6), {'patch_size': 2}, (2, 3, 4, 6), {'patch_size': 2}),
+    'cnn patch 2, cnn patch 1': ((2, 2, 4, 4), {'patch_size': 2}, (2, 3, 2, 2), {'patch_size': 1}),
+    'unequal grids': ((2, 3, 4, 3), {}, (2, 4, 3, 5), {}),
+    'cnn, vit': ((2, 3, 3, 3), {}, (2, 10, 4), {'num_prefix_tokens': 1}),
+    'cnn, vit, unequal grids': (
+        (2, 3, 3, 3),
+        {'layout': 'bchw'},
+        (2, 17, 4),
+        {'layout': 'bnd', 'num_prefix_tokens': 1},
+    ),
+    'vit, vit': ((2, 11, 3), {'num_prefix_tokens': 2}, (2, 10, 4), {'num_prefix_tokens': 1}),
+    'vit, flat grid': ((2, 6, 3), {'layout': 'bnd', 'grid_size': [2, 3]}, (2, 4, 2, 3), {}),
+    'cnn, swin': ((2, 3, 3, 3), {}, (2, 3, 3, 4), {'layout': 'bhwc'}),
+    'swin patch 2, swin': ((2, 4, 4, 3), {'layout': 'bhwc', 'patch_size': 2}, (2, 2, 2, 4), {'layout': 'bhwc'}),
+    'vectors': ((7, 3), {'layout': 'bd'}, (7, 4), {'layout': 'bd'}),
+}
+
+
+def _student_and_teacher_tokens(feature, teacher_feature, options, teacher_options, generator):
+    student, teacher = Tokenizer(**options)(feature), Tokenizer(**teacher_options)(teacher_feature)
+    student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(student, teacher))
+    num_cells = student.shape[1]
+    cells = draw_cells(student.shape[0], num_cells, min(4, num_cells), generator)
+    return student, teacher, cells
+
+
+def _reference_tokens(feature, teacher_feature, options, teacher_options):
+    grids = []
+    for tensor, chosen in ((feature, options), (teacher_feature, teacher_options)):
+        layout = {4: 'bchw', 3: 'bnd', 2: 'bd'}[tensor.dim()]
+        grids.append(reference.token_grid(tensor, **({'layout': layout} | chosen)))
+    return tuple(reference.sequence(grid) for grid in reference.common_grids(*grids))
+
+
+@pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
+@pytest.mark.parametrize(('shape', 'options', 'teacher_shape', 'teacher_options'), PIPELINES.values(), ids=PIPELINES)
+def test_from_features_to_losses(shape, options, teacher_shape, teacher_options, dtype, rtol, generator):
+    feature, teacher_feature = torch.randn(shape, dtype=dtype).requires_grad_(), torch.randn(teacher_shape, dtype=dtype)
+    exact = feature.detach().double().requires_grad_()
+    student, teacher, cells = _student_and_teacher_tokens(feature, teacher_feature, options, teacher_options, generator)
+    tokens, teacher_tokens = take_cells(student, cells), take_cells(teacher, cells)
+    projection = torch.randn(student.shape[-1], teacher.shape[-1], dtype=dtype)
+    actual = (
+        local_preserving_loss(tokens, teacher_tokens, num_neighbors=3),
+        global_relationship_loss(tokens @ projection, teacher_tokens),
+        contextual_loss(student, teacher),
+    )
+    student, teacher = _reference_tokens(exact, teacher_feature, options, teacher_options)
+    tokens, teacher_tokens = reference.graph_tokens(student, cells), reference.graph_tokens(teacher, cells)
+    expected = (
+        reference.local_preserving_loss(tokens, teacher_tokens, num_neighbors=3),
+        reference.global_relationship_loss(tokens @ projection.double(), teacher_tokens),
+        reference.contextual_loss(student, teacher),
+    )
+    for loss, expected_loss in zip(actual, expected, strict=True):
+        assert_close(loss, expected_loss, rtol=rtol)
+    wanted = gradient_of(sum(expected), exact)
+    assert_close(gradient_of(sum(actual), feature), wanted, rtol=10 * rtol, atol=10 * rtol * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize('choice', LOCAL_CHOICES, ids=_ids)
+def test_gradcheck_of_the_local_loss(choice):
+    student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    options = choice | {'num_neighbors': 2, 'sigma': 0.5 if choice['normalize_tokens'] else 3.0}
+    assert torch.autograd.gradcheck(lambda x: local_preserving_loss(x, teacher, **options), (student.requires_grad_(),))
+
+
+def test_gradcheck_of_the_global_and_contextual_losses():
+    student = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(2, 4, 3, dtype=torch.float64)
+    for normalize_tokens in (True, False):
+        options = {'normalize_tokens': normalize_tokens, 'temperature': 0.5}
+        assert torch.autograd.gradcheck(lambda x, o=options: contextual_loss(x, teacher, **o), (student,))
+    for reduction in ('mean', 'sum'):
+        assert torch.autograd.gradcheck(
+            lambda x, r=reduction: global_relationship_loss(x[0], teacher[0], 0.5, reduction=r), (student,)
+        )
+
+
+@pytest.mark.parametrize('name', ['cnn patch 2, cnn patch 2', 'unequal grids', 'cnn, vit', 'swin patch 2, swin'])
+def test_gradcheck_from_the_feature_to_the_losses(name):
+    shape, options, teacher_shape, teacher_options = PIPELINES[name]
+    feature = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    teacher_feature = torch.randn(teacher_shape, dtype=torch.float64)
+
+    def losses(feature):
+        generator = torch.Generator().manual_seed(0)
+        student, teacher, cells = _student_and_teacher_tokens(
+            feature, teacher_feature, options, teacher_options, generator
+        )
+        local = local_preserving_loss(take_cells(student, cells), take_cells(teacher, cells), num_neighbors=3)
+        return local, contextual_loss(student, teacher)
+
+    assert torch.autograd.gradcheck(losses, (feature,))

@@ -1,0 +1,91 @@
+"""The temperature as a function of the epoch."""
+
+import dataclasses
+import itertools
+
+import pytest
+import reference
+from helpers import assert_close
+
+from trg_torchdistill.schedules import TemperatureSchedule
+
+SCHEDULES = ('cosine', 'linear', 'exponential')
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize(('start', 'end'), [(0.5, 0.1), (0.1, 0.5), (1, 0.07), (2.0, 2.0)])
+@pytest.mark.parametrize('num_epochs', [1, 2, 3, 10, 240])
+def test_every_epoch_follows_the_reference(schedule, start, end, num_epochs):
+    temperature = TemperatureSchedule(start, end, schedule)
+    for epoch in range(num_epochs + 2):
+        value = temperature.at(epoch, num_epochs)
+        assert isinstance(value, float)
+        assert_close(value, reference.temperature_at(start, end, schedule, epoch, num_epochs))
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('num_epochs', [2, 7, 100])
+def test_the_first_epoch_is_the_start_and_the_last_the_end(schedule, num_epochs):
+    temperature = TemperatureSchedule(0.5, 0.1, schedule)
+    assert_close(temperature.at(0, num_epochs), 0.5)
+    assert_close(temperature.at(num_epochs - 1, num_epochs), 0.1)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_one_epoch_trains_at_the_start(schedule):
+    assert_close(TemperatureSchedule(0.5, 0.1, schedule).at(0, 1), 0.5)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_epochs_past_the_last_stay_at_the_end(schedule):
+    temperature = TemperatureSchedule(0.5, 0.1, schedule)
+    assert_close(temperature.at(10, 10), 0.1)
+    assert_close(temperature.at(1000, 10), 0.1)
+
+
+def test_a_negative_epoch_is_clipped_to_the_start():
+    assert_close(TemperatureSchedule(0.5, 0.1, 'cosine').at(-3, 10), 0.5)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize(('start', 'end'), [(0.5, 0.1), (0.1, 0.5)])
+def test_the_temperature_moves_one_way_and_stays_between_the_ends(schedule, start, end):
+    values = [TemperatureSchedule(start, end, schedule).at(epoch, 50) for epoch in range(50)]
+    assert min(values) >= min(start, end) * (1 - 1e-12)
+    assert max(values) <= max(start, end) * (1 + 1e-12)
+    signs = {(later > earlier) - (later < earlier) for earlier, later in itertools.pairwise(values)}
+    assert signs == {-1 if end < start else 1}
+
+
+def test_half_way_values_by_hand():
+    assert_close(TemperatureSchedule(0.5, 0.1, 'linear').at(2, 5), 0.3)
+    assert_close(TemperatureSchedule(0.5, 0.1, 'cosine').at(2, 5), 0.3)
+    assert_close(TemperatureSchedule(0.5, 0.1, 'cosine').at(1, 4), 0.4)
+    assert_close(TemperatureSchedule(0.4, 0.1, 'exponential').at(2, 5), 0.2)
+
+
+def test_a_schedule_is_frozen_and_compares_by_value():
+    temperature = TemperatureSchedule(start=0.5, end=0.1, schedule='cosine')
+    assert temperature == TemperatureSchedule(0.5, 0.1, 'cosine')
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        temperature.start = 1.0
+
+
+BAD_OPTIONS = {
+    'zero start': ({'start': 0.0}, ValueError, 'start'),
+    'negative start': ({'start': -0.5}, ValueError, 'start'),
+    'zero end': ({'end': 0}, ValueError, 'end'),
+    'negative end': ({'end': -1}, ValueError, 'end'),
+    'nan end': ({'end': float('nan')}, ValueError, 'end'),
+    'infinite start': ({'start': float('inf')}, ValueError, 'start'),
+    'text start': ({'start': '0.5'}, TypeError, 'start'),
+    'no end': ({'end': None}, TypeError, 'end'),
+    'unknown schedule': ({'schedule': 'cosin'}, ValueError, 'schedule'),
+    'no schedule': ({'schedule': None}, (ValueError, TypeError), 'schedule'),
+}
+
+
+@pytest.mark.parametrize(('options', 'error', 'field'), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_bad_options_fail_at_construction_and_name_the_field(options, error, field):
+    with pytest.raises(error, match=rf'expected `[\w.]*{field}` to be .*, got'):
+        TemperatureSchedule(**({'start': 0.5, 'end': 0.1, 'schedule': 'cosine'} | options))

@@ -1,0 +1,1 @@
+"""What a user runs: ``trg-torchdistill train`` and ``trg-torchdistill demo``."""

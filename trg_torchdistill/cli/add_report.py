@@ -1,0 +1,84 @@
+"""What ``trg-torchdistill add`` prints: the layers it took, those it could have taken, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import textwrap
+from collections.abc import Iterator
+
+from trg_torchdistill.cli.config import Config
+from trg_torchdistill.cli.layers import alternatives
+from trg_torchdistill.cli.pair import Pair
+from trg_torchdistill.cli.plan import Choice, Plan
+from trg_torchdistill.cli.probe import ModelProbe, Record
+
+WIDTH = 80
+
+
+def report(config: Config, pair: Pair, choice: Choice, plan: Plan, written: tuple[str, str]) -> Iterator[str]:
+    """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
+
+    Args:
+        config: The YAML as it was.
+        pair: Both models and what their modules did.
+        choice: What was chosen.
+        plan: What was changed.
+        written: The new text, and the file it went to.
+    """
+    where = '.'.join(choice.stage)
+    yield from _wrap(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
+    for reason in pair.refused:
+        yield from _wrap(f'not {reason}', '  ')
+    for side, probe, record in (('teacher', pair.teacher, choice.teacher), ('student', pair.student, choice.student)):
+        yield ''
+        yield f'{side}  {probe.key}'
+        yield from _layers(probe, record, f'--{side}-layer')
+    yield ''
+    yield from _wrap(_projection(choice))
+    for note in plan.notes:
+        yield from _wrap(f'- {note}', '  ')
+    text, output = written
+    changes = [line[0] for line in difflib.ndiff(config.text.splitlines(), text.splitlines())]
+    taken = changes.count('-')
+    replaced = f', {taken} replaced' if taken else ''
+    yield ''
+    yield f'wrote {output}: {changes.count("+") - taken} lines added{replaced}'
+    yield 'next:'
+    for command in ('check', 'train'):
+        yield f'  {shlex.join(["trg-torchdistill", command, output])}'
+
+
+def _layers(probe: ModelProbe, chosen: Record, option: str) -> Iterator[str]:
+    """Yields the layer that is taken and the ones to take instead, in columns."""
+    others = alternatives(probe, chosen)
+    column = max(len(record.path) for record in (chosen, *others))
+    yield f'  hook {chosen.path:<{column}}  {describe(chosen)}'
+    for position, record in enumerate(others):
+        yield f'  {"or" if position == 0 else "":<4} {record.path:<{column}}  {describe(record)}'
+    if others:
+        yield f'       (choose with {option} PATH)'
+
+
+def describe(record: Record) -> str:
+    """Returns the shape of an output for one image and its tokens."""
+    shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
+    grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
+    prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
+    layout = ', channels last' if record.layout == 'bhwc' else ''
+    return f'{shape:<12} {grid}{prefix}{layout}'
+
+
+def _projection(choice: Choice) -> str:
+    teacher, student = choice.teacher.grid or (1, 1), choice.student.grid or (1, 1)
+    common = (min(teacher[0], student[0]), min(teacher[1], student[1]))
+    pooled = '' if teacher == student else f', the larger grid pooled to {common[0]}x{common[1]}'
+    tokens = f'tokens: {common[0] * common[1]} an image{pooled}'
+    if choice.needs_projection:
+        widths = f'{choice.student.width} -> {choice.teacher.width}'
+        return f'{tokens}; projection {widths} in `Student4TRG`, as the widths differ'
+    return f'{tokens}; both {choice.student.width} wide, no projection needed'
+
+
+def _wrap(text: str, indent: str = '') -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent or '  ', break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,165 @@
+"""Builds what a run needs from a checked YAML: the device, both models and the host's box."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchdistill.common.main_util import load_ckpt
+from torchdistill.core.distillation import get_distillation_box
+from torchdistill.core.training import get_training_box
+from torchdistill.models.official import get_image_classification_model
+from torchdistill.models.registry import get_model
+
+from trg_torchdistill.cli.config import Config, ConfigError
+
+UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a run takes place, in the terms of the host.
+
+    Attributes:
+        device: Device of the models and batches.
+        device_ids: Indices of this process's devices, None for all.
+        distributed: Whether several processes train together.
+        lr_factor: What every learning rate is multiplied with.
+    """
+
+    device: torch.device
+    device_ids: list[int] | None = None
+    distributed: bool = False
+    lr_factor: int = 1
+
+
+def choose_placement(name: str) -> Placement:
+    """Returns the placement for ``--device``; ``auto`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: If there is no such device, or ``torchrun`` started several processes.
+    """
+    if int(os.environ.get('WORLD_SIZE', '1')) > 1:
+        raise ConfigError(
+            f'expected one process, got WORLD_SIZE={os.environ["WORLD_SIZE"]}; '
+            'start `trg-torchdistill train` without torchrun'
+        )
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}: {reason}') from error
+    return Placement(device)
+
+
+def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:
+    """Builds the model described at ``path`` on the CPU and loads its ``src_ckpt`` if that exists.
+
+    Raises:
+        ConfigError: If the model refuses its arguments or the weights do not fit.
+    """
+    model_config = config.mapping(*path)
+    try:
+        model: nn.Module | None = get_image_classification_model(model_config, distributed)
+        if model is None:
+            model = get_model(model_config['key'], model_config.get('repo_or_dir'), **model_config['kwargs'])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f'`{model_config["key"]}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
+        ) from error
+    weights = model_config.get('src_ckpt')
+    try:
+        load_ckpt(weights, model=model, strict=True)
+    except UNREADABLE as error:
+        raise ConfigError(
+            f'expected {config.where(*path, "src_ckpt")} to hold weights of `{model_config["key"]}`, '
+            f'got {weights}: {_short(error)}'
+        ) from error
+    return model
+
+
+def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
+    """Whether a model starts from stored weights: its ``src_ckpt``, ``pretrained: True`` or a ``weights:``."""
+    kwargs, source = config.mapping(*path, 'kwargs'), config.get(*path, 'src_ckpt')
+    is_there = source is not None and (source.startswith(('https://', 'http://')) or Path(source).exists())
+    return is_there or bool(kwargs.get('pretrained')) or kwargs.get('weights') is not None
+
+
+def check_teacher_weights(config: Config, path: tuple[str, ...]) -> None:
+    """Refuses a teacher with random weights because the file of its trained ones is missing.
+
+    A teacher without any ``src_ckpt`` is let through: a model may bring its weights in other ways.
+
+    Raises:
+        ConfigError: If its ``src_ckpt`` does not exist and nothing else gives it weights.
+    """
+    source = config.get(*path, 'src_ckpt')
+    if source is not None and not has_trained_weights(config, path):
+        raise ConfigError(
+            f'expected {config.where(*path, "src_ckpt")} to be the trained weights of the teacher, got {source}, '
+            f'which does not exist; train the teacher first, correct the path, or set `pretrained: True` or `weights:` '
+            f'under {config.where(*path, "kwargs")}'
+        )
+
+
+def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, placement: Placement) -> Any:
+    """Builds the host's distillation box, or its training box when there is no teacher.
+
+    Raises:
+        ConfigError: If the host misses a key of the YAML.
+    """
+    common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
+    rest = (placement.distributed, placement.lr_factor)
+    try:
+        if teacher is None:
+            return get_training_box(student, *common, *rest)
+        return get_distillation_box(teacher, student, *common, *rest)
+    except KeyError as error:
+        raise ConfigError(
+            f'torchdistill expected a key {error} and found none while it built {config.where("train")}; '
+            'compare its blocks with a sample configuration (--traceback shows which part asked for it)'
+        ) from error
+
+
+def load_optimizer(box: Any, source: str | None) -> float:
+    """Restores the optimizer and the scheduler from a trainer's checkpoint, as the example trainer does.
+
+    Args:
+        box: Distillation or training box.
+        source: The student's ``src_ckpt``. A missing file and one of bare weights change nothing.
+
+    Returns:
+        The best validation accuracy that the checkpoint knows, else 0.
+
+    Raises:
+        ConfigError: If the optimizer's state does not fit the parameters that are trained now.
+    """
+    if source is None or not Path(source).exists():
+        return 0.0
+    checkpoint = torch.load(source, weights_only=False, map_location='cpu')
+    if 'optimizer' not in checkpoint:
+        return 0.0
+    try:
+        box.optimizer.load_state_dict(checkpoint['optimizer'])
+        if box.lr_scheduler is not None and checkpoint.get('lr_scheduler') is not None:
+            box.lr_scheduler.load_state_dict(checkpoint['lr_scheduler'])
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"expected the optimizer's state in the student's `src_ckpt` to fit, got {source}: {_short(error)}; "
+            "to start from its weights alone, save `torch.load(FILE, weights_only=False)['model']` and name that file"
+        ) from error
+    return float(checkpoint.get('best_value') or 0.0)
+
+
+def _short(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = ' '.join(lines[:2])
+    return text if len(text) <= 300 else f'{text[:300]} ...'

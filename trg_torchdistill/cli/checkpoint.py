@@ -1,0 +1,216 @@
+"""The two files of a run: the best weights in the example trainer's format, and the whole state of the training."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchdistill.common.module_util import check_if_wrapped
+from torchdistill.core.distillation import DistillationBox
+
+from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.cli.random_state import random_state, set_random_state
+
+FORMAT = 'trg_torchdistill training state, version 1'
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError)
+MISFITS = (RuntimeError, ValueError, KeyError, IndexError, TypeError)
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epochs_done: Number of finished epochs, over all stages.
+        best_value: Best validation top-1 accuracy so far.
+        best_epoch: Epoch, from 0, of the weights in ``dst_ckpt``; None while this run has written none.
+        history: The lines of ``metrics.jsonl``.
+        saves_teacher: Whether the teacher changes, so that its weights belong to the state.
+    """
+
+    epochs_done: int = 0
+    best_value: float = 0.0
+    best_epoch: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    saves_teacher: bool = False
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Writes a file that is either complete or not there; an older one stays until the new one is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.tmp')
+    try:
+        with temporary.open('wb') as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def best_checkpoint(box: Any, student: nn.Module, best_value: float, args: dict[str, Any]) -> dict[str, Any]:
+    """Returns the weights of the plain student in the example trainer's format; ``args`` holds plain values only."""
+    return {
+        'model': student.state_dict(),
+        'optimizer': box.optimizer.state_dict(),
+        'best_value': best_value,
+        'lr_scheduler': None if box.lr_scheduler is None else box.lr_scheduler.state_dict(),
+        'args': args,
+    }
+
+
+def training_state(box: Any, progress: Progress, config_text: str, seed: int | None) -> dict[str, Any]:
+    """Returns all that the rest of a training depends on, as tensors and plain values.
+
+    Persistent workers of a data loader keep random states of their own, which no other process can read: with
+    ``persistent_workers: True`` and random transforms a resumed run sees other images.
+    """
+    modules = box_modules(box)
+    if not progress.saves_teacher:
+        progress.saves_teacher = _teacher_changes(modules, progress.epochs_done)
+    return {
+        'format': FORMAT,
+        'config_text': config_text,
+        'seed': seed,
+        'progress': asdict(progress),
+        'stage': getattr(box, 'stage_number', 1),
+        'step': box.stage_grad_count,
+        'modules': {
+            name: nn.Module.state_dict(module)
+            for name, module in modules.items()
+            if progress.saves_teacher or not name.startswith('teacher')
+        },
+        'in_eval_mode': {
+            name: [path for path, part in module.named_modules() if not part.training]
+            for name, module in modules.items()
+        },
+        'criterion': {name: term.state_dict() for name, term in _terms(box).items()},
+        'optimizer': box.optimizer.state_dict(),
+        'lr_scheduler': None if box.lr_scheduler is None else box.lr_scheduler.state_dict(),
+        'gradients': [parameter.grad for parameter in _parameters(box)],
+        'generators': [generator.get_state() for generator in _generators(box)],
+        'random_state': random_state(),
+    }
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """Reads a file that :func:`training_state` went into, without running any code from it.
+
+    Raises:
+        ConfigError: If there is none, it is damaged, or something else wrote it.
+    """
+    if not path.is_file():
+        raise ConfigError(f'expected {path} to continue from, got no such file; start without `--resume`')
+    try:
+        state = torch.load(path, weights_only=True, map_location='cpu')
+    except UNREADABLE as error:
+        raise ConfigError(
+            f'expected {path} to be a training state, got a file that is damaged or was written by another program '
+            f'({type(error).__name__}); it was left as it is. Start anew with `--overwrite` or another `--run_dir`'
+        ) from error
+    if not isinstance(state, dict) or state.get('format') != FORMAT:
+        raise ConfigError(
+            f'expected {path} to be a training state of `trg-torchdistill train`, got another checkpoint; it was left '
+            'as it is. To start from its weights, name it as `src_ckpt:` of the student'
+        )
+    return state
+
+
+def restore_training_state(box: Any, state: dict[str, Any], path: Path) -> Progress:
+    """Puts a newly built box where the training stood, the random generators last.
+
+    Args:
+        box: Distillation or training box, in its first stage.
+        state: What :func:`load_training_state` read.
+        path: Where it was read from, for the message.
+
+    Raises:
+        ConfigError: If the state is of other models, losses or stages than the YAML's.
+    """
+    progress = Progress(**state['progress'])
+    try:
+        if hasattr(box, 'stage_number'):
+            _skip_to_stage(box, state['stage'], progress.epochs_done)
+        modules = box_modules(box)
+        for name, module_state in state['modules'].items():
+            nn.Module.load_state_dict(modules[name], module_state)
+        for name, paths in state['in_eval_mode'].items():
+            for path, part in modules[name].named_modules():
+                part.training = path not in paths
+        for name, term in _terms(box).items():
+            term.load_state_dict(state['criterion'][name])
+        box.optimizer.load_state_dict(state['optimizer'])
+        if box.lr_scheduler is not None:
+            box.lr_scheduler.load_state_dict(state['lr_scheduler'])
+        for parameter, gradient in zip(_parameters(box), state['gradients'], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        for generator, generator_state in zip(_generators(box), state['generators'], strict=True):
+            generator.set_state(generator_state)
+    except MISFITS as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ConfigError(
+            f'expected {path} to fit the models, losses and stages of the YAML, got {type(error).__name__}: {reason}; '
+            'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
+        ) from error
+    box.stage_grad_count = state['step']
+    set_random_state(state['random_state'])
+    return progress
+
+
+def box_modules(box: Any) -> dict[str, nn.Module]:
+    """Returns the plain models and what the current stage makes of them, such as a wrapper with projections."""
+    if not isinstance(box, DistillationBox):
+        return {'student': _unwrapped(box.org_model), 'student_of_stage': _unwrapped(box.model)}
+    return {
+        'student': _unwrapped(box.org_student_model),
+        'student_of_stage': _unwrapped(box.student_model),
+        'teacher': _unwrapped(box.org_teacher_model),
+        'teacher_of_stage': _unwrapped(box.teacher_model),
+    }
+
+
+def _skip_to_stage(box: Any, stage: int, epochs_done: int) -> None:
+    """Advances a multi-stage box. The host would save the stage's models on the way; nothing is there to save yet."""
+    train_config = box.train_config
+    box.train_config = {**train_config, 'teacher': {}, 'student': {}, 'model': {}}
+    while box.stage_number < stage:
+        box.advance_to_next_stage()
+    box.train_config = train_config
+    box.current_epoch = epochs_done
+
+
+def _teacher_changes(modules: dict[str, nn.Module], epochs_done: int) -> bool:
+    """Whether training changes the teacher: it learns, has extra modules, or was in train mode during an epoch."""
+    if 'teacher' not in modules:
+        return False
+    teacher = modules['teacher_of_stage']
+    if teacher is not modules['teacher'] or any(parameter.requires_grad for parameter in teacher.parameters()):
+        return True
+    return epochs_done > 0 and any(module.training for module in teacher.modules())
+
+
+def _terms(box: Any) -> dict[str, nn.Module]:
+    return {name: term for name, (term, _) in getattr(box.criterion, 'term_dict', {}).items()}
+
+
+def _parameters(box: Any) -> list[nn.Parameter]:
+    return [parameter for group in box.optimizer.param_groups for parameter in group['params']]
+
+
+def _generators(box: Any) -> list[torch.Generator]:
+    """Returns the generators that the YAML gave to the loader of training images or its sampler."""
+    loader = box.train_data_loader
+    owners = (loader, loader.sampler, loader.batch_sampler)
+    found = [getattr(owner, 'generator', None) for owner in owners]
+    return [generator for generator in found if generator is not None]
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner: nn.Module = module.module if check_if_wrapped(module) else module  # type: ignore[assignment]
+    return inner

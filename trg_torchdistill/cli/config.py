@@ -1,0 +1,135 @@
+"""Reads a torchdistill YAML, once, and knows the line on which each of its values stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torchdistill.common import yaml_util
+
+OBJECT_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+
+
+class ConfigError(ValueError):
+    """A mistake in the YAML or on the command line. The message is all that its user needs."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One YAML file.
+
+    Attributes:
+        path: The file.
+        text: What stands in it.
+        data: What the host's loader makes of it. The host changes it while it builds a box, so it serves one run.
+    """
+
+    path: Path
+    text: str
+    data: dict[str, Any]
+
+    @property
+    def student_path(self) -> tuple[str, str]:
+        """Path of the student's block: ``models.student_model``, or ``models.model`` as in a YAML without teacher."""
+        return ('models', 'student_model' if self.get('models', 'student_model') is not None else 'model')
+
+    @property
+    def teacher_path(self) -> tuple[str, str] | None:
+        """Path of the teacher's block, None when there is no teacher."""
+        return ('models', 'teacher_model') if self.get('models', 'teacher_model') is not None else None
+
+    @property
+    def side_names(self) -> tuple[str, ...]:
+        """Names of the models' blocks in a stage: ``teacher`` and ``student``, or ``model`` without a teacher."""
+        return ('model',) if self.teacher_path is None else ('teacher', 'student')
+
+    def stage_paths(self) -> list[tuple[str, ...]]:
+        """Returns the path of each training stage; a YAML without stages has one, ``train``."""
+        if self.get('train', 'stage1') is None:
+            return [('train',)]
+        return [('train', key) for key in self.mapping('train') if key.startswith('stage')]
+
+    def get(self, *path: str) -> Any:
+        """Returns the value at a path, None when there is none."""
+        value: Any = self.data
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def mapping(self, *path: str) -> dict[str, Any]:
+        """Returns the mapping at a path.
+
+        Raises:
+            ConfigError: If it is missing or something else stands there.
+        """
+        value = self.get(*path)
+        if isinstance(value, dict):
+            return value
+        if path[-1] == 'kwargs' and value is None:
+            raise ConfigError(
+                f'expected {self.where(*path)} to be a mapping, got nothing; torchdistill needs it even where it is '
+                f'empty: write `kwargs: {{}}` under {self.where(*path[:-1])}'
+            )
+        found = 'nothing' if value is None else repr(value)
+        raise ConfigError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
+
+    def where(self, *path: str) -> str:
+        """Returns a path as text, with the line on which it stands if it is in the file."""
+        line = line_of(self.text, path)
+        return f'`{".".join(map(str, path))}`' + ('' if line is None else f' (line {line})')
+
+
+def load_config(path: str) -> Config:
+    """Reads a YAML with the host's loader, which also builds the data sets and other objects named in it.
+
+    Raises:
+        ConfigError: If there is no such file, it is no YAML, or an object in it cannot be built.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
+    text = file.read_text(encoding='utf-8')
+    try:
+        data = yaml_util.load_yaml_file(str(file))
+    except yaml.YAMLError as error:
+        raise ConfigError(f'expected {path} to be valid YAML{_position(error)}') from error
+    except OBJECT_ERRORS as error:
+        raise ConfigError(
+            f'{path} names an object that cannot be built, {type(error).__name__}: {error}; '
+            f'look at its `!import_call` and `!import_get` entries (--traceback shows where)'
+        ) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
+    return Config(file, text, data)
+
+
+def line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """Returns the line, from 1, of the key at the end of a path in a YAML text, None if it is not there."""
+    node = yaml.compose(text, Loader=yaml.FullLoader)
+    line = None
+    for key in path:
+        pair = next((pair for pair in _pairs(node) if pair[0].value == str(key)), None)
+        if pair is None:
+            return None
+        line, node = pair[0].start_mark.line + 1, pair[1]
+    return line
+
+
+def _pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """Yields a mapping's keys and values, its own before those that ``<<`` merges into it."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    merged = [value for key, value in node.value if key.tag == 'tag:yaml.org,2002:merge']
+    yield from (pair for pair in node.value if pair[1] not in merged)
+    for value in merged:
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            yield from _pairs(source)
+
+
+def _position(error: yaml.YAMLError) -> str:
+    mark = getattr(error, 'problem_mark', None)
+    problem = getattr(error, 'problem', None) or str(error)
+    return f', got: {problem}' if mark is None else f', got on line {mark.line + 1}: {problem}'

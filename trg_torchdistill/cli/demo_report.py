@@ -1,0 +1,123 @@
+"""What the demo shows at its end: the table, a sentence on what the numbers can carry, and the curves."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trg_torchdistill.cli.plots import History, draw_accuracy, draw_temperature, draw_terms, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {'teacher': 'teacher ResNet-20', 'student': 'student alone', 'kd': 'KD', 'trg': 'KD + TRG'}
+LONG_TAILED_TITLES = {'longtailed_kd': 'KD', 'longtailed_trg': 'KD + TRG'}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one training gave.
+
+    Attributes:
+        history: Its epochs, as in ``metrics.jsonl``.
+        test: Its accuracies, as in ``test.json``.
+        batch_size: Images of a step.
+    """
+
+    history: History
+    test: Mapping[str, Any]
+    batch_size: int
+
+    @property
+    def train_images(self) -> int:
+        """Images of an epoch."""
+        last = self.history[-1]
+        num_images: float = last['images_per_second'] * last['seconds']['train']
+        return round(num_images)
+
+    @property
+    def milliseconds_a_step(self) -> float:
+        """Median over the epochs, without the first one, which warms up."""
+        epochs = self.history[1:] or self.history
+        speeds: list[float] = [line['images_per_second'] for line in epochs]
+        return 1000 * self.batch_size / statistics.median(speeds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the numbers of ``results.json``."""
+        return {
+            'train_images': self.train_images,
+            'epochs': len(self.history),
+            'best_val_top1': self.history[-1]['best_val_top1'],
+            'test': dict(self.test),
+            'ms_per_step': round(self.milliseconds_a_step, 1),
+        }
+
+
+def report_lines(results: Mapping[str, RunResult], seed: int) -> list[str]:
+    """Returns the tables and what they can carry, at most 80 columns wide."""
+    num_images = results['kd'].test['n']
+    lines = [
+        f'Handwritten digits, ResNet-8 student, {num_images} test images, seed {seed}',
+        '',
+        f'{"":20}{"training":>10}{"top-1":>9}{"top-5":>9}{"ms/step":>10}',
+        f'{"":20}{"images":>10}{"%":>9}{"%":>9}',
+    ]
+    for name, title in TITLES.items():
+        result = results[name]
+        top1, top5 = result.test['top1'], result.test['top5']
+        time = f'{result.milliseconds_a_step:10.0f}'
+        lines.append(f'{title:20}{result.train_images:>10}{top1:9.2f}{top5:9.2f}{time}')
+    counts = f'{"long-tailed":20}{"training":>10}{"top-1":>9}{"many":>9}{"medium":>9}{"few":>9}{"ms/step":>10}'
+    lines += ['', counts]
+    for name, title in LONG_TAILED_TITLES.items():
+        result = results[name]
+        groups = ''.join(f'{result.test["groups"][group]:9.2f}' for group in ('many', 'medium', 'few'))
+        time = f'{result.milliseconds_a_step:10.0f}'
+        lines.append(f'{title:20}{result.train_images:>10}{result.test["top1"]:9.2f}{groups}{time}')
+    return [*lines, '', *_verdict(results)]
+
+
+def draw_report(results: Mapping[str, RunResult]) -> Figure:
+    """Draws validation accuracies, TRG's terms and its temperature.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figure, (balanced, long_tailed, terms, temperature) = new_figure(2, 2)
+    teacher = ('teacher', results['teacher'].history[-1]['best_val_top1'])
+    students = {title: results[name].history for name, title in TITLES.items() if name != 'teacher'}
+    draw_accuracy(balanced, students, teacher)
+    balanced.set_title(f'{results["kd"].train_images} training images')
+    pair = {title: results[name].history for name, title in LONG_TAILED_TITLES.items()}
+    draw_accuracy(long_tailed, pair, teacher)
+    long_tailed.set_title(f'long-tailed, {results["longtailed_kd"].train_images} training images')
+    draw_terms(terms, results['trg'].history)
+    terms.set_title('KD + TRG: terms of the loss')
+    draw_temperature(temperature, results['trg'].history)
+    temperature.set_title('KD + TRG: dynamic temperature')
+    return figure
+
+
+def _verdict(results: Mapping[str, RunResult]) -> list[str]:
+    """Says what was measured, and how little one seed proves."""
+    gain = results['trg'].test['top1'] - results['kd'].test['top1']
+    tail_gain = results['longtailed_trg'].test['top1'] - results['longtailed_kd'].test['top1']
+    slower = results['trg'].milliseconds_a_step / results['kd'].milliseconds_a_step - 1
+    noise = max(_noise(results['kd'], results['trg']), _noise(results['longtailed_kd'], results['longtailed_trg']))
+    return [
+        f'TRG against KD alone: top-1 {gain:+.2f} points, long-tailed {tail_gain:+.2f} points, '
+        f'step time {100 * slower:+.0f} %.',
+        f'One seed is no proof: with {results["kd"].test["n"]} test images two equal models differ by up to '
+        f'{noise:.1f}',
+        'points by chance, and a new seed adds to that. Try --seed 1 --out demo_1, ...',
+    ]
+
+
+def _noise(one: RunResult, other: RunResult) -> float:
+    """Two standard deviations of the difference of two accuracies in percent, each over its test images."""
+    shares = [result.test['top1'] / 100 for result in (one, other)]
+    counts = [result.test['n'] for result in (one, other)]
+    return 200 * math.sqrt(sum(share * (1 - share) / count for share, count in zip(shares, counts, strict=True)))

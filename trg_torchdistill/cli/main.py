@@ -1,0 +1,60 @@
+"""The command ``trg-torchdistill``: finds the sub-command, and turns a user's mistake into one message."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from trg_torchdistill._version import __version__
+
+COMMANDS = {
+    'train': ('trg_torchdistill.cli.train', 'train and test the models of any torchdistill image-classification YAML'),
+    'demo': ('trg_torchdistill.cli.demo', 'compare the student alone, with KD and with TRG on handwritten digits'),
+}
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a sub-command and returns its exit code.
+
+    Args:
+        arguments: Words of the command line, None for the process's own.
+
+    Returns:
+        0 when done, 1 when the training failed, 2 for a mistake in the YAML or the command line, 130 after Ctrl-C.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    args = _parser(words).parse_args(words)
+    try:
+        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except (ValueError, TypeError) as error:
+        return _report(error, args.traceback, EXIT_USAGE)
+    except (ArithmeticError, OSError) as error:
+        return _report(error, args.traceback, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    """Returns the parser; only the sub-command that was asked for is imported and adds its arguments."""
+    parser = argparse.ArgumentParser(prog='trg-torchdistill', description='Knowledge distillation with torchdistill.')
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f'{summary[0].upper()}{summary[1:]}.')
+        if words[:1] == [name]:
+            importlib.import_module(module).add_arguments(command)
+        command.add_argument('--traceback', action='store_true', help='show where an error was raised')
+    return parser
+
+
+def _report(error: Exception, with_traceback: bool, code: int) -> int:
+    if with_traceback:
+        traceback.print_exception(error)
+    print(f'error: {error}', file=sys.stderr)
+    return code

@@ -1,0 +1,122 @@
+"""The test at the end of a run, and all of a run with ``-test_only``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import nn
+from torch.backends import cudnn
+from torchdistill.common.main_util import load_ckpt
+from torchdistill.datasets.util import build_data_loader
+
+from trg_torchdistill.cli.build import UNREADABLE, Placement, has_trained_weights
+from trg_torchdistill.cli.checkpoint import Progress
+from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
+from trg_torchdistill.cli.progress import Reporter
+from trg_torchdistill.cli.trainer import RunFiles
+
+
+def load_best(
+    config: Config, student: nn.Module, files: RunFiles, progress: Progress | None, reporter: Reporter
+) -> str:
+    """Loads the best weights into the plain student, strictly, where there are any.
+
+    Args:
+        config: A checked YAML.
+        student: The plain student.
+        files: Files of the run.
+        progress: Of the training before, None with ``-test_only``.
+        reporter: Is told when other weights than the best ones are tested.
+
+    Returns:
+        What is tested: the checkpoint's path, or a description of the weights that the student has already.
+
+    Raises:
+        ConfigError: If there are no weights to test, or they are not this student's.
+    """
+    if progress is not None and progress.best_value == 0:
+        reporter.say(
+            f'no epoch had a validation top-1 above 0, so {files.best} was not written; testing the last weights'
+        )
+        return 'last weights'
+    if not files.best.exists():
+        return _other_weights(config, files, progress, reporter)
+    try:
+        load_ckpt(str(files.best), model=student, strict=True)
+    except UNREADABLE as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ConfigError(
+            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold weights of '
+            f'`{config.get(*config.student_path, "key")}`, got {files.best}: {reason}'
+        ) from error
+    if progress is not None and progress.best_epoch is not None:
+        reporter.say(f'best weights: {files.best}, of epoch {progress.best_epoch + 1}')
+    return str(files.best)
+
+
+def _other_weights(config: Config, files: RunFiles, progress: Progress | None, reporter: Reporter) -> str:
+    if progress is not None:
+        reporter.say(f'{files.best} does not exist; testing the last weights')
+        return 'last weights'
+    if not has_trained_weights(config, config.student_path):
+        raise ConfigError(
+            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold the weights to test, got {files.best}, '
+            'which does not exist; train first, or correct the path'
+        )
+    reporter.say(f'{files.best} does not exist; testing the weights that the model starts from')
+    return 'initial weights'
+
+
+def measure_models(
+    config: Config,
+    teacher: nn.Module | None,
+    student: nn.Module,
+    weights: str,
+    placement: Placement,
+    files: RunFiles,
+    reporter: Reporter,
+) -> None:
+    """Tests the student, and the teacher if there is one, prints the accuracies and writes ``test.json``.
+
+    The file holds ``{"test": {top1, top5, per_class, n}, "teacher": {...}, "weights": ...}``; a training set with
+    ``class_counts`` of different sizes adds ``groups``, the accuracy of many-, medium- and few-shot classes.
+    """
+    cudnn.benchmark, cudnn.deterministic = False, True
+    loader_config = config.mapping('test', 'test_data_loader')
+    datasets = config.mapping('datasets')
+    loader = build_data_loader(datasets[loader_config['dataset_id']], loader_config, placement.distributed)
+    counts = unbalanced_counts(datasets[config.get(*config.stage_paths()[0], 'train_data_loader', 'dataset_id')])
+    results: dict[str, Any] = {}
+    if teacher is not None and config.teacher_path is not None:
+        name = f'teacher {config.get(*config.teacher_path, "key")}'
+        results['teacher'] = _test(teacher, loader, placement.device, counts, name, reporter)
+    name = f'student {config.get(*config.student_path, "key")}'
+    results['test'] = _test(student, loader, placement.device, counts, name, reporter)
+    results['weights'] = weights
+    files.folder.mkdir(parents=True, exist_ok=True)
+    files.test.write_text(json.dumps(results) + '\n', encoding='utf-8')
+
+
+def _test(
+    model: nn.Module,
+    loader: Any,
+    device: torch.device,
+    counts: list[int] | None,
+    name: str,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    accuracy = evaluate(model.to(device), loader, device)
+    reporter.say(_test_line(name, accuracy))
+    if counts is None:
+        return accuracy.as_dict()
+    groups = group_accuracy(accuracy.per_class, counts)
+    shown = (f'{group} {"-" if value is None else format(value, ".2f")}' for group, value in groups.items())
+    reporter.say(f'test {name}: classes by training images: {", ".join(shown)}')
+    return {**accuracy.as_dict(), 'groups': groups}
+
+
+def _test_line(name: str, accuracy: Accuracy) -> str:
+    return f'test {name}: top-1 {accuracy.top1:.2f}  top-5 {accuracy.top5:.2f}  ({accuracy.num_images} images)'

@@ -1,0 +1,214 @@
+"""``trg-torchdistill train CONFIG``: trains and tests what a torchdistill YAML describes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.backends import cudnn
+from torchdistill.common.main_util import import_dependencies, set_seed
+
+from trg_torchdistill.cli.build import (
+    Placement,
+    build_box,
+    build_model,
+    check_teacher_weights,
+    choose_placement,
+    has_trained_weights,
+    load_optimizer,
+)
+from trg_torchdistill.cli.checkpoint import Progress, load_training_state, restore_training_state
+from trg_torchdistill.cli.config import Config, ConfigError, load_config
+from trg_torchdistill.cli.hooks import check_module_paths
+from trg_torchdistill.cli.keys import check_config
+from trg_torchdistill.cli.logs import logging_to
+from trg_torchdistill.cli.main import EXIT_INTERRUPTED
+from trg_torchdistill.cli.metrics import write_metrics
+from trg_torchdistill.cli.progress import Reporter, choose_reporter
+from trg_torchdistill.cli.testing import load_best, measure_models
+from trg_torchdistill.cli.trainer import RunFiles, Trainer
+
+logger = logging.getLogger(__name__)
+MAX_CHANGES_SHOWN = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the sub-command; those of the example trainer have its names and meaning."""
+    parser.add_argument('config', metavar='CONFIG', help='YAML file, the same as for the example trainer')
+    parser.add_argument('--device', default='auto', help='auto (a GPU where there is one), cpu, cuda, cuda:1, ...')
+    parser.add_argument('--run_log', metavar='FILE', help="file that gets torchdistill's log")
+    parser.add_argument('--seed', type=int, help='seed of the random generators')
+    parser.add_argument(
+        '--start_epoch', type=int, default=0, metavar='N', help="continue the student's src_ckpt from N"
+    )
+    parser.add_argument('-disable_cudnn_benchmark', action='store_true', help='disable torch.backends.cudnn.benchmark')
+    parser.add_argument('-test_only', action='store_true', help='only test the models')
+    parser.add_argument('-student_only', action='store_true', help='test the student only')
+    parser.add_argument('-log_config', action='store_true', help='write the configuration to the log')
+    parser.add_argument('-adjust_lr', action='store_true', help='multiply the learning rate by the number of processes')
+    parser.add_argument('--run_dir', metavar='DIR', help='state, metrics and results; default: dst_ckpt without suffix')
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument('--resume', action='store_true', help='continue the run of RUN_DIR where it stopped')
+    existing.add_argument('--overwrite', action='store_true', help='start anew although RUN_DIR holds a run')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains and tests, and returns the exit code: 0 when done, 130 when Ctrl-C stopped the training.
+
+    Raises:
+        ConfigError: For a mistake in the YAML or the command line.
+        NotFiniteError: If the loss becomes NaN or infinite.
+    """
+    with logging_to(args.run_log):
+        reporter = choose_reporter()
+        set_seed(args.seed)
+        config = _checked_config(args)
+        if args.log_config:
+            logger.info(config.data)
+        files = _run_files(args, config)
+        state = None if args.test_only else _earlier_state(args, files)
+        placement = choose_placement(args.device)
+        cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
+        teacher, student = _build_models(args, config, placement)
+        progress = None
+        if not args.test_only:
+            trainer = _prepare(args, config, files, state, (teacher, student), placement, reporter)
+            try:
+                trainer.train()
+            except KeyboardInterrupt:
+                return _interrupted(args, trainer)
+            trainer.box.clean_modules()
+            progress = trainer.progress
+        weights = load_best(config, student, files, progress, reporter)
+        tested_teacher = None if args.student_only else teacher
+        measure_models(config, tested_teacher, student, weights, placement, files, reporter)
+    return 0
+
+
+def _checked_config(args: argparse.Namespace) -> Config:
+    config = load_config(args.config)
+    try:
+        import_dependencies(config.get('dependencies'))
+    except (ImportError, TypeError) as error:
+        raise ConfigError(
+            f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
+            'install the package or correct its name'
+        ) from error
+    check_config(config)
+    return config
+
+
+def _run_files(args: argparse.Namespace, config: Config) -> RunFiles:
+    best = Path(config.get(*config.student_path, 'dst_ckpt')).expanduser()
+    return RunFiles(best.with_suffix('') if args.run_dir is None else Path(args.run_dir).expanduser(), best)
+
+
+def _earlier_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] | None:
+    """Returns the state to continue from, None to start; refuses to write over an earlier run."""
+    if args.resume:
+        if args.start_epoch != 0:
+            raise ConfigError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
+        return load_training_state(files.last)
+    if not args.overwrite:
+        for file in (files.last, files.metrics):
+            if file.exists():
+                raise ConfigError(
+                    f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
+                    'replace it with `--overwrite`, or choose another `--run_dir`'
+                )
+    return None
+
+
+def _build_models(args: argparse.Namespace, config: Config, placement: Placement) -> tuple[nn.Module | None, nn.Module]:
+    """Builds the teacher, if it is needed, and the student on the device."""
+    teacher = None
+    if config.teacher_path is not None and not (args.test_only and args.student_only):
+        check_teacher_weights(config, config.teacher_path)
+        teacher = build_model(config, config.teacher_path, placement.distributed)
+    student = build_model(config, config.student_path, placement.distributed)
+    if not args.test_only:
+        models = {'model': student} if teacher is None else {'teacher': teacher, 'student': student}
+        check_module_paths(config, models)
+    return None if teacher is None else teacher.to(placement.device), student.to(placement.device)
+
+
+def _prepare(
+    args: argparse.Namespace,
+    config: Config,
+    files: RunFiles,
+    state: dict[str, Any] | None,
+    models: tuple[nn.Module | None, nn.Module],
+    placement: Placement,
+    reporter: Reporter,
+) -> Trainer:
+    """Returns a trainer at its first epoch or where the earlier run stopped; only now files are written."""
+    box = build_box(config, *models, placement)
+    if args.start_epoch != 0 and hasattr(box, 'stage_number'):
+        raise ConfigError(
+            'expected `--start_epoch 0` for a training in stages, of which torchdistill does not know where an epoch '
+            f'belongs, got {args.start_epoch}; continue a run with `--resume`'
+        )
+    if state is None:
+        best_value = load_optimizer(box, config.get(*config.student_path, 'src_ckpt'))
+        teacher_is_stored = config.teacher_path is None or has_trained_weights(config, config.teacher_path)
+        progress = Progress(args.start_epoch, best_value, saves_teacher=not teacher_is_stored)
+    else:
+        progress = restore_training_state(box, state, files.last)
+        _compare(config, state, args.seed, reporter)
+        reporter.say(_resume_line(progress, box.num_epochs, files))
+    plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
+    trainer = Trainer(box, models[1], placement.device, files, progress, config.text, plain_args, reporter)
+    if state is None:
+        trainer.save_state(progress)
+        files.test.unlink(missing_ok=True)
+    write_metrics(files.metrics, progress.history)
+    return trainer
+
+
+def _compare(config: Config, state: dict[str, Any], seed: int | None, reporter: Reporter) -> None:
+    """Warns when the YAML or the seed is not the one that the run began with."""
+    before, now = state['config_text'].splitlines(), config.text.splitlines()
+    changes = [line for line in difflib.unified_diff(before, now, lineterm='', n=0) if line[:3] not in ('---', '+++')]
+    if changes:
+        reporter.say(f'WARNING: {config.path} is not what this run began with; the state may not fit its new meaning:')
+        for line in changes[:MAX_CHANGES_SHOWN]:
+            reporter.say(f'  {line}')
+        if len(changes) > MAX_CHANGES_SHOWN:
+            reporter.say(f'  ... and {len(changes) - MAX_CHANGES_SHOWN} lines more')
+    if seed != state['seed']:
+        reporter.say(
+            f'WARNING: this run began with --seed {state["seed"]}, now it is {seed}; data sets that the YAML splits at '
+            'random may be split in another way'
+        )
+
+
+def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
+    done = f'{progress.epochs_done} of {num_epochs} epochs'
+    if progress.epochs_done >= num_epochs:
+        return f'{files.folder} is finished, {done}; only the test is left'
+    return f'continuing {files.folder} after {done}'
+
+
+def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
+    done, total = trainer.progress.epochs_done, trainer.box.num_epochs
+    kept = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
+    trainer.reporter.say(f'interrupted; {trainer.files.last} keeps {kept}. Continue with:\n  {_resume_command(args)}')
+    return EXIT_INTERRUPTED
+
+
+def _resume_command(args: argparse.Namespace) -> str:
+    """Returns the command that continues this run."""
+    words = ['trg-torchdistill', 'train', args.config]
+    for name, default in (('device', 'auto'), ('run_log', None), ('seed', None), ('run_dir', None)):
+        value = getattr(args, name)
+        if value != default:
+            words += [f'--{name}', str(value)]
+    for name in ('disable_cudnn_benchmark', 'student_only', 'log_config', 'adjust_lr'):
+        if getattr(args, name):
+            words.append(f'-{name}')
+    return shlex.join([*words, '--resume'])
