@@ -16,7 +16,9 @@ from trg_torchdistill._checks import check_integer, check_matrix, check_positive
 def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, chunk_bytes: int = 2**26) -> Tensor:
     """Returns the indices [M, k] of each token's Euclidean nearest neighbours, itself excluded, in no order.
 
-    The M x M scores are computed a block of rows at a time, each block of at most ``chunk_bytes``.
+    The M x M scores are computed a block of rows at a time, each block of at most ``chunk_bytes``. They have the dtype
+    of the tokens: two distances that differ by less than its epsilon times the largest squared distance to the mean may
+    swap, which concerns raw float32 tokens in groups more than about 100 apart, not normalised ones.
 
     Args:
         tokens: Tokens [M, D].

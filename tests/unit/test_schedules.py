@@ -43,8 +43,9 @@ def test_epochs_past_the_last_stay_at_the_end(schedule):
     assert_close(temperature.at(1000, 10), 0.1)
 
 
-def test_a_negative_epoch_is_clipped_to_the_start():
-    assert_close(TemperatureSchedule(0.5, 0.1, 'cosine').at(-3, 10), 0.5)
+def test_a_negative_epoch_is_an_error():
+    with pytest.raises(ValueError, match=r'expected `epoch` to be an integer >= 0, got -3'):
+        TemperatureSchedule(0.5, 0.1, 'cosine').at(-3, 10)
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
