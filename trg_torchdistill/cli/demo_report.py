@@ -62,21 +62,20 @@ def report_lines(results: Mapping[str, RunResult], seed: int) -> list[str]:
     lines = [
         f'Handwritten digits, ResNet-8 student, {num_images} test images, seed {seed}',
         '',
-        f'{"":20}{"training":>10}{"top-1":>9}{"top-5":>9}{"ms/step":>10}',
-        f'{"":20}{"images":>10}{"%":>9}{"%":>9}',
+        f'{"":18}{"images":>8}{"top-1 %":>9}{"top-5 %":>9}{"ms/step":>9}',
     ]
     for name, title in TITLES.items():
         result = results[name]
-        top1, top5 = result.test['top1'], result.test['top5']
-        time = f'{result.milliseconds_a_step:10.0f}'
-        lines.append(f'{title:20}{result.train_images:>10}{top1:9.2f}{top5:9.2f}{time}')
-    counts = f'{"long-tailed":20}{"training":>10}{"top-1":>9}{"many":>9}{"medium":>9}{"few":>9}{"ms/step":>10}'
-    lines += ['', counts]
+        accuracies = f'{result.test["top1"]:9.2f}{result.test["top5"]:9.2f}'
+        lines.append(f'{title:18}{result.train_images:>8}{accuracies}{result.milliseconds_a_step:9.0f}')
+    lines += [
+        '',
+        f'{"long-tailed":18}{"images":>8}{"top-1 %":>9}{"many %":>9}{"medium %":>9}{"few %":>9}{"ms/step":>9}',
+    ]
     for name, title in LONG_TAILED_TITLES.items():
         result = results[name]
-        groups = ''.join(f'{result.test["groups"][group]:9.2f}' for group in ('many', 'medium', 'few'))
-        time = f'{result.milliseconds_a_step:10.0f}'
-        lines.append(f'{title:20}{result.train_images:>10}{result.test["top1"]:9.2f}{groups}{time}')
+        accuracies = ''.join(f'{value:9.2f}' for value in (result.test['top1'], *result.test['groups'].values()))
+        lines.append(f'{title:18}{result.train_images:>8}{accuracies}{result.milliseconds_a_step:9.0f}')
     return [*lines, '', *_verdict(results)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +31,7 @@ def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
         for side, model in models.items():
             paths = _paths(config, (*stage, side))
             if paths:
-                reference = _wrapped(config.mapping(*stage, side), side, model)
+                reference = _wrapped(config, (*stage, side), model)
                 for yaml_path, module_path in paths:
                     _check_module_path(config, yaml_path, module_path, reference)
 
@@ -51,19 +50,22 @@ def _paths(config: Config, side: tuple[str, ...]) -> list[tuple[tuple[str, ...],
     return found
 
 
-def _wrapped(side_config: dict[str, Any], side: str, model: nn.Module) -> nn.Module:
-    """Returns the module in which the host looks up this side's paths."""
-    if not (side_config.get('auxiliary_model_wrapper') or {}).get('key'):
+def _wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Module:
+    """Returns the module in which the host looks up the paths of one side."""
+    key = config.get(*path, 'auxiliary_model_wrapper', 'key')
+    if key is None:
         return model
-    argument = 'teacher_model' if side == 'teacher' else 'student_model'
-    with preserved_random_state():
-        wrapper: nn.Module = build_auxiliary_model_wrapper(
-            side_config,
-            **{argument: copy.deepcopy(model)},
-            device=torch.device('cpu'),
-            device_ids=None,
-            distributed=False,
-        )
+    argument = 'teacher_model' if path[-1] == 'teacher' else 'student_model'
+    copied = {argument: copy.deepcopy(model)}
+    cpu = torch.device('cpu')
+    try:
+        with preserved_random_state():
+            wrapper: nn.Module = build_auxiliary_model_wrapper(
+                config.mapping(*path), **copied, device=cpu, device_ids=None, distributed=False
+            )
+    except KeyError as error:
+        place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')
+        raise ConfigError(f'`{key}` expected a key {error} and found none; add it under {place}') from error
     return wrapper
 
 

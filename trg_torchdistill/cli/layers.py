@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.keys import nearest_names
-from trg_torchdistill.cli.probe import ModelProbe, Record
+from trg_torchdistill.cli.probe import ROWS, ModelProbe, Record
 
 MAX_ALTERNATIVES = 4
 
@@ -24,7 +22,7 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
     """
     if path is not None:
         return _named_layer(probe, side, path)
-    stages = _stages(probe)
+    stages = [record for record in _stages(probe) if _is_in_trunk(probe, record)] or _stages(probe)
     if not stages:
         raise ConfigError(
             f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
@@ -50,7 +48,7 @@ def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
 def _is_in_trunk(probe: ModelProbe, record: Record) -> bool:
     """Whether a module stands in a row of modules, not in a branch of a block."""
     parent = record.path.rpartition('.')[0]
-    return not parent or isinstance(probe.model.get_submodule(parent), (nn.Sequential, nn.ModuleList))
+    return not parent or isinstance(probe.model.get_submodule(parent), ROWS)
 
 
 def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:

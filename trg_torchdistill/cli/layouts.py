@@ -62,8 +62,15 @@ class Evidence:
         self._twins: list[tuple[Tensor, Tensor]] = []
         self._normed: set[int] = set()
 
-    def add(self, module: nn.Module, value: object, result: object) -> None:
-        """Notes what one call of a module tells about its input and its output."""
+    def add(self, module: nn.Module, value: object, result: object, is_last_norm: bool) -> None:
+        """Notes what one call of a module tells about its input and its output.
+
+        Args:
+            module: The module.
+            value: Its input.
+            result: Its output.
+            is_last_norm: Whether a normalisation over channels, if it is one, belongs to no block of the model.
+        """
         source, output = first_tensor(value), first_tensor(result)
         tensors = [tensor for tensor in (source, output) if tensor is not None]
         self._kept += tensors
@@ -73,6 +80,8 @@ class Evidence:
             self._note(LAST, tensors)
         elif is_layer_norm(module):
             self._note_layer_norm(module, tensors)
+            if is_last_norm and output is not None:
+                self._normed.add(_storage(output))
         elif source is not None and output is not None and source.shape == output.shape:
             self._twins.append((source, output))
 
@@ -89,7 +98,7 @@ class Evidence:
         return self._layouts.get(id(tensor))
 
     def is_normed(self, tensor: Tensor) -> bool:
-        """Whether a tensor is the output of a layer normalisation, or a view of one."""
+        """Whether a tensor is what the last normalisation over channels returned, or a view of it."""
         return _storage(tensor) in self._normed
 
     def _note(self, layout: str, tensors: list[Tensor]) -> None:
@@ -104,7 +113,6 @@ class Evidence:
                 self._note(FIRST, [tensor])
             elif tensor.shape[-1] == width:
                 self._note(LAST, [tensor])
-        self._normed.add(_storage(tensors[-1]))
 
 
 def layout_of(shape: Sequence[int], channels: str | None) -> str | None:

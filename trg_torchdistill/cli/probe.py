@@ -24,6 +24,8 @@ from trg_torchdistill.cli.random_state import preserved_random_state
 # Arguments of a model that ask for trained weights, and what they become.
 WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
 FORWARD_ERRORS = (*OBJECT_ERRORS, AssertionError, IndexError, NotImplementedError)
+# Containers whose children run one after the other.
+ROWS = (nn.Sequential, nn.ModuleList)
 BATCH_SIZE = 2
 
 
@@ -42,8 +44,8 @@ class Record:
         grid: Cells [h, w] of the output, None without a layout.
         num_prefix_tokens: Class and register tokens in front of a sequence.
         same_as: Path of the first module that returned the same tensor; its own path otherwise.
-        is_stage: Whether it is a map or sequence to take by default: no output of a normalisation over channels, of
-            pooling or of dropout, no module that runs twice.
+        is_stage: Whether it is a map or sequence to take by default: no output of the last normalisation over
+            channels, of pooling or of dropout, no module that runs twice.
         has_weights: Whether it has parameters of its own, not only its children's.
         is_leaf: Whether it has no children.
     """
@@ -123,7 +125,7 @@ class ModelProbe:
         names = []
         for name in path.split('.'):
             children = dict(module.named_children()) if module is not None else {}
-            if name not in children and isinstance(module, (nn.Sequential, nn.ModuleList)):
+            if name not in children and isinstance(module, ROWS):
                 position = int(name) if name.lstrip('-').isdecimal() else len(children)
                 if -len(children) <= position < len(children):
                     name = list(children)[position]
@@ -202,6 +204,8 @@ class _Watch:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = {path: module for path, module in model.named_modules() if path}
+        rows = [path for path, module in self.modules.items() if isinstance(module, ROWS)]
+        self.in_blocks = {path for path in self.modules if any(path.startswith(f'{row}.') for row in rows)}
         self.evidence = Evidence()
         self.results: dict[str, tuple[int, Any]] = {}
         self.calls: dict[str, int] = dict.fromkeys(self.modules, 0)
@@ -222,8 +226,9 @@ class _Watch:
             tensor = first_tensor(value)
             same_as = path if tensor is None else first_with.setdefault(id(tensor), path)
             found[path] = self._record(path, order, value, tensor, same_as, maps)
-            if found[path].layout == 'bchw' and found[path].grid is not None:
-                maps.append(found[path].grid or (1, 1))
+            grid = found[path].grid
+            if grid is not None and min(grid) > 1 and isinstance(self.modules[path], nn.Conv2d):
+                maps.append(grid)
         return tuple(found.get(path) or Record(path, type(module).__name__) for path, module in self.modules.items())
 
     def _record(
@@ -241,7 +246,7 @@ class _Watch:
                 layout, (prefix, grid) = (None, (0, None)) if fit is None else (layout, fit)
             elif layout == 'bd':
                 grid = (1, 1)
-        passes_on = isinstance(module, nn.Dropout) or any(word in type(module).__name__ for word in ('Drop', 'Permute'))
+        passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
         return Record(
             path,
             type(module).__name__,
@@ -264,7 +269,7 @@ class _Watch:
 
     def _hook(self, path: str) -> Any:
         def note(module: nn.Module, value: Any, result: Any) -> None:
-            self.evidence.add(module, value, result)
+            self.evidence.add(module, value, result, is_last_norm=path not in self.in_blocks)
             self.calls[path] += 1
             self.results[path] = (sum(self.calls.values()), result)
 
