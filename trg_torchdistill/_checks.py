@@ -42,15 +42,15 @@ def check_text(name: str, value: object) -> None:
 def check_integer(name: str, value: object, minimum: int) -> None:
     """Raises TypeError unless ``value`` is an integer, ValueError if it is less than ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}')
+        raise TypeError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
     if value < minimum:
         raise ValueError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
 
 
-def check_positive(name: str, value: object) -> None:
+def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
     """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and greater than 0."""
-    if _number(name, value, 'a number > 0') <= 0:
-        raise ValueError(f'expected `{name}` to be a number > 0, got {value}')
+    if _number(name, value, expected) <= 0:
+        raise ValueError(f'expected `{name}` to be {expected}, got {value}')
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -85,9 +85,13 @@ def check_floating(name: str, value: object) -> None:
 
 
 def nearest(value: object, known: Collection[str]) -> str:
-    """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string."""
-    matches = difflib.get_close_matches(str(value), list(known), n=1)
-    return f'; did you mean `{matches[0]}`?' if matches else ''
+    """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string.
+
+    Module paths that end in ``value`` are the closest; all of them are named.
+    """
+    matches = sorted(name for name in known if name.endswith(f'.{value}'))
+    matches = matches or difflib.get_close_matches(str(value), sorted(known), n=1)
+    return f'; did you mean `{"` or `".join(matches)}`?' if matches else ''
 
 
 @contextlib.contextmanager
@@ -99,18 +103,21 @@ def advice(text: str) -> Iterator[None]:
         raise type(error)(f'{error}; {text}') from error
 
 
-def explain_keywords(owner: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Makes the constructor of ``owner`` name an unknown or a missing keyword, and the nearest known one."""
+def explain_keywords(owner: str, from_host: Collection[str] = ()) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Makes the constructor of ``owner`` name an unknown or a missing keyword, and the nearest known one.
+
+    Keywords ``from_host`` are not for the YAML and not listed.
+    """
 
     def decorate(init: Callable[P, None]) -> Callable[P, None]:
         parameters = list(inspect.signature(init).parameters.values())[1:]
-        known = [parameter.name for parameter in parameters]
+        known = [parameter.name for parameter in parameters if parameter.name not in from_host]
         required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
         @functools.wraps(init)
         def checked(*args: P.args, **kwargs: P.kwargs) -> None:
             for name in kwargs:
-                if name not in known:
+                if name not in known and name not in from_host:
                     raise TypeError(
                         f'expected `{owner}` to get keywords among {known}, got `{name}`{nearest(name, known)}; '
                         f'change `{name}:` under the `kwargs:` of `{owner}`'
@@ -135,7 +142,8 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
         TypeError: If ``options`` is no mapping or has a key that ``cls`` does not know.
         ValueError: If ``cls`` refuses a value.
     """
-    known = list(inspect.signature(cls).parameters)
+    parameters = inspect.signature(cls).parameters
+    known = list(parameters)
     if options is None:
         options = {}
     if not isinstance(options, dict):
@@ -143,24 +151,27 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
     for key in options:
         if key not in known:
             raise TypeError(f'expected `{name}` to have keys among {known}, got `{key}`{nearest(key, known)}')
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise TypeError(f'expected `{name}` to have the key `{key}`, got {list(options) or "none"}')
     with advice(f'it stands under `{name}:`'):
         return cls(**options)
 
 
 def _number(name: str, value: object, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_exponent_hint(value)}')
+        raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
     if not math.isfinite(value):
         raise ValueError(f'expected `{name}` to be {expected}, got {value}')
     return float(value)
 
 
-def _exponent_hint(value: object) -> str:
+def _text_hint(value: object) -> str:
     try:
         number = float(value) if isinstance(value, str) else None
     except ValueError:
         number = None
-    return '' if number is None else f' (a string in YAML; write {number!r})'
+    return '' if number is None else f' (a string in YAML; write {int(number) if number.is_integer() else number})'
 
 
 def _check_tensor(name: str, value: object, rank: int, shape: str) -> None:

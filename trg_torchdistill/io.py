@@ -31,7 +31,7 @@ def read_feature(io_dict: Mapping[str, Mapping[str, Any]], path: str, io: str, s
     """
     wanted = f"`{owner}` expected the {side}'s `{path}` {io}"
     line = f"add '{path}' to `train.{side}.forward_hook.{io}`"
-    hooked = [name for name in io_dict if name != '.']
+    hooked = sorted(name for name in io_dict if name != '.')  # the host hooks in no order
     if path not in io_dict:
         raise ValueError(f'{wanted} among the hooked modules, got {hooked}{nearest(path, hooked)}; {line}')
     found = io_dict[path]

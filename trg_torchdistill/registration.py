@@ -80,7 +80,7 @@ def register() -> None:
     """
     for entry in TABLE:
         taken = entry.registry.get(entry.key, entry.target)
-        if taken is not entry.target:
+        if (taken.__module__, taken.__qualname__) != (entry.target.__module__, entry.target.__qualname__):
             raise ValueError(
                 f'expected the {entry.kind} key `{entry.key}` to be free, got one registered by '
                 f'`{taken.__module__}`; remove that package from `dependencies:`'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ from torchdistill.common.module_util import check_if_wrapped, get_module
 from torchdistill.models.util import wrap_if_distributed
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
-from trg_torchdistill._checks import advice, build, check_choice, check_integer, check_text, explain_keywords, nearest
+from trg_torchdistill._checks import (
+    advice,
+    build,
+    check_bool,
+    check_choice,
+    check_integer,
+    check_text,
+    explain_keywords,
+    nearest,
+)
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.losses.relation import IoDict
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
@@ -62,7 +70,10 @@ class TokenProjector(nn.Module):
         Raises:
             ValueError: If the feature's tokens are not ``in_features`` wide.
         """
-        tokens = flatten_grid(self.tokenizer(feature))
+        with advice(
+            f'a projector of `Student4TRG` read `{self.path}`, change its `tokens:` or its `path:` under `projectors:`'
+        ):
+            tokens = flatten_grid(self.tokenizer(feature))
         if tokens.shape[2] != self.linear.in_features:
             raise ValueError(
                 f'expected tokens of width `in_features` = {self.linear.in_features} from `{self.path}`, got '
@@ -104,7 +115,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
           forward_hook: {input: [], output: ['student_model.layer4', 'projectors.layer4']}
     """
 
-    @explain_keywords('Student4TRG')
+    @explain_keywords('Student4TRG', ('device', 'device_ids', 'distributed', 'student_model', 'teacher_model'))
     def __init__(
         self,
         projectors: Mapping[str, Any],
@@ -130,16 +141,18 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
                 )
             if projector_ckpt is not None:
                 check_text('projector_ckpt', projector_ckpt)
+            if find_unused_parameters is not None:
+                check_bool('find_unused_parameters', find_unused_parameters)
             parts = {name: build(TokenProjector, f'projectors.{name}', kwargs) for name, kwargs in projectors.items()}
             for name, part in parts.items():
                 _check_path(name, part.path, student_model)
+        self.projector_ckpt = None if projector_ckpt is None else Path(projector_ckpt).expanduser()
+        if self.projector_ckpt is not None and self.projector_ckpt.exists():
+            _load_projectors(self.projector_ckpt, parts)  # before wrapping, which gives all ranks the weights of rank 0
         self.student_model = wrap_if_distributed(student_model, device, device_ids, distributed, find_unused_parameters)
         self.projectors = nn.ModuleDict(
             {name: wrap_if_distributed(part, device, device_ids, distributed) for name, part in parts.items()}
         )
-        self.projector_ckpt = None if projector_ckpt is None else Path(projector_ckpt).expanduser()
-        if self.projector_ckpt is not None and self.projector_ckpt.exists():
-            self._load_projectors(self.projector_ckpt)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the student returns."""
@@ -167,20 +180,6 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         """Loads a state dict of the plain student."""
         return _unwrapped(self.student_model).load_state_dict(*args, **kwargs)
 
-    def _load_projectors(self, path: Path) -> None:
-        line = f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}'
-        try:
-            states = torch.load(path, map_location='cpu', weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(f'expected `projector_ckpt` to be a file of projections, got {error}; {line}') from error
-        expected = {name: _shapes(_unwrapped(part).state_dict()) for name, part in self.projectors.items()}
-        found = {name: _shapes(state) for name, state in states.items()} if isinstance(states, dict) else states
-        if found != expected:
-            raise ValueError(f'expected `projector_ckpt` to hold {expected}, got {found}; {line}')
-        for name, part in self.projectors.items():
-            _unwrapped(part).load_state_dict(states[name])
-        logger.warning('Loaded projections of the student tokens from %s', path)
-
 
 def outer_wrapper_error(model: nn.Module) -> str | None:
     """Says what is wrong when a ``Student4TRG`` was wrapped from outside, else returns None."""
@@ -193,20 +192,42 @@ def outer_wrapper_error(model: nn.Module) -> str | None:
 
 
 def _check_path(name: str, path: str, student: nn.Module) -> None:
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f'expected the names under `projectors` to be identifiers without dots, got {name!r}')
+    if hasattr(nn.ModuleDict(), name):
+        raise ValueError(
+            f'expected the names under `projectors` to differ from the attributes of a module, got {name!r}'
+        )
     first, _, rest = path.partition('.')
     if first != 'student_model' or (rest and get_module(student, rest) is None):
-        known = [child for child, _ in _unwrapped(student).named_modules() if child]
-        close = nearest(rest if first == 'student_model' else path, known)
+        known = [f'student_model.{child}' for child, _ in _unwrapped(student).named_modules() if child]
         raise ValueError(
             f"expected `path` of the projector `{name}` to be 'student_model.' and a module path of the student, "
-            f'got {path!r}{close}'
+            f'got {path!r}{nearest(path, known)}'
         )
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {name: list(value.shape) for name, value in state.items()}
+def _load_projectors(path: Path, parts: Mapping[str, TokenProjector]) -> None:
+    line = f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}'
+    try:
+        states = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # unpickling a foreign file can raise anything
+        reason = f'{type(error).__name__} on reading it'
+        raise ValueError(f'expected `projector_ckpt` to be a file of projections, got {reason}; {line}') from error
+    expected = _shapes({name: part.state_dict() for name, part in parts.items()})
+    found = _shapes(states)
+    if found != expected:
+        raise ValueError(f'expected `projector_ckpt` to hold {expected}, got {found}; {line}')
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
+    logger.warning('Loaded projections of the student tokens from %s', path)
+
+
+def _shapes(state: object) -> object:
+    """The content of a file in brief: tensors as their shapes, whatever else as its type."""
+    if isinstance(state, Mapping):
+        return {name: _shapes(value) for name, value in state.items()}
+    return list(state.shape) if isinstance(state, Tensor) else type(state).__name__
 
 
 def _unwrapped(module: nn.Module) -> Any:

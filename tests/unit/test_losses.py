@@ -142,18 +142,19 @@ def test_same_cells_are_drawn_for_teacher_student_and_projection(seen):
     assert ((cells[:5] <= 16) & (cells[5:] > 16)).all()
 
 
-@pytest.mark.parametrize('student_side', [2, 8], ids=['smaller student', 'larger student'])
-def test_both_grids_are_pooled_before_the_draw(seen, student_side):
-    student, teacher = numbered_map(2, student_side, student_side), numbered_map(2, 4, 4)
+@pytest.mark.parametrize('size', [(2, 2), (8, 8), (2, 4), (4, 2), (8, 2)], ids=str)
+def test_both_grids_are_pooled_before_the_draw(seen, size):
+    """Also the projection, which comes on the student's grid; the teacher's grid is 4 x 4."""
+    student, teacher = numbered_map(2, *size), numbered_map(2, 4, 4)
     projected = student.flatten(2).transpose(1, 2)
-    TRGLoss(*PATHS, 'projectors.layer4', tokens_per_image=3, num_neighbors=2)(
-        *io_dicts(student, teacher, layer4=projected)
-    )
-    side = min(student_side, 4)
-    cells = torch.nn.functional.adaptive_avg_pool2d(student, side).flatten()
-    for _, tokens, _ in seen:
-        assert len(tokens) == 6
-        assert torch.isin(tokens[:, 0], cells).all()
+    loss = TRGLoss(*PATHS, 'projectors.layer4', tokens_per_image=3, num_neighbors=2)
+    loss(*io_dicts(student, teacher, layer4=projected))
+    common = (min(size[0], 4), min(size[1], 4))
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(grid, common).flatten() for grid in (student, teacher)]
+    for _, *tokens in seen:
+        for drawn, cells in zip(tokens, pooled, strict=True):
+            assert len(drawn) == 6
+            assert torch.isin(drawn[:, 0], cells).all()
 
 
 def test_cells_change_from_step_to_step_and_follow_the_seed(seen):

@@ -138,7 +138,7 @@ class TRGLoss(RelationLoss):
             if isinstance(temperature, dict):
                 self.schedule = build(TemperatureSchedule, 'temperature', temperature)
             else:
-                check_positive('temperature', temperature)
+                check_positive('temperature', temperature, 'a number > 0 or {start, end, schedule}')
                 self._temperature = float(temperature)  # type: ignore[arg-type]
         self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
         self.num_neighbors = num_neighbors
@@ -225,7 +225,10 @@ class TRGLoss(RelationLoss):
             path = self.projection_module_path
             feature = read_feature(io_dict, path, self.projection_module_io, 'student', self.key)
             size = tuple(student_grid.shape[-2:])
-            with advice(f'`{self.key}` read the projection `{path}` of the tokens on a {size[0]} x {size[1]} grid'):
+            with advice(
+                f'`{self.key}` read the projection `{path}` of student tokens on a {size[0]} x {size[1]} grid; '
+                f'give the projector of `{path}` the same `tokens:` as `student_tokens:` of `{self.key}`'
+            ):
                 grid = Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature)
             source = f'the projection `{path}`'
             line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
