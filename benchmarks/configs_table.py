@@ -32,9 +32,9 @@ REASONS = {
 }
 HEAD = """# torchdistill's own configurations
 
-What `trg-torchdistill add` and `check` make of every image-classification YAML under {roots} of torchdistill's
-repository{version}. Reproduce: `python benchmarks/configs_table.py CHECKOUT > docs/configs.md`. The table's figures are of
-random weights and random images; nothing is downloaded.
+What `trg-torchdistill add` and `check` make of every image-classification YAML under {roots}
+of torchdistill's repository{version}. Reproduce: `python benchmarks/configs_table.py CHECKOUT > docs/configs.md`.
+Models have random weights, images are random; nothing is downloaded.
 
 {summary}
 
@@ -73,7 +73,7 @@ def _row(checkout: Path, name: str, new: Path, checks: bool) -> tuple[str, str]:
     code, message = _add(checkout / name, new)
     label = f'`{name.removeprefix("configs/")}`'
     if code:
-        text = message.replace(str(checkout) + '/', '').replace('|', '\\|')
+        text = message.replace(str(checkout / name), 'CONFIG').replace('|', '\\|')
         outcome = next((short for part, short in REASONS.items() if part in text), 'refused for another reason')
         return f'| {label} | refused: {text} | | | |', f'refused, {outcome}'
     old, upgraded = load_deferred(str(checkout / name)), load_deferred(str(new))

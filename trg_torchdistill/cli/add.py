@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import os
 import tempfile
 from pathlib import Path
 
 import torch
-from torchdistill.common.main_util import import_dependencies
 
 from trg_torchdistill.cli.add_report import report
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.arguments import image_size, not_negative, positive
+from trg_torchdistill.cli.config import Config, ConfigError, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.edit import EditError, edit_text, list_changes
-from trg_torchdistill.cli.image_size import ImageSize
 from trg_torchdistill.cli.layers import choose_layer
 from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.plan import Choice, Plan, make_plan
@@ -34,15 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--student-layer', metavar='PATH', help='module of the student; default: its last feature map')
     parser.add_argument('--teacher-layer', metavar='PATH', help='module of the teacher; default: its last feature map')
     parser.add_argument('--stage', metavar='NAME', help='training stage (stage2); default: the last with a teacher')
-    parser.add_argument('--weight', type=_not_negative, default=1.0, metavar='W', help='weight of the trg term (1.0)')
+    parser.add_argument('--weight', type=not_negative, default=1.0, metavar='W', help='weight of the trg term (1.0)')
     parser.add_argument(
-        '--contextual-weight', type=_not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
+        '--contextual-weight', type=not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
     )
     parser.add_argument(
-        '--input-size', type=_image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
+        '--input-size', type=image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
     )
     parser.add_argument(
-        '--num-classes', type=_positive, metavar='N', help='number of classes, where the YAML reads it from its data'
+        '--num-classes', type=positive, metavar='N', help='number of classes, where the YAML reads it from its data'
     )
 
 
@@ -56,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.diff:
         _check_output(args)
     stage = choose_stage(config, args.stage)
-    _import_dependencies(config)
+    import_packages(config)
     pair = probe_pair(config, stage, args.input_size, args.num_classes)
     teacher = choose_layer(pair.teacher, 'teacher', args.teacher_layer)
     student = choose_layer(pair.student, 'student', args.student_layer)
@@ -108,37 +106,6 @@ def _check_output(args: argparse.Namespace) -> None:
         raise ConfigError(f'expected `-o` to be a file to write, got {args.output}, {found}')
     if output.exists() and not args.overwrite:
         raise ConfigError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number >= 1, got {text!r}')
-    return int(text)
-
-
-def _not_negative(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f'expected a number >= 0, got {text!r}')
-    return number
-
-
-def _image_size(text: str) -> ImageSize:
-    height, _, width = text.lower().partition('x')
-    return ImageSize(_positive(height), _positive(width or height), '--input-size')
-
-
-def _import_dependencies(config: Config) -> None:
-    try:
-        import_dependencies(config.get('dependencies'))
-    except (ImportError, TypeError) as error:
-        raise ConfigError(
-            f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
-            'install the package or correct its name'
-        ) from error
 
 
 def _check_tokens(side: str, record: Record) -> None:

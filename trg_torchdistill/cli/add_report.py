@@ -52,21 +52,22 @@ def report(config: Config, pair: Pair, choice: Choice, plan: Plan, written: tupl
 def _layers(probe: ModelProbe, chosen: Record, option: str) -> Iterator[str]:
     """Yields the layer that is taken and the ones to take instead, in columns."""
     others = alternatives(probe, chosen)
-    column = max(len(record.path) for record in (chosen, *others))
-    yield f'  hook {chosen.path:<{column}}  {describe(chosen)}'
-    for position, record in enumerate(others):
-        yield f'  {"or" if position == 0 else "":<4} {record.path:<{column}}  {describe(record)}'
+    rows = [(record.path, *describe(record)) for record in (chosen, *others)]
+    path_width, shape_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for position, (path, shape, tokens) in enumerate(rows):
+        label = {0: 'hook', 1: 'or'}.get(position, '')
+        yield f'  {label:<4} {path:<{path_width}}  {shape:<{shape_width}}  {tokens}'
     if others:
         yield f'       (choose with {option} PATH)'
 
 
-def describe(record: Record) -> str:
-    """Returns the shape of an output for one image and its tokens."""
+def describe(record: Record) -> tuple[str, str]:
+    """Returns the shape of an output for one image, and its tokens."""
     shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
     grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
     prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
     layout = ', channels last' if record.layout == 'bhwc' else ''
-    return f'{shape:<12} {grid}{prefix}{layout}'
+    return shape, f'{grid}{prefix}{layout}'
 
 
 def _projection(choice: Choice) -> str:

@@ -75,15 +75,23 @@ def build_model(config: Config, path: tuple[str, ...], distributed: bool = False
         raise ConfigError(
             f'`{model_config["key"]}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
         ) from error
-    weights = model_config.get('src_ckpt')
+    load_weights(config, path, model)
+    return model
+
+
+def load_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> None:
+    """Loads a model's ``src_ckpt`` if that exists.
+
+    Raises:
+        ConfigError: If the weights do not fit.
+    """
+    weights, key = config.get(*path, 'src_ckpt'), config.get(*path, 'key')
     try:
         load_ckpt(weights, model=model, strict=True)
     except UNREADABLE as error:
         raise ConfigError(
-            f'expected {config.where(*path, "src_ckpt")} to hold weights of `{model_config["key"]}`, '
-            f'got {weights}: {_short(error)}'
+            f'expected {config.where(*path, "src_ckpt")} to hold weights of `{key}`, got {weights}: {_short(error)}'
         ) from error
-    return model
 
 
 def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from torchdistill.common import yaml_util
+from torchdistill.common.main_util import import_dependencies
 
 OBJECT_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -104,6 +105,21 @@ def load_config(path: str) -> Config:
     if not isinstance(data, dict):
         raise ConfigError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, data)
+
+
+def import_packages(config: Config) -> None:
+    """Imports the packages under ``dependencies:``, which register their keys.
+
+    Raises:
+        ConfigError: If one is not installed.
+    """
+    try:
+        import_dependencies(config.get('dependencies'))
+    except (ImportError, TypeError) as error:
+        raise ConfigError(
+            f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
+            'install the package or correct its name'
+        ) from error
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int | None:

@@ -22,13 +22,15 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
     """
     if path is not None:
         return _named_layer(probe, side, path)
-    stages = [record for record in _stages(probe) if _is_in_trunk(probe, record)] or _stages(probe)
+    stages = _stages(probe)
     if not stages:
         raise ConfigError(
             f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
             f'pooling, got none for images of {_size(probe)}; give a larger `--input-size` or a `--{side}-layer`'
         )
-    return stages[-1]
+    last = [record for record in stages if _is_in_trunk(probe, record)] or stages
+    # The outermost module that returns it: `layer4`, not `layer4.1`.
+    return next(record for record in reversed(stages) if record.same_as == last[-1].same_as)
 
 
 def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:

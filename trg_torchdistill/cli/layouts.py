@@ -141,12 +141,14 @@ def sequence_grid(length: int, maps: Iterable[tuple[int, int]]) -> tuple[int, tu
         maps: Grids [h, w] of the feature maps before it.
     """
     fitting = [(length - height * width, (height, width)) for height, width in maps if height * width > 1]
-    for prefix in range(MAX_PREFIX_TOKENS):
+    fitting = [fit for fit in fitting if 0 <= fit[0] <= MAX_PREFIX_TOKENS]
+    if fitting:
+        return min(fitting, key=lambda fit: fit[0])
+    for prefix in range(MAX_PREFIX_TOKENS + 1):
         side = math.isqrt(max(length - prefix, 0))
         if side > 1 and side * side == length - prefix:
-            fitting.append((prefix, (side, side)))
-            break
-    return min((fit for fit in fitting if 0 <= fit[0] <= MAX_PREFIX_TOKENS), default=None, key=lambda fit: fit[0])
+            return prefix, (side, side)
+    return None
 
 
 def _storage(tensor: Tensor) -> int:

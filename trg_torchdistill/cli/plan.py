@@ -225,7 +225,10 @@ def _set_forward_proc(plan: Plan, choice: Choice, side: str, block: dict[str, An
     if found is not None:
         plan.changed.append(_name(choice.stage, side, 'forward_proc'))
     block['forward_proc'] = ours
-    plan.notes.append(f'the {side} returns no tensor: its `forward_proc:` is now {ours!r}.')
+    plan.notes.append(
+        f'the {side} returns no tensor: its `forward_proc:` is now {ours!r}. `trg-torchdistill train` evaluates such a '
+        "model, torchdistill's example trainer does not."
+    )
 
 
 def _insert(block: dict[str, Any], key: str, value: Any, after: str | None) -> None:

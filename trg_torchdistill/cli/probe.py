@@ -159,7 +159,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
     data = {**block, 'kwargs': resolve(kwargs, datasets, advice), 'src_ckpt': None}
     for key in reversed(path):
         data = {key: data}
-    with _offline(), preserved_random_state(), warnings.catch_warnings():
+    with offline(), preserved_random_state(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             return build_model(Config(config.path, config.text, data), path)
@@ -277,7 +277,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Refuses connections inside the block, so that a model which asks for its weights says so."""
     connect = socket.socket.connect
 

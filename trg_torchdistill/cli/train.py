@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
-from torchdistill.common.main_util import import_dependencies, set_seed
+from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill.cli.build import (
     Placement,
@@ -23,7 +23,7 @@ from trg_torchdistill.cli.build import (
     load_optimizer,
 )
 from trg_torchdistill.cli.checkpoint import Progress, load_training_state, restore_training_state
-from trg_torchdistill.cli.config import Config, ConfigError, load_config
+from trg_torchdistill.cli.config import Config, ConfigError, import_packages, load_config
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config
 from trg_torchdistill.cli.logs import logging_to
@@ -92,13 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked_config(args: argparse.Namespace) -> Config:
     config = load_config(args.config)
-    try:
-        import_dependencies(config.get('dependencies'))
-    except (ImportError, TypeError) as error:
-        raise ConfigError(
-            f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
-            'install the package or correct its name'
-        ) from error
+    import_packages(config)
     check_config(config)
     return config
 

@@ -132,7 +132,7 @@ class Trainer:
         try:
             for images, targets, supplement in loader:
                 images, targets = images.to(self.device), targets.to(self.device)
-                loss = self._forward(images, targets, supplement)
+                loss = forward_loss(self.box, images, targets, supplement)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise NotFiniteError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
@@ -148,19 +148,6 @@ class Trainer:
             )
         return total / num_steps, num_images
 
-    def _forward(self, images: Any, targets: Any, supplement: Any) -> Any:
-        """Returns the loss; explains the bare ``KeyError`` of the host's losses when a feature was not hooked."""
-        try:
-            return self.box.forward_process(images, targets, supplement)
-        except KeyError as error:
-            sides = {name: getattr(self.box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
-            hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
-            raise ConfigError(
-                f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
-                f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
-                '(--traceback shows what asked for it)'
-            ) from error
-
     def _diagnosis(self, epoch: int, step: int, value: float, terms: list[str]) -> str:
         culprits = ', '.join(f'`{name}`' for name in terms) or 'no single term, only their weighted sum'
         return (
@@ -175,3 +162,21 @@ class Trainer:
             self.box.post_epoch_process(metrics=val_top1)
         else:
             self.box.post_epoch_process()
+
+
+def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
+    """Returns the loss of a batch; explains the bare ``KeyError`` of the host's losses when a feature was not hooked.
+
+    Raises:
+        ConfigError: If a loss or wrapper misses a key.
+    """
+    try:
+        return box.forward_process(images, targets, supplement)
+    except KeyError as error:
+        sides = {name: getattr(box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
+        hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
+        raise ConfigError(
+            f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
+            f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
+            '(--traceback shows what asked for it)'
+        ) from error

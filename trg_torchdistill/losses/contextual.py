@@ -80,7 +80,7 @@ class TokenContextualLoss(RelationLoss):
 
     def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
         """Returns the contextual loss, a scalar; arguments and errors as in :meth:`TRGLoss.forward`."""
-        grids = self._token_grids(student_io_dict, teacher_io_dict)
+        grids = self.token_grids(student_io_dict, teacher_io_dict)
         student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(*grids))
         if student.shape[1] == 1 and not self._warned_of_one_token:
             self._warned_of_one_token = True

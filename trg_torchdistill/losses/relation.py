@@ -71,7 +71,7 @@ class RelationLoss(nn.Module):
             self._sums[name] = self._sums.get(name, 0) + term
         self._num_steps += 1
 
-    def _token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
+    def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""
         grids = []
         for side, io_dict, path, io, tokenizer in (

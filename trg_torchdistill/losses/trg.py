@@ -175,10 +175,10 @@ class TRGLoss(RelationLoss):
             TypeError: If a hooked value holds no tensor.
             ValueError: If a feature is missing or does not fit, or the schedule was told no epoch.
         """
-        student_grid, teacher_grid = self._token_grids(student_io_dict, teacher_io_dict)
+        student_grid, teacher_grid = self.token_grids(student_io_dict, teacher_io_dict)
         student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(student_grid, teacher_grid))
         batch_size, num_cells, _ = student.shape
-        cells = draw_cells(batch_size, num_cells, self._tokens_an_image(batch_size, num_cells), torch.default_generator)
+        cells = draw_cells(batch_size, num_cells, self.tokens_an_image(batch_size, num_cells), torch.default_generator)
         teacher_tokens = take_cells(teacher, cells)
         terms = {}
         if self.local_weight > 0:
@@ -207,7 +207,8 @@ class TRGLoss(RelationLoss):
             return (student * 0).sum()
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
-    def _tokens_an_image(self, batch_size: int, num_cells: int) -> int:
+    def tokens_an_image(self, batch_size: int, num_cells: int) -> int:
+        """Returns the number of tokens drawn from each of ``batch_size`` images that have ``num_cells``."""
         wanted = num_cells if self.tokens_per_image is None else min(self.tokens_per_image, num_cells)
         return wanted if self.max_tokens is None else max(1, min(wanted, self.max_tokens // batch_size))
 

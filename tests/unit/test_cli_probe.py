@@ -1,0 +1,190 @@
+"""What the probe sees in real models: which modules run, what they return, and the layer that is taken."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
+from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.deferred import Deferred, parse_deferred
+from trg_torchdistill.cli.image_size import image_sizes
+from trg_torchdistill.cli.layers import alternatives, choose_layer
+from trg_torchdistill.cli.layouts import sequence_grid
+from trg_torchdistill.cli.probe import build_untrained, run_model
+from trg_torchdistill.tokens import Tokenizer
+
+
+def probe(model, size=16):
+    return run_model(type(model).__name__, model, (size, size))
+
+
+def config(text, tmp_path):
+    return Config(tmp_path / 'x.yaml', text, parse_deferred(text))
+
+
+@pytest.mark.parametrize(
+    ('build', 'size', 'path', 'shape', 'tokens'),
+    [
+        (models.resnet18, 64, 'layer4', (512, 2, 2), {}),
+        (models.resnet18, 32, 'layer3', (256, 2, 2), {}),
+        (models.mobilenet_v3_small, 64, 'features', (576, 2, 2), {}),
+        (models.efficientnet_b0, 64, 'features', (1280, 2, 2), {}),
+        (models.convnext_tiny, 64, 'features', (768, 2, 2), {}),
+        (models.squeezenet1_1, 64, 'features', (512, 3, 3), {}),
+        (models.vgg11, 64, 'features', (512, 2, 2), {}),
+        (models.densenet121, 64, 'features', (1024, 2, 2), {}),
+        (models.swin_t, 64, 'features', (2, 2, 768), {'layout': 'bhwc'}),
+        (tiny_vit, 16, 'encoder.layers', (17, 16), {'num_prefix_tokens': 1}),
+        (tiny_swin, 16, 'features', (4, 4, 16), {'layout': 'bhwc'}),
+    ],
+)
+def test_the_last_map_before_pooling_is_taken(build, size, path, shape, tokens):
+    found = probe(build(), size)
+    chosen = choose_layer(found, 'student')
+    assert (chosen.path, chosen.shape[1:], chosen.tokens) == (path, shape, tokens)
+    grid = Tokenizer(**chosen.tokens)(torch.zeros(chosen.shape))
+    assert grid.shape[1:] == (chosen.width, *chosen.grid)
+    others = alternatives(found, chosen)
+    assert chosen.path not in {record.path for record in others}
+    assert all(record.is_spatial and found.record(record.path) is record for record in others)
+
+
+def test_channels_last_is_known_by_evidence_and_not_by_shape():
+    class Square(nn.Module):
+        """A map of 4 x 4 cells and 4 channels, whose shape tells nothing."""
+
+        def __init__(self, last):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 4, 4, 4)
+            self.block = nn.Sequential(nn.Linear(4, 4) if last else nn.Conv2d(4, 4, 1), nn.GELU())
+            self.last = last
+
+        def forward(self, images):
+            cells = self.patches(images)
+            return self.block(cells.permute(0, 2, 3, 1) if self.last else cells).mean((2, 3))
+
+    assert [probe(Square(last)).record('block').layout for last in (True, False)] == ['bhwc', 'bchw']
+
+
+def test_registers_and_oblong_images_are_counted():
+    assert sequence_grid(201, [(14, 14)]) == (5, (14, 14))
+    assert sequence_grid(25, [(4, 6)]) == (1, (4, 6))
+    assert sequence_grid(49, []) == (0, (7, 7))
+    assert sequence_grid(11, [(16, 16)]) == (2, (3, 3))
+    assert sequence_grid(3, []) is None
+
+
+def test_records_tell_what_runs_and_in_which_order():
+    model = TinyCnn()
+    model.unused = nn.Linear(1, 1)
+    model.shared = model.fc
+    found = probe(model)
+    assert not found.record('unused').runs
+    assert found.record('layer4').order > found.record('layer4.1').order > found.record('layer3').order
+    assert found.record('layer3.-1').path == 'layer3.2'
+    assert found.record('layer3.7') is None
+    assert found.record('pool').layout == 'bd'
+    assert (found.returned, found.num_logits, found.image_shape) == ('Tensor', 5, (2, 3, 16, 16))
+    assert probe(TinyHuggingFace()).returned == 'SimpleNamespace'
+
+
+def test_the_model_and_the_random_state_stay_as_they_were():
+    model = TinyCnn(dropout=0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    probe(model)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [('layer9', 'nearest: `layer'), ('unused', 'did not run'), ('odd', r'returns Tensor \[3\] for a batch of 2')],
+)
+def test_a_layer_that_cannot_be_hooked_is_refused(path, message):
+    class Odd(TinyCnn):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.odd = nn.Identity(), nn.Flatten(0)
+
+        def forward(self, images):
+            self.odd(torch.zeros(3))
+            return super().forward(images)
+
+    with pytest.raises(ConfigError, match=message):
+        choose_layer(probe(Odd()), 'student', path)
+
+
+def test_a_size_that_the_model_refuses_is_told():
+    with pytest.raises(ConfigError, match=r'`VisionTransformer` refused a batch of shape \[2, 3, 8, 8\]'):
+        probe(tiny_vit(), 8)
+
+
+def test_weights_are_never_asked_for_nor_downloaded(tmp_path):
+    text = """
+        models:
+          student_model:
+            key: 'resnet18'
+            kwargs: {num_classes: 7, weights: !getattr [!import_get {key: 'no.such.Weights'}, 'V1']}
+            src_ckpt: 'https://example.org/x.pt'
+        """
+    model = build_untrained(config(text, tmp_path), ('models', 'student_model'))
+    assert model.fc.out_features == 7
+    assert build_untrained(config(text, tmp_path), ('models', 'student_model'), 3).fc.out_features == 3
+
+
+def test_arguments_by_tags_are_built_but_not_from_the_data(tmp_path):
+    text = """
+        datasets:
+          &d data: !import_call {key: 'no.such.Data'}
+          set: &set !import_call {key: 'no.such.Data'}
+        models:
+          student_model:
+            key: 'resnet18'
+            kwargs:
+              num_classes: !getattr [*set, 'num_classes']
+              norm_layer: !import_get {key: 'torch.nn.BatchNorm2d'}
+        """
+    with pytest.raises(ConfigError, match=r'without the data sets, .* `--num-classes`'):
+        build_untrained(config(text, tmp_path), ('models', 'student_model'))
+    assert build_untrained(config(text, tmp_path), ('models', 'student_model'), 4).fc.out_features == 4
+
+
+@pytest.mark.parametrize(
+    ('transforms', 'sizes'),
+    [
+        ("RandomResizedCrop', init: {kwargs: {size: [192, 160]}}", (192, 160)),
+        ("RandomCrop', init: {kwargs: {size: 28, padding: 4}}", (28, 28)),
+        ("v2.CenterCrop', init: {args: [96]}", (96, 96)),
+        ("Resize', init: {kwargs: {size: 48}}", (48, 48)),
+        ("ToTensor', init: {}", (32, 32)),
+    ],
+)
+def test_the_size_comes_from_the_training_data(tmp_path, transforms, sizes):
+    text = f"""
+        datasets:
+          other: !import_call {{key: 'x.CenterCrop', init: {{kwargs: {{size: 7}}}}}}
+          train: !import_call
+            key: 'torchvision.datasets.CIFAR10'
+            init: {{kwargs: {{transform: [!import_call {{key: 'torchvision.transforms.{transforms}}}]}}}}
+        models: {{student_model: {{key: 'x', kwargs: {{}}}}}}
+        train: {{train_data_loader: {{dataset_id: 'train'}}}}
+        """
+    first = image_sizes(config(text, tmp_path), ('train',), [])[0]
+    assert (first.height, first.width) == sizes
+
+
+def test_without_any_hint_the_usual_sizes_are_tried_the_small_one_first_for_cifar_models(tmp_path):
+    from torchdistill.models.classification.resnet import resnet20
+
+    empty = config('models: {student_model: {key: x}}', tmp_path)
+    assert [size.height for size in image_sizes(empty, ('train',), [])] == [224, 32]
+    assert [size.height for size in image_sizes(empty, ('train',), [resnet20(num_classes=10)])] == [32, 224]
+    assert image_sizes(empty, ('train',), [tiny_vit()])[0].height == 16
+
+
+def test_a_deferred_call_is_equal_by_what_it_says():
+    assert parse_deferred('!import_call {key: a}') == Deferred('!import_call', {'key': 'a'})

@@ -1,0 +1,32 @@
+"""Types of command-line arguments that several sub-commands have."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from trg_torchdistill.cli.image_size import ImageSize
+
+
+def positive(text: str) -> int:
+    """Returns a whole number >= 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number >= 1, got {text!r}')
+    return int(text)
+
+
+def not_negative(text: str) -> float:
+    """Returns a finite number >= 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a number >= 0, got {text!r}')
+    return number
+
+
+def image_size(text: str) -> ImageSize:
+    """Returns the size of images written as N or HxW."""
+    height, _, width = text.lower().partition('x')
+    return ImageSize(positive(height), positive(width or height), '--input-size')
