@@ -36,6 +36,7 @@ from trg_torchdistill.graph import (
 )
 from trg_torchdistill.tokens import normalize
 
+CHUNK_BYTES = 2**26
 KL_DIRECTIONS = ('teacher_student', 'student_teacher')
 AFFINITY_SUPPORTS = ('all', 'neighbors')
 TOKEN_REDUCTIONS = ('sum', 'mean')
@@ -204,11 +205,22 @@ def contextual_loss(
     student, teacher = _prepare(student, teacher)
     with _full_precision(student):
         if normalize_tokens:
-            contexts = [context_similarity(normalize(tokens), temperature) for tokens in (student, teacher)]
-        else:
-            contexts = [context_similarity(tokens) for tokens in (student, teacher)]
-        square_error = (contexts[0] - contexts[1]).square()
-        return square_error.mean() if reduction == 'mean' else square_error.sum() / len(student)
+            student, teacher = normalize(student), normalize(teacher)
+        square_error = _context_square_error(student, teacher, temperature if normalize_tokens else None)
+        return square_error / (student.shape[1] ** 2 * len(student) if reduction == 'mean' else len(student))
+
+
+def _context_square_error(student: Tensor, teacher: Tensor, temperature: float | None) -> Tensor:
+    """Sum over all images of (CS^S - CS^T)^2; past the byte budget some images at a time, recomputed in backward."""
+
+    def chunk_error(student: Tensor, teacher: Tensor) -> Tensor:
+        return (context_similarity(student, temperature) - context_similarity(teacher, temperature)).square().sum()
+
+    images_per_chunk = max(1, CHUNK_BYTES // (student.shape[1] ** 2 * student.element_size()))
+    if len(student) <= images_per_chunk:
+        return chunk_error(student, teacher)
+    chunks = zip(torch.split(student, images_per_chunk), torch.split(teacher, images_per_chunk), strict=True)
+    return torch.stack([checkpoint(chunk_error, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
 def _row_divergence(p_logits: Tensor, q_logits: Tensor, valid: Tensor, num_others: Tensor | int) -> Tensor:
@@ -229,10 +241,12 @@ def _info_nce(queries: Tensor, keys: Tensor) -> Tensor:
     """Mean cross-entropy of the logits Q K^T, [M, M], with the diagonal as targets, a block of rows at a time."""
     targets = torch.arange(len(queries), device=queries.device)
     if hasattr(nn, 'LinearCrossEntropyOptions'):
-        options = nn.LinearCrossEntropyOptions(allow_retain_graph=True)
+        # The default chunk fits CPU caches; on a GPU so many small ones would be bound by their launches.
+        rows = max(256, CHUNK_BYTES // (len(keys) * keys.element_size())) if queries.is_cuda else None
+        options = nn.LinearCrossEntropyOptions(allow_retain_graph=True, batch_chunk_size=rows)
         loss: Tensor = functional.linear_cross_entropy(queries, keys, targets, options=options)
         return loss
-    rows_per_chunk = max(1, 2**26 // (len(keys) * keys.element_size()))
+    rows_per_chunk = max(1, CHUNK_BYTES // (len(keys) * keys.element_size()))
     losses = [
         checkpoint(_summed_cross_entropy, rows, keys, labels, use_reentrant=False)
         for rows, labels in zip(*(torch.split(part, rows_per_chunk) for part in (queries, targets)), strict=True)

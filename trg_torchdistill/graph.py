@@ -5,11 +5,17 @@ Shapes: M tokens in the graph, D features, k neighbours a token; B images of N t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_sequence
+
+EDGE_CHUNK_BYTES = 2**22
 
 
 @torch.no_grad()
@@ -51,8 +57,44 @@ def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, chunk_bytes: int = 
 
 
 def edge_square_distances(tokens: Tensor, neighbors: Tensor) -> Tensor:
-    """Returns the squared Euclidean distances [M, k] of tokens [M, D] to their neighbours [M, k]."""
-    return (tokens[:, None] - functional.embedding(neighbors, tokens)).square().sum(2)
+    """Returns the squared Euclidean distances [M, k] of tokens [M, D] to their neighbours [M, k].
+
+    Neither the M x k x D differences nor their gradients are stored. There is no second derivative.
+    """
+    distances: Tensor = _EdgeSquareDistance.apply(tokens, neighbors)
+    return distances
+
+
+class _EdgeSquareDistance(torch.autograd.Function):
+    """d_ij = |t_i - t_j|^2, both ways a block of rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, neighbors: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens, neighbors)
+        chunks = _row_chunks(tokens, neighbors)
+        return torch.cat([_differences(rows, columns, tokens).square().sum(2) for rows, columns in chunks])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        tokens, neighbors = ctx.saved_tensors
+        result = torch.zeros_like(tokens)
+        for rows, columns, weights, result_rows in _row_chunks(tokens, neighbors, 2 * gradient, result):
+            pulls = _differences(rows, columns, tokens).mul_(weights[:, :, None])
+            result_rows += pulls.sum(1)
+            result.index_add_(0, columns.flatten(), pulls.flatten(0, 1), alpha=-1)
+        return result, None
+
+
+def _row_chunks(tokens: Tensor, neighbors: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of rows whose differences to their neighbours fit the byte budget."""
+    rows_per_chunk = max(1, EDGE_CHUNK_BYTES // max(1, tokens[0].nbytes * neighbors.shape[1]))
+    return zip(*(torch.split(part, rows_per_chunk) for part in (tokens, neighbors, *others)), strict=True)
+
+
+def _differences(rows: Tensor, columns: Tensor, tokens: Tensor) -> Tensor:
+    """t_i - t_j, [rows, k, D], for a block of rows i and their neighbours j."""
+    return rows[:, None] - functional.embedding(columns, tokens)
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
