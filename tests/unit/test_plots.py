@@ -70,6 +70,13 @@ def test_lines_differ_in_colour_and_in_dashes(axes):
     assert len({str(dashes) for _, dashes in STYLES}) == len(STYLES)
 
 
+def test_a_method_looks_the_same_in_two_panels():
+    _, (one, other) = new_figure(1, 2)
+    draw_accuracy(one, {'alone': [epoch(0)], 'KD': [epoch(0)]})
+    draw_accuracy(other, {'KD': [epoch(0)]}, first_style=1)
+    assert one.lines[1].get_color() == other.lines[0].get_color()
+
+
 def test_terms_are_drawn_relative_to_the_first_epoch_and_parents_are_left_out(axes):
     history = [
         epoch(0, **{'kd': 4.0, 'trg': 9.0, 'trg.local': 6.0, 'trg.global': 3.0, 'contextual': 1e-3}),

@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     (out / 'results.json').write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
     draw_report(results).savefig(out / 'curves.png', dpi=120)
     print('\n' + '\n'.join(report_lines(results, args.seed)))
-    print(f'\n{seconds:.0f} s. Curves: {args.out}/curves.png  numbers: {args.out}/results.json')
-    print(f'The YAMLs: {args.out}/configs  logs and checkpoints: {args.out}/runs, {args.out}/resource')
+    if args.quick:
+        print('--quick: one epoch a training; these numbers show only that everything runs.')
+    print(f'\n{seconds:.0f} s. In {args.out}/: curves.png, results.json, configs (the YAMLs), runs (logs)')
     return 0
 
 
@@ -124,7 +125,7 @@ class Training:
             log.write(line)
             log.flush()
             if line.startswith('epoch'):
-                _show(f'{prefix} {" ".join(line.split())}')
+                _show(f'{prefix} {" ".join(line.partition(" best")[0].split())}')
         process.wait()
 
     def _result(self, folder: Path) -> RunResult:

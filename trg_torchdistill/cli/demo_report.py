@@ -89,9 +89,9 @@ def draw_report(results: Mapping[str, RunResult]) -> Figure:
     teacher = ('teacher', results['teacher'].history[-1]['best_val_top1'])
     students = {title: results[name].history for name, title in TITLES.items() if name != 'teacher'}
     draw_accuracy(balanced, students, teacher)
-    balanced.set_title(f'{results["kd"].train_images} training images')
+    balanced.set_title(f'balanced, {results["kd"].train_images} training images')
     pair = {title: results[name].history for name, title in LONG_TAILED_TITLES.items()}
-    draw_accuracy(long_tailed, pair, teacher)
+    draw_accuracy(long_tailed, pair, teacher, first_style=list(students).index('KD'))
     long_tailed.set_title(f'long-tailed, {results["longtailed_kd"].train_images} training images')
     draw_terms(terms, results['trg'].history)
     terms.set_title('KD + TRG: terms of the loss')
@@ -107,11 +107,9 @@ def _verdict(results: Mapping[str, RunResult]) -> list[str]:
     slower = results['trg'].milliseconds_a_step / results['kd'].milliseconds_a_step - 1
     noise = max(_noise(results['kd'], results['trg']), _noise(results['longtailed_kd'], results['longtailed_trg']))
     return [
-        f'TRG against KD alone: top-1 {gain:+.2f} points, long-tailed {tail_gain:+.2f} points, '
-        f'step time {100 * slower:+.0f} %.',
-        f'One seed is no proof: with {results["kd"].test["n"]} test images two equal models differ by up to '
-        f'{noise:.1f}',
-        'points by chance, and a new seed adds to that. Try --seed 1 --out demo_1, ...',
+        f'KD + TRG minus KD: top-1 {gain:+.2f}, long-tailed {tail_gain:+.2f} points; step time {100 * slower:+.0f} %.',
+        f'One seed is no proof: on {results["kd"].test["n"]} images equal models differ by up to {noise:.1f} points by',
+        'chance, and a new seed adds to that. Try --seed 1 --out demo_1, and so on.',
     ]
 
 

@@ -53,18 +53,24 @@ def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
 
 
-def draw_accuracy(axes: Axes, histories: Mapping[str, History], reference: tuple[str, float] | None = None) -> None:
+def draw_accuracy(
+    axes: Axes,
+    histories: Mapping[str, History],
+    reference: tuple[str, float] | None = None,
+    first_style: int = 0,
+) -> None:
     """Draws the validation top-1 of each run, in percent.
 
     Args:
         axes: Panel to draw on.
         histories: Epochs of each run, by the label of its line.
         reference: Label and accuracy of a horizontal line, the teacher for instance.
+        first_style: Position in ``STYLES`` of the first run, so that a method looks the same in two panels.
     """
     if reference is not None:
         axes.axhline(reference[1], color=REFERENCE_COLOR, linestyle=':', linewidth=1.2, label=reference[0])
     series = {label: [line['val_top1'] for line in history] for label, history in histories.items()}
-    _draw_lines(axes, series, 'validation top-1, %')
+    _draw_lines(axes, series, 'validation top-1, %', first_style)
 
 
 def draw_terms(axes: Axes, history: History) -> None:
@@ -97,10 +103,10 @@ def draw_temperature(axes: Axes, history: History) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str) -> None:
+def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for position, (name, values) in enumerate(series.items()):
+    for position, (name, values) in enumerate(series.items(), first_style):
         color, dashes = STYLES[position % len(STYLES)]
         points = [float('nan') if value is None else value for value in values]
         marker = 'o' if len(points) == 1 else None

@@ -1,0 +1,86 @@
+import pytest
+
+from trg_torchdistill.cli.demo import CONFIGS
+from trg_torchdistill.cli.demo_report import RunResult, draw_report, report_lines
+
+GROUPS = {'many': 95.0, 'medium': 80.0, 'few': 40.0}
+
+
+def history(images_per_second, num_images=50):
+    return [
+        {
+            'epoch': number,
+            'val_top1': 10.0 * number,
+            'best_val_top1': 10.0 * number,
+            'temperature': 0.5,
+            'terms': {'kd': 2.0, 'trg.local': 1.0},
+            'seconds': {'train': num_images / speed, 'val': 1.0},
+            'images_per_second': speed,
+        }
+        for number, speed in enumerate(images_per_second)
+    ]
+
+
+def results(**top1):
+    return {
+        name: RunResult(
+            history([1.0, 100.0, 200.0, 300.0]),
+            {'top1': top1.get(name, 90.0), 'top5': 99.0, 'n': 600, 'groups': GROUPS},
+            batch_size=25,
+        )
+        for name in CONFIGS
+    }
+
+
+def test_a_step_is_timed_by_the_median_without_the_first_epoch():
+    result = results()['kd']
+    assert result.milliseconds_a_step == 1000 * 25 / 200
+    assert result.train_images == 50
+    assert RunResult(history([100.0]), {}, 25).milliseconds_a_step == 250
+
+
+def test_the_numbers_are_kept_as_they_were_measured():
+    record = results(kd=93.5)['kd'].as_dict()
+    assert record['test']['top1'] == 93.5
+    assert (record['train_images'], record['epochs'], record['best_val_top1']) == (50, 4, 30.0)
+    assert record['ms_per_step'] == 125.0
+
+
+@pytest.mark.parametrize(
+    ('trg', 'tail', 'expected'),
+    [
+        (92.5, 88.0, 'KD + TRG minus KD: top-1 +2.50, long-tailed -2.00 points'),
+        (89.0, 90.0, 'KD + TRG minus KD: top-1 -1.00, long-tailed +0.00 points'),
+    ],
+)
+def test_the_report_says_what_was_measured_also_when_trg_does_not_win(trg, tail, expected):
+    text = '\n'.join(report_lines(results(trg=trg, longtailed_trg=tail), seed=3))
+    assert expected in text
+    assert 'step time +0 %' in text
+    assert 'seed 3' in text
+    assert 'One seed is no proof' in text
+
+
+def test_the_report_fits_a_terminal_of_80_columns():
+    lines = report_lines(results(trg=100.0, longtailed_kd=0.0, longtailed_trg=100.0), seed=12345)
+    assert max(map(len, lines)) <= 80
+    table = [line for line in lines[:-3] if line.startswith(('teacher', 'student', 'KD'))]
+    assert [line.split('  ')[0] for line in table] == [
+        'teacher ResNet-20',
+        'student alone',
+        'KD',
+        'KD + TRG',
+        'KD',
+        'KD + TRG',
+    ]
+
+
+def test_the_picture_has_a_panel_for_each_question(tmp_path):
+    figure = draw_report(results())
+    assert [axes.get_title() for axes in figure.axes] == [
+        'balanced, 50 training images',
+        'long-tailed, 50 training images',
+        'KD + TRG: terms of the loss',
+        'KD + TRG: dynamic temperature',
+    ]
+    figure.savefig(tmp_path / 'curves.png')
