@@ -18,6 +18,10 @@ class ConfigError(ValueError):
     """A mistake in the YAML or on the command line. The message is all that its user needs."""
 
 
+class UnknownHereError(ConfigError):
+    """Something that cannot be known without the data sets or a download; the YAML may well be right."""
+
+
 @dataclass(frozen=True)
 class Config:
     """One YAML file.

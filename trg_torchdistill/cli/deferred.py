@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from torchdistill.common import main_util, yaml_util
 
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError
+from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, UnknownHereError
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
     if not isinstance(value, Deferred):
         return value
     if id(value) in refused:
-        raise ConfigError(f'expected a value that is known without the data sets, got one read from them; {advice}')
+        raise UnknownHereError(
+            f'expected a value that is known without the data sets, got one read from them; {advice}'
+        )
     if value.tag not in RESOLVERS:
         raise ConfigError(f'expected a tag among {", ".join(RESOLVERS)}, got `{value.tag}`; {advice}')
     content = resolve(value.content, refused, advice)

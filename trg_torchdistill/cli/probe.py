@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.build import build_model
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError
+from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, UnknownHereError
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.layouts import Evidence, first_tensor, is_pooling, layout_of, sequence_grid
 from trg_torchdistill.cli.random_state import preserved_random_state
@@ -150,7 +150,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
     if num_classes is not None:
         kwargs['num_classes'] = num_classes
     if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
-        raise ConfigError(
+        raise UnknownHereError(
             f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
             f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
         )

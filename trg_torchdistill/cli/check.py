@@ -1,0 +1,177 @@
+"""``trg-torchdistill check CONFIG``: says whether a YAML will train and what its steps cost, on random data."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torchdistill.common.main_util import set_seed
+
+from trg_torchdistill.cli.arguments import image_size, positive
+from trg_torchdistill.cli.build import Placement, build_box, choose_placement
+from trg_torchdistill.cli.check_cost import step_cost
+from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
+from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed
+from trg_torchdistill.cli.check_setup import (
+    Sides,
+    batch_size_of,
+    build_sides,
+    default_batch_size,
+    restored_host,
+    with_random_data,
+    without_data_tags,
+)
+from trg_torchdistill.cli.check_steps import batches_of, explained, first_step
+from trg_torchdistill.cli.check_tokens import check_maps
+from trg_torchdistill.cli.check_warnings import missing_weights, stage_notices
+from trg_torchdistill.cli.config import Config, ConfigError, UnknownHereError, import_packages
+from trg_torchdistill.cli.deferred import load_deferred
+from trg_torchdistill.cli.hooks import check_module_paths
+from trg_torchdistill.cli.keys import check_config, nearest_names
+from trg_torchdistill.cli.logs import logging_to
+from trg_torchdistill.cli.main import EXIT_FAILED
+from trg_torchdistill.cli.probe import offline
+from trg_torchdistill.cli.random_state import preserved_random_state
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the sub-command."""
+    parser.add_argument('config', metavar='CONFIG', help='torchdistill YAML, with or without TRG or a teacher')
+    parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
+    parser.add_argument('--all-modules', action='store_true', help='list every module that runs, not a choice')
+    parser.add_argument('--stage', metavar='NAME', help='training stage (stage2); default: all')
+    parser.add_argument('--steps', type=positive, default=3, metavar='N', help='steps to time (3)')
+    parser.add_argument(
+        '--batch-size', type=positive, metavar='N', help="images a step; default: the YAML's, fewer if that is slow"
+    )
+    parser.add_argument(
+        '--input-size', type=image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
+    )
+    parser.add_argument(
+        '--num-classes', type=positive, metavar='N', help='number of classes, where the YAML reads it from its data'
+    )
+    parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ... or auto')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks a YAML and returns 0 if it will train, 1 if it will not. Nothing is written or downloaded.
+
+    Raises:
+        ConfigError: If there is no such YAML, stage or device, or what the YAML means depends on its data.
+    """
+    config = load_deferred(args.config)
+    stages = _stages(config, args.stage)
+    placement = choose_placement(args.device)
+    report = Report(str(config.path))
+    output = sys.stderr if args.json else sys.stdout
+    with _apart(), contextlib.redirect_stdout(output):
+        try:
+            _check(config, stages, placement, args, report)
+        except UnknownHereError:
+            raise
+        except (ValueError, TypeError) as error:
+            report.error = str(error)
+            if args.traceback:
+                traceback.print_exception(error)
+    if args.json:
+        print(json.dumps(as_json(report)))
+    else:
+        for line in as_text(report, args.all_modules):
+            print(line)
+        if report.error is not None:
+            print(failed(report), file=sys.stderr)
+    return 0 if report.error is None else EXIT_FAILED
+
+
+def _stages(config: Config, name: str | None) -> list[tuple[str, ...]]:
+    """Returns the stages to run; all of them if ``train:`` is no mapping, which is found later."""
+    paths = config.stage_paths() if isinstance(config.get('train'), dict) else [('train',)]
+    chosen = [path for path in paths if name in (None, path[-1])]
+    if not chosen:
+        known = [path[-1] for path in paths]
+        raise ConfigError(
+            f'expected `--stage` to be one of {", ".join(known)}, the stages of {config.path}, got {name!r}'
+            f'{nearest_names(name, known)}'
+        )
+    return chosen
+
+
+def _check(
+    config: Config, stages: list[tuple[str, ...]], placement: Placement, args: argparse.Namespace, report: Report
+) -> None:
+    """Fills a report.
+
+    Raises:
+        ValueError: At the first thing that keeps the YAML from training.
+        TypeError: The same, from a constructor.
+    """
+    import_packages(config)
+    report.notices += unread_keys(config)
+    for section in ('datasets', 'models', 'train', 'test'):
+        config.mapping(section)
+    resolved = without_data_tags(config)
+    check_config(resolved)
+    check_datasets(config)
+    sides = build_sides(config, stages[0], args.input_size, args.num_classes)
+    report.sides, report.hooked = sides, _hooked(resolved, stages)
+    for side, file in sides.missing.items():
+        if file is not None:
+            path = config.student_path if side == 'student' else config.teacher_path or ()
+            report.notices.append(missing_weights(config, path, side, file))
+    names = {'student': config.side_names[-1], 'teacher': 'teacher'}
+    with explained('building the auxiliary model wrappers'):
+        check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
+    wanted = max(batch_size_of(resolved, stage) for stage in stages)
+    fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
+    report.batch_size = args.batch_size or default_batch_size(sides, fitting)
+    runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
+    models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
+    with explained('building the box of torchdistill'):
+        box = build_box(runnable, models.get('teacher'), models['student'], placement)
+    for stage in resolved.stage_paths():
+        if stage != resolved.stage_paths()[0]:
+            with explained(f'the change to {resolved.where(*stage)}'):
+                box.advance_to_next_stage()
+        if stage in stages:
+            report.stages.append(_run_stage(resolved, stage, box, sides, args, report))
+
+
+def _run_stage(
+    config: Config, stage: tuple[str, ...], box: Any, sides: Sides, args: argparse.Namespace, report: Report
+) -> StageReport:
+    name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
+    batch_size = batch_size_of(config, stage)
+    began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
+    with explained(f'the pre-epoch process of `{name}`'):
+        box.pre_epoch_process(epoch=began)
+    batches = batches_of(box, args.steps + 1)
+    first = first_step(box, sides.probes['student'].model, batches[0], batch_size)
+    report.notices += stage_notices(config, stage, box, first, sides)
+    return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
+
+
+def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:
+    """Returns the module paths that the stages hook, by side."""
+    found: dict[str, set[str]] = {'teacher': set(), 'student': set()}
+    for stage in stages:
+        for side in config.side_names:
+            for end in ('input', 'output'):
+                found['teacher' if side == 'teacher' else 'student'] |= set(
+                    config.get(*stage, side, 'forward_hook', end) or ()
+                )
+    return found
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Keeps the process as it was: random state, seed, the host's classes, log, warnings; and off the network."""
+    with restored_host(), preserved_random_state(), offline(), logging_to(None), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        set_seed(0)
+        yield
