@@ -9,15 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config, UnknownHereError
 from trg_torchdistill.cli.probe import ModelProbe
-from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
+from trg_torchdistill.functional import CHUNK_BYTES
+from trg_torchdistill.graph import (
+    EDGE_CHUNK_BYTES,
+    context_similarity,
+    edge_square_distances,
+    gaussian_affinity,
+    nearest_neighbors,
+)
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.tokens import draw_cells, flatten_grid, normalize, pool_to_common_grid, take_cells
 
 SIDES = ('student', 'teacher')
-SCORES_BYTES = 2**26
-MAX_MAP_BYTES = 2**31
+MAX_MAP_BYTES = 2**32
+MEASURED_ENTRIES = 2**24
 # Below it, the softmax over a row of the graph is that of no edges at all.
 SILENT_AFFINITY = 1e-3
 SATURATED_ROW = 0.99
@@ -61,7 +68,7 @@ class ContextFacts:
     Attributes:
         term: Name of the term in the YAML.
         cells: Tokens N of an image over the common grid.
-        map_bytes: Memory of both models' maps, 2 * B * N^2 numbers.
+        map_bytes: Memory of both models' maps, see :func:`map_bytes`.
         map_bytes_yaml: The same with the YAML's batch size.
         saturated: By side, the share of rows whose largest entry is above 0.99: the softmax has no gradient there.
     """
@@ -76,23 +83,29 @@ class ContextFacts:
 def graph_bytes(num_tokens: int, num_neighbors: int, widths: tuple[int, int]) -> int:
     """Returns the memory of a token graph in bytes, in float32, computed and not measured.
 
-    Edges, of both models: the differences T_i - T_j, M * k * (D_S + D_T) numbers, of which the student's stay for the
-    backward pass, and 2 * M * k indices of 8 bytes and weights of 4. Scores of the neighbour search: one block of rows
-    at a time, min(M * M * 4 bytes, 64 MiB). The tokens themselves and the projection are not in it.
+    Edges, M * k * 56 bytes: indices (8) and weights (4) of both models, the columns of their union (2 * 8) and both
+    models' weights there (2 * 2 * 4). Their look-up, M * 2k * k * 5: a mask and a product. The differences T_i - T_j of
+    one block of rows, min(M * k * D * 4, 4 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB). The
+    tokens themselves, the projection and the global term's block of logits, as large as the scores, are not in it.
     """
     k = min(num_neighbors, max(num_tokens - 1, 0))
-    edges = num_tokens * k * (sum(widths) * 4 + 2 * (8 + 4))
-    return edges + min(num_tokens * num_tokens * 4, SCORES_BYTES)
+    edges = num_tokens * k * (2 * (8 + 4) + 2 * 8 + 2 * 2 * 4) + num_tokens * 2 * k * k * 5
+    return edges + min(num_tokens * k * max(widths) * 4, EDGE_CHUNK_BYTES) + min(num_tokens**2 * 4, CHUNK_BYTES)
+
+
+def map_bytes(batch_size: int, cells: int) -> int:
+    """Returns the memory of both models' context maps in bytes: of all images, or of those in one block of 64 MiB."""
+    return 2 * min(batch_size * cells**2 * 4, max(CHUNK_BYTES, cells**2 * 4))
 
 
 def check_maps(config: Config, stage: tuple[str, ...], probes: Mapping[str, ModelProbe], batch_size: int) -> int:
-    """Returns the largest batch size, at most ``batch_size``, with which the context maps of a stage fit in 1 GiB.
+    """Returns the largest batch size, at most ``batch_size``, with which the context maps of a stage are quick.
 
-    Computed from the shapes alone, before anything runs: maps of N x N numbers an image, about eight of them with the
-    softmax, the error and the gradients of both models.
+    Computed from the shapes alone, before anything runs: an image has about eight maps of N x N numbers, with the
+    softmax, the error and the gradients of both models; a batch here has at most 1 GiB of them.
 
     Raises:
-        ConfigError: If the maps of one image need more than 2 GiB.
+        UnknownHereError: If the maps of one image need more than 4 GiB, so that it is better not to try.
     """
     for name, term in (config.get(*stage, 'criterion', 'kwargs', 'sub_terms') or {}).items():
         criterion = term['criterion']
@@ -102,10 +115,10 @@ def check_maps(config: Config, stage: tuple[str, ...], probes: Mapping[str, Mode
         needed = 8 * 4 * cells**2
         if needed > MAX_MAP_BYTES:
             where = config.where(*stage, 'criterion', 'kwargs', 'sub_terms', name, 'criterion', 'kwargs')
-            raise ConfigError(
-                f'the context map of `{name}` has {cells} x {cells} numbers an image, about {needed / 2**30:.0f} GiB '
-                f'each; choose later layers, or a larger `patch_size:`, in {where}. If the images are smaller than '
-                'these, give `--input-size`'
+            raise UnknownHereError(
+                f'not tried: the context map of `{name}` has {cells} x {cells} numbers an image, about '
+                f'{needed / 2**30:.0f} GiB each; choose later layers, or a larger `patch_size:`, in {where}. If the '
+                'images are smaller than these, give `--input-size`'
             )
         batch_size = min(batch_size, max(1, 2**30 // max(needed, 1)))
     return batch_size
@@ -166,14 +179,13 @@ def context_facts(term: str, loss: TokenContextualLoss, io_dicts: tuple[Any, Any
     num_images, cells, _ = tokens['student'].shape
     saturated = {}
     for side in SIDES:
-        features = tokens[side].float()
+        features = tokens[side][: max(1, MEASURED_ENTRIES // cells**2)].float()
         if loss.normalize_tokens:
             context = context_similarity(normalize(features), loss.temperature)
         else:
             context = context_similarity(features)
         saturated[side] = (context.amax(2) > SATURATED_ROW).float().mean().item() if cells > 1 else 0.0
-    map_bytes = 2 * cells**2 * 4
-    return ContextFacts(term, cells, num_images * map_bytes, batch_size * map_bytes, saturated)
+    return ContextFacts(term, cells, map_bytes(num_images, cells), map_bytes(batch_size, cells), saturated)
 
 
 def _tokens(loss: RelationLoss, io_dicts: tuple[Any, Any]) -> dict[str, Tensor]:

@@ -35,11 +35,18 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
         first: That step.
         sides: The plain models.
     """
-    found = list(_term_notices(config, stage, box, first))
+    found: list[Notice] = []
+    explained = set()
     for graph in first.graphs:
-        found += _graph_notices(config, stage, graph)
+        notices = list(_graph_notices(config, stage, graph))
+        explained |= {f'{graph.term}.local' for one in notices if one.kind == 'silent_local'}
+        found += notices
     for context in first.contexts:
-        found += _context_notices(config, stage, context, 'teacher' in sides.trained)
+        notices = list(_context_notices(config, stage, context, 'teacher' in sides.trained))
+        explained |= {context.term} if notices else set()
+        found += notices
+    found += [one for term, one in _silent_notices(config, stage, box, first) if term not in explained]
+    found += _schedule_notices(config, stage, box)
     teacher = sides.model('teacher')
     if teacher is not None:
         found += _teacher_notices(config, stage, box, teacher)
@@ -57,7 +64,7 @@ def _kwargs(stage: Path, term: str) -> Path:
     return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs')
 
 
-def _term_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[Notice]:
+def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[tuple[str, Notice]]:
     for term in first.terms:
         name = term.name
         if name not in box.criterion.term_dict:
@@ -68,7 +75,10 @@ def _term_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> It
                 f'`{term.name}` is silent: its share of the gradient on the student is {term.share:.1e}; raise its '
                 'weight, {where}, if it stays so with trained weights'
             )
-            yield notice(config, 'silent_term', place, text)
+            yield term.name, notice(config, 'silent_term', place, text)
+
+
+def _schedule_notices(config: Config, stage: Path, box: Any) -> Iterator[Notice]:
     epochs = config.get(*stage, 'num_epochs')
     for name, loss in relation_losses(box.criterion).items():
         if isinstance(loss, TRGLoss) and loss.schedule is not None and epochs == 1:

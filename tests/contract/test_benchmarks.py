@@ -1,0 +1,60 @@
+"""Each benchmark runs with tiny sizes and writes the JSON behind `docs/performance.md`; no time is asserted."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / 'benchmarks'
+TABLES = {
+    'infonce': ('losses.py', {'global_relationship_loss', 'dense cross-entropy', 'two products'}),
+    'knn': ('losses.py', {'nearest_neighbors', 'product', 'topk', 'product + topk', 'cdist, topk'}),
+    'local': ('losses.py', {'local_preserving_loss', 'dense, cdist', 'dense, Gram', 'one product'}),
+    'contextual': ('losses.py', {'contextual_loss', 'dense', 'four products'}),
+    'cifar': ('step.py', {'plain KD', 'TRG', 'KR (ReviewKD)'}),
+    'imagenet': ('step.py', {'plain KD', 'TRG', 'KR (ReviewKD)'}),
+}
+MACHINE = {'cpu', 'cores', 'threads', 'device', 'torch', 'python'}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    def run_table(script, table):
+        out = tmp_path / 'out.json'
+        monkeypatch.syspath_prepend(str(FOLDER))
+        monkeypatch.setattr(sys, 'argv', [str(FOLDER / script), table, '--smoke', '--json', str(out)])
+        threads = torch.get_num_threads()
+        runpy.run_path(str(FOLDER / script), run_name='__main__')
+        assert torch.get_num_threads() == threads
+        return json.loads(out.read_text())
+
+    return run_table
+
+
+@pytest.mark.parametrize('table', TABLES)
+def test_a_timing_table_has_every_peer_with_its_spread_and_samples(run, table):
+    script, peers = TABLES[table]
+    result = run(script, table)
+    assert result['command'] == f'python benchmarks/{script} {table} --smoke'
+    assert set(result['machine']) == MACHINE
+    assert result['date'].startswith('20')
+    row = result['rows'][0]
+    assert peers <= set(row['peers'])
+    assert not row.get('failed')
+    assert row['peers'][row['reference']]['ratio']['median'] == 1
+    for peer in row['peers'].values():
+        assert len(peer['samples']) == row['rounds'] == 2
+        assert 0 < peer['seconds']['min'] <= peer['seconds']['q1'] <= peer['seconds']['median'] <= peer['seconds']['q3']
+    for bar in (bar for row in result['rows'] for bar in row.get('bars', [])):
+        assert set(bar) == {'text', 'value', 'limit', 'met'}
+
+
+def test_the_memory_table_has_a_growth_for_each_size(run):
+    row = run('losses.py', 'memory')['rows'][0]
+    assert row['M'] == [128, 256]
+    assert len(row['growth_bytes']) == 2
+    assert 'exponent_of_growth' in row
+    assert row['bars']

@@ -1,0 +1,117 @@
+"""Each warning of `trg-torchdistill check` is given where it belongs and nowhere else; shares against a hand count."""
+
+import copy
+import math
+import textwrap
+
+import pytest
+import torch
+from check_yaml import check, kinds
+from host import KD_TERM, TinyCnn, box_from, full_method, train_yaml
+from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage
+from torch.nn import functional
+
+from trg_torchdistill.cli.check_cost import step_cost
+from trg_torchdistill.cli.check_steps import batches_of, first_step
+
+EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
+PLAIN = stage(3, CE + KD, sides=EVAL + SIDES)
+FULL = stage(3, CE + TRG, sides=TRG_SIDES)
+RAW = 'normalize_tokens: False, sigma: 0.0001, num_neighbors: 3'
+QUIET_KD = KD.replace('weight: 1.0', 'weight: 1.0e-7')
+MODULE_WISE = SGD.replace('optimizer: {', "optimizer: {module_wise_configs: [{module: 'student_model'}], ")
+
+# kind: (train, what is replaced in the YAML, by what, the same without the warning, part of the text)
+WARNINGS = {
+    'teacher_in_train_mode': (
+        stage(3, CE + KD),
+        '',
+        '',
+        PLAIN,
+        'BatchNorm layers change their statistics and 1 dropout',
+    ),
+    'teacher_is_trained': (PLAIN, ', requires_grad: False', '', PLAIN, '10 parameters of the teacher'),
+    'no_logit_term': (stage(3, TRG, sides=TRG_SIDES), '', '', FULL, 'no term trains `student_model.fc`'),
+    'untrained_projectors': (stage(3, CE + TRG, sides=TRG_SIDES, optimizer=MODULE_WISE), '', '', FULL, "'projectors'"),
+    'outer_wrapper': (FULL, 'student:\n', "student:\n    wrapper: 'DataParallel'\n", FULL, 'refused on GPUs'),
+    'schedule_of_one_epoch': (FULL.replace('num_epochs: 3', 'num_epochs: 1'), '', '', FULL, 'train.num_epochs`'),
+    'too_many_neighbors': (FULL, 'num_neighbors: 3', 'num_neighbors: 32', FULL, 'it is clipped to 31'),
+    'silent_local': (FULL, 'num_neighbors: 3', RAW, FULL, 'or `sigma: '),
+    'silent_term': (stage(3, CE + QUIET_KD, sides=EVAL + SIDES), '', '', PLAIN, '`kd` is silent'),
+    'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
+    'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
+    'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'starts from random weights'),
+}
+
+
+@pytest.mark.parametrize('kind', WARNINGS)
+def test_each_warning_is_given_where_it_belongs(kind, tmp_path, capsys):
+    train, found, replacement, without, part = WARNINGS[kind]
+    code, report = check(tmp_path, capsys, train, change=(found, replacement))
+    assert code == 0, report['error']
+    [warning, *more] = [warning for warning in report['warnings'] if warning['kind'] == kind]
+    assert part in warning['text']
+    assert more == []
+    assert f'(line {warning["line"]})' in warning['text']
+    assert kind not in kinds(check(tmp_path, capsys, without)[1])
+
+
+@pytest.mark.parametrize(('scale', 'saturated'), [(100.0, True), (1.0, False)])
+def test_a_saturated_context_map(scale, saturated, tmp_path, capsys, monkeypatch):
+    forward = torch.nn.BatchNorm2d.forward
+    monkeypatch.setattr(torch.nn.BatchNorm2d, 'forward', lambda self, x: scale * forward(self, x))
+    code, report = check(tmp_path, capsys, FULL)
+    assert code == 0
+    assert ('saturated_context' in kinds(report)) == saturated
+
+
+def test_gradient_shares_against_a_hand_computation(tmp_path):
+    teacher, student = TinyCnn(12), TinyCnn(8)
+    copies = copy.deepcopy((teacher, student))
+    box = box_from(tmp_path, train_yaml(textwrap.dedent(KD_TERM), teacher='', student=''), teacher, student)
+    box.pre_epoch_process(epoch=0)
+    [batch] = batches_of(box, 1)
+    first = first_step(box, student, batch, 8)
+
+    images, labels, _ = batch
+    with torch.no_grad():
+        targets = copies[0](images)
+    parameters = list(copies[1].parameters())
+    logits = copies[1](images)
+    ce = functional.cross_entropy(logits, labels)
+    soft = functional.kl_div((logits / 4).log_softmax(1), (targets / 4).softmax(1), reduction='batchmean')
+    kd = 0.5 * ce + 0.5 * 16 * soft
+    norms = []
+    for loss in (ce, kd):
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+        norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+    assert [term.name for term in first.terms] == ['ce', 'kd']
+    for term, value, norm in zip(first.terms, (ce, kd), norms, strict=True):
+        assert math.isclose(term.value, value.item(), rel_tol=1e-4)
+        assert math.isclose(term.gradient_norm, norm, rel_tol=1e-3)
+        assert math.isclose(term.share, norm / sum(norms), rel_tol=1e-3)
+
+
+def test_parts_of_trg_are_those_of_its_one_draw(tmp_path):
+    student = TinyCnn(8)
+    text = full_method().replace('tokens_per_image: null', 'tokens_per_image: 3\n            local_weight: 0.5')
+    box = box_from(tmp_path, text, student=student)
+    box.pre_epoch_process(epoch=0)
+    first = first_step(box, student, batches_of(box, 1)[0], 8)
+    terms = {term.name: term for term in first.terms}
+    assert list(terms) == ['ce', 'trg.local', 'trg.global']
+    assert terms['trg.local'].weight == 0.5
+    assert math.isclose(sum(term.weighted for term in first.terms), first.loss, rel_tol=1e-5)
+
+
+def test_steps_without_trg_leave_the_box_as_it_was(tmp_path):
+    box = box_from(tmp_path, full_method())
+    box.pre_epoch_process(epoch=0)
+    terms, loss = dict(box.criterion.term_dict), box.criterion.term_dict['trg'][0]
+    calls = []
+    loss.register_forward_hook(lambda *args: calls.append(1))
+    cost = step_cost(box, batches_of(box, 1), 2)
+    assert (len(calls), cost.steps) == (3, 2)
+    assert cost.without_trg > 0
+    assert box.criterion.term_dict == terms
+    assert 'secondary_forward' not in vars(box.student_model)
