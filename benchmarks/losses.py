@@ -15,6 +15,7 @@ Products run into memory that exists already, so that they are a lower bound. Al
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -57,8 +58,7 @@ SMOKE = {'infonce': [(64, 16)], 'knn': [(64, 16)], 'local': [(64, 16)], 'context
 SMOKE['memory'] = [(128,), (256,)]
 TERMS = ('local', 'global', 'contextual', 'dense local')
 REPEATS = {'infonce': 15, 'knn': 15, 'local': 9, 'contextual': 15}
-INFONCE_BARS = {64: 1.35, 128: 1.35, 256: 1.35, 512: 1.1}
-MEMORY_WIDTH, MEMORY_CELLS, DENSE_UP_TO = 128, 64, 8192
+MEMORY_WIDTH, MEMORY_CELLS, DENSE_UP_TO, FIT_FROM = 128, 64, 8192, 8192
 
 
 def make_tokens(*shape: int, device: str = 'cpu') -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def make_tokens(*shape: int, device: str = 'cpu') -> tuple[Tensor, Tensor]:
 
 
 def grad(loss: Tensor, student: Tensor) -> Tensor:
-    """The gradient to the student; nothing accumulates."""
+    """The gradient to the student."""
     return torch.autograd.grad(loss, student)[0]
 
 
@@ -97,8 +97,7 @@ def infonce(count: int, width: int, options: Namespace) -> list[dict[str, Any]]:
     samples = interleave(peers, options.repeats, options.device, options.shortest)
     row = make_row({'M': count, 'D': width}, samples, 'two products', flops=4 * count * count * width)
     ratio = row['peers']['global_relationship_loss']['ratio']['median']
-    if width in INFONCE_BARS:
-        add_bar(row, f'InfoNCE / two products at M={count}, D={width}', ratio, INFONCE_BARS[width])
+    add_bar(row, f'InfoNCE / two products at M={count}, D={width}', ratio, 1.1 if width >= 512 else 1.35)
     return [row]
 
 
@@ -242,20 +241,21 @@ def measure_growth(term: str, count: int) -> int:
 def memory(sizes: list[int], options: Namespace) -> list[dict[str, Any]]:
     """A fresh process for each term and size; then the exponents.
 
-    The blocks of scores have a constant budget of 64 MiB, reached at M = 4096. From there on, the exponent is fitted to
-    the growth, and to its increments from each size to its double, where a constant cancels: of c + a * M^p they are
-    proportional to M^p. The larger of both counts.
+    A block of scores has a constant budget of 64 MiB, and two of them are alive from M = 8192 on. From there on, the
+    exponent is fitted to the growth, and to its increments from each size to its double, where a constant cancels: of
+    c + a * M^p they are proportional to M^p. The larger of both counts. The allocator returns a freed tensor to the
+    system at once, so that the resident set is what tensors hold.
     """
-    rows = []
+    rows, environment = [], {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
     for term in TERMS[:1] if options.smoke else TERMS:
         counts = [count for count in sizes if term != 'dense local' or count <= DENSE_UP_TO]
         command = [sys.executable, __file__, 'memory', '--threads', str(options.threads), '--child', term, '--sizes']
         growths = []
         for count in counts:
-            child = subprocess.run([*command, str(count)], check=True, capture_output=True, text=True)
+            child = subprocess.run([*command, str(count)], check=True, capture_output=True, text=True, env=environment)
             growths.append(int(child.stdout))
             print(f'| {term} | {count} | {growths[-1] / MIB:.1f} MiB |', flush=True)
-        first = counts.index(4096) if 4096 in counts and term != 'dense local' else 0
+        first = counts.index(FIT_FROM) if FIT_FROM in counts[:-1] else 0
         steps = [(m, after - before) for m, before, after in zip(counts, growths, growths[1:], strict=False)][first:]
         row: dict[str, Any] = {'term': term, 'D': MEMORY_WIDTH, 'M': counts, 'growth_bytes': growths}
         row['exponent_of_growth'] = fit_exponent(counts[first:], [max(1, growth) for growth in growths[first:]])
@@ -287,10 +287,9 @@ def main() -> None:
         finish(options, memory([size[0] for size in sizes], options))
         return
     rows: list[dict[str, Any]] = []
+    measure = {'infonce': infonce, 'knn': knn, 'local': local, 'contextual': contextual}[options.table]
     for size in sizes:
-        for row in {'infonce': infonce, 'knn': knn, 'local': local, 'contextual': contextual}[options.table](
-            *size, options=options
-        ):
+        for row in measure(*size, options=options):
             print_row(row, header=not rows)
             rows.append(row)
     finish(options, rows)
