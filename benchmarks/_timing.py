@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import resource
+import shlex
 import statistics
 import sys
 import time
@@ -188,7 +189,7 @@ def finish(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: An
     script = Path(sys.argv[0]).name
     given = [text for text in sys.argv[1:] if text != '--json' and text != str(arguments.json)]
     result = {
-        'command': ' '.join(['python', f'benchmarks/{script}', *given]),
+        'command': shlex.join(['python', f'benchmarks/{script}', *given]),
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'clock': arguments.clock,
         'load_before_and_after': [LOAD_AT_START, os.getloadavg()[0]],

@@ -111,7 +111,8 @@ def main() -> None:
     use_clock(options.clock)
     options.repeats = options.repeats or (2 if options.smoke else REPEATS[options.table])
     kind = torch.device(options.device).type
-    default = (64, 4) if options.smoke else PAIRS[options.table].sizes[kind]
+    image_size, batch_size = PAIRS[options.table].sizes[kind]
+    default = (min(64, image_size), 4) if options.smoke else (image_size, batch_size)
     if options.smoke:
         options.methods = options.methods or SMOKE_METHODS
     rows = []
