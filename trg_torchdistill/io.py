@@ -43,20 +43,21 @@ def read_feature(io_dict: Mapping[str, Mapping[str, Any]], path: str, io: str, s
             f'A projector of `Student4TRG` does not run when the student is wrapped from outside: '
             f'leave `train.{side}.wrapper:` empty, `Student4TRG` wraps its parts itself'
         )
-    tensor = _first_tensor(found[io])
+    tensor = first_tensor(found[io])
     if tensor is None:
         raise TypeError(f'{wanted} to be or to hold a tensor, got {type(found[io]).__name__}; hook another module')
     return tensor
 
 
-def _first_tensor(value: object) -> Tensor | None:
+def first_tensor(value: object) -> Tensor | None:
+    """Returns the first tensor in a value, at any depth, or None."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            tensor = _first_tensor(item)
+            tensor = first_tensor(item)
             if tensor is not None:
                 return tensor
     return None

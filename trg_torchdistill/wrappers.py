@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from trg_torchdistill._checks import (
     explain_keywords,
     nearest,
 )
+from trg_torchdistill.files import replacing
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.losses.relation import IoDict
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
@@ -168,9 +168,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         """Writes the projections to ``projector_ckpt``, if one is given."""
         if self.projector_ckpt is not None and is_main_process():
             self.projector_ckpt.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.projector_ckpt.with_name(self.projector_ckpt.name + '.tmp')
-            torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, temporary)
-            os.replace(temporary, self.projector_ckpt)
+            with replacing(self.projector_ckpt) as stream:
+                torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state dict of the plain student."""

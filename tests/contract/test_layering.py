@@ -17,6 +17,7 @@ ALLOWED = {'_checks': set(), 'tokens': {'_checks'}, 'graph': {'_checks', 'tokens
 ALLOWED['functional'] = {'_checks', 'tokens', 'graph'}
 ALLOWED |= {'schedules': {'_checks'}, 'io': {'_checks'}}
 ALLOWED['losses'] = {*ALLOWED}
+ALLOWED['files'] = set()
 ALLOWED['wrappers'] = {*ALLOWED}
 ALLOWED['procs'] = {*ALLOWED}
 ALLOWED['registration'] = {*ALLOWED, 'datasets', 'models'}

@@ -175,10 +175,11 @@ def test_failed_write_keeps_the_last_file(tmp_path, monkeypatch):
     wrapped = wrap(projector_ckpt=str(path))
     wrapped.post_epoch_process()
     content = path.read_bytes()
-    monkeypatch.setattr(torch, 'save', lambda state, file: (file.write_bytes(b'half'), 1 / 0))
+    monkeypatch.setattr(torch, 'save', lambda state, file: (file.write(b'half'), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         wrapped.post_epoch_process()
     assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_outer_wrapper_is_named():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 
 from trg_torchdistill.cli.add_report import report
-from trg_torchdistill.cli.arguments import image_size, not_negative, positive
+from trg_torchdistill.cli.arguments import add_data_arguments, not_negative
 from trg_torchdistill.cli.config import Config, ConfigError, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.edit import EditError, edit_text, list_changes
@@ -20,6 +18,7 @@ from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.plan import Choice, Plan, make_plan
 from trg_torchdistill.cli.probe import Record
 from trg_torchdistill.cli.targets import choose_stage
+from trg_torchdistill.files import replacing
 from trg_torchdistill.tokens import Tokenizer
 
 
@@ -36,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--contextual-weight', type=not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
     )
-    parser.add_argument(
-        '--input-size', type=image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
-    )
-    parser.add_argument(
-        '--num-classes', type=positive, metavar='N', help='number of classes, where the YAML reads it from its data'
-    )
+    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         for line in changed:
             print(line.rstrip('\r\n'))
         return 0
-    _write(Path(args.output).expanduser(), text)
+    with replacing(Path(args.output).expanduser()) as stream:
+        stream.write(text.encode())
     for line in report(config, pair, choice, plan, (text, args.output)):
         print(line)
     return 0
@@ -114,21 +109,3 @@ def _check_tokens(side: str, record: Record) -> None:
         Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
     except ValueError as error:
         raise ConfigError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='') as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

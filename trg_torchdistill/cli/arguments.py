@@ -1,4 +1,4 @@
-"""Types of command-line arguments that several sub-commands have."""
+"""Command-line arguments that several sub-commands have, and their types."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import argparse
 import math
 
 from trg_torchdistill.cli.image_size import ImageSize
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what a YAML may not tell without its data."""
+    parser.add_argument(
+        '--input-size', type=image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
+    )
+    parser.add_argument(
+        '--num-classes', type=positive, metavar='N', help='number of classes, where the YAML reads it from its data'
+    )
 
 
 def positive(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torchdistill.common.main_util import set_seed
 
-from trg_torchdistill.cli.arguments import image_size, positive
+from trg_torchdistill.cli.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.build import Placement, build_box, choose_placement
 from trg_torchdistill.cli.check_cost import step_cost
 from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
@@ -50,12 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--batch-size', type=positive, metavar='N', help="images a step; default: the YAML's, fewer if that is slow"
     )
-    parser.add_argument(
-        '--input-size', type=image_size, metavar='N or HxW', help='size of the images; default: from the transforms'
-    )
-    parser.add_argument(
-        '--num-classes', type=positive, metavar='N', help='number of classes, where the YAML reads it from its data'
-    )
+    add_data_arguments(parser)
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ... or auto')
 
 

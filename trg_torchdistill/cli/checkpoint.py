@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchdistill.core.distillation import DistillationBox
 
 from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.random_state import random_state, set_random_state
+from trg_torchdistill.files import replacing
 
 FORMAT = 'trg_torchdistill training state, version 1'
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError)
@@ -43,15 +43,8 @@ class Progress:
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Writes a file that is either complete or not there; an older one stays until the new one is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        torch.save(state, stream)
 
 
 def best_checkpoint(box: Any, student: nn.Module, best_value: float, args: dict[str, Any]) -> dict[str, Any]:

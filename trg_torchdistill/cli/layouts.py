@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, instancenorm, pooling
+
+from trg_torchdistill.io import first_tensor
 
 FIRST, LAST = 'channels first', 'channels last'
 CHANNELS_FIRST = (
@@ -24,18 +26,6 @@ CHANNELS_FIRST = (
     nn.Upsample,
 )
 MAX_PREFIX_TOKENS = 8
-
-
-def first_tensor(value: object) -> Tensor | None:
-    """Returns the first tensor in a value, the one that the losses read of a tuple or a mapping."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        found = (first_tensor(item) for item in value)
-        return next((tensor for tensor in found if tensor is not None), None)
-    return None
 
 
 def is_layer_norm(module: nn.Module) -> bool:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from trg_torchdistill.cli.build import build_model
 from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, UnknownHereError
 from trg_torchdistill.cli.deferred import deferred_in, resolve
-from trg_torchdistill.cli.layouts import Evidence, first_tensor, is_pooling, layout_of, sequence_grid
+from trg_torchdistill.cli.layouts import Evidence, is_pooling, layout_of, sequence_grid
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.io import first_tensor
 
 # Arguments of a model that ask for trained weights, and what they become.
 WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}

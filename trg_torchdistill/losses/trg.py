@@ -176,7 +176,8 @@ class TRGLoss(RelationLoss):
             ValueError: If a feature is missing or does not fit, or the schedule was told no epoch.
         """
         student_grid, teacher_grid = self.token_grids(student_io_dict, teacher_io_dict)
-        student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(student_grid, teacher_grid))
+        common_grids = pool_to_common_grid(student_grid, teacher_grid)
+        student, teacher = (flatten_grid(grid) for grid in common_grids)
         batch_size, num_cells, _ = student.shape
         cells = draw_cells(batch_size, num_cells, self.tokens_an_image(batch_size, num_cells), torch.default_generator)
         teacher_tokens = take_cells(teacher, cells)
@@ -194,7 +195,7 @@ class TRGLoss(RelationLoss):
                 reduction=self.local_reduction,
             )
         if self.global_weight > 0:
-            projected = self._projected_tokens(student_io_dict, student_grid, teacher_grid)
+            projected = self._projected_tokens(student_io_dict, student_grid, *common_grids)
             terms['global'] = global_relationship_loss(
                 take_cells(projected, cells),
                 teacher_tokens,
@@ -212,15 +213,15 @@ class TRGLoss(RelationLoss):
         wanted = num_cells if self.tokens_per_image is None else min(self.tokens_per_image, num_cells)
         return wanted if self.max_tokens is None else max(1, min(wanted, self.max_tokens // batch_size))
 
-    def _projected_tokens(self, io_dict: IoDict, student_grid: Tensor, teacher_grid: Tensor) -> Tensor:
-        """Student tokens of the teacher's width [B, N, D] over the common grid."""
-        width, wanted = student_grid.shape[1], teacher_grid.shape[1]
-        grid = student_grid
+    def _projected_tokens(self, io_dict: IoDict, student_grid: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+        """Student tokens of the teacher's width [B, N, D]; ``student`` and ``teacher`` are on the common grid."""
+        _, wanted, height, width = teacher.shape
+        grid = student
         source = f"the student's `{self.student_module_path}`"
         line = (
             'add a block under `projectors:` of `Student4TRG` with '
-            f"`in_features: {width}, out_features: {wanted}`, name it in `projection_module_path: 'projectors.NAME'` "
-            "and hook 'projectors.NAME', or set `global_weight: 0`"
+            f'`in_features: {student.shape[1]}, out_features: {wanted}`, name it in '
+            "`projection_module_path: 'projectors.NAME'` and hook 'projectors.NAME', or set `global_weight: 0`"
         )
         if self.projection_module_path is not None:
             path = self.projection_module_path
@@ -230,15 +231,14 @@ class TRGLoss(RelationLoss):
                 f'`{self.key}` read the projection `{path}` of student tokens on a {size[0]} x {size[1]} grid; '
                 f'give the projector of `{path}` the same `tokens:` as `student_tokens:` of `{self.key}`'
             ):
-                grid = Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature)
+                grid = pool(Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature), (height, width))
             source = f'the projection `{path}`'
             line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
         if grid.shape[1] != wanted:
             raise ValueError(
                 f"expected {source} to have the width of the teacher's tokens, {wanted}, got {grid.shape[1]}; {line}"
             )
-        common = (min(student_grid.shape[2], teacher_grid.shape[2]), min(student_grid.shape[3], teacher_grid.shape[3]))
-        return flatten_grid(pool(grid, common))
+        return flatten_grid(grid)
 
     def _require_temperature(self) -> float:
         if self._temperature is None:
