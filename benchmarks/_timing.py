@@ -141,8 +141,10 @@ def print_row(row: dict[str, Any], header: bool) -> None:
         print(f'<!-- {describe_bar(bar)} -->', flush=True)
 
 
-def peak_bytes() -> int:
-    """Returns the largest resident set of this process so far, since :func:`reset_peak` where the kernel has that."""
+def peak_bytes(device: str = 'cpu') -> int:
+    """Returns the most memory used since :func:`reset_peak`: the allocator's on a GPU, else the resident set."""
+    if torch.device(device).type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
     try:
         lines = Path('/proc/self/status').read_text(encoding='ascii').splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) * 1024
@@ -151,8 +153,11 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def reset_peak() -> None:
-    """Sets the peak of the resident set to its present size, where the kernel allows it."""
+def reset_peak(device: str = 'cpu') -> None:
+    """Sets the peak to what is in use now; that of the resident set only where the kernel allows it."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        return
     try:
         Path('/proc/self/clear_refs').write_text('5', encoding='ascii')
     except OSError:

@@ -8,7 +8,7 @@ knn (B2): the neighbour search against one product X X^T and one top-k of its M 
 local (B3): the local term, forward and backward, against the same loss with M x M matrices (distances by `cdist` or
     from the Gram matrix, gradient by autograd) and against itself with a naive gather of edges; then the edges alone.
 contextual (B4): the contextual term, forward and backward, against its dense formula and its four batched products.
-memory: growth of the resident set by one forward and backward of each term, each in a fresh process.
+memory: growth of the peak of memory by one forward and backward of each term, each in a fresh process.
 
 Products run into memory that exists already, so that they are a lower bound. All in float32.
 """
@@ -144,8 +144,8 @@ def dense_local(student: Tensor, teacher: Tensor, gram: bool) -> Tensor:
     return kl_div(log_softmax(dense_affinity(student, gram), 1), target, reduction='sum', log_target=True)
 
 
-def gathered_square_distances(tokens: Tensor, neighbors: Tensor) -> Tensor:
-    """The edges as one writes them first: a gather of M x k x D, and autograd."""
+def gathered_square_distances(tokens: Tensor, neighbors: Tensor, *, rows: range | None = None) -> Tensor:
+    """The edges of all rows as one writes them first: a gather of M x k x D, and autograd."""
     return (tokens[:, None] - tokens[neighbors]).square().sum(2)
 
 
@@ -220,8 +220,8 @@ def contextual(images: int, cells: int, width: int, options: Namespace) -> list[
     return [row]
 
 
-def measure_growth(term: str, count: int) -> int:
-    """Bytes by which one forward and backward of a term lifts the resident set, after a small one that loads code."""
+def measure_growth(term: str, count: int, device: str) -> int:
+    """Bytes by which one forward and backward of a term lifts the peak of memory, after a small one that loads code."""
     shape = (MEMORY_CELLS, MEMORY_WIDTH) if term == 'contextual' else (MEMORY_WIDTH,)
     losses = {
         'local': local_preserving_loss,
@@ -230,26 +230,28 @@ def measure_growth(term: str, count: int) -> int:
         'dense local': lambda student, teacher: dense_local(student, teacher, True),
     }
     rows = count // MEMORY_CELLS if term == 'contextual' else count
-    small, large = make_tokens(2 if term == 'contextual' else 16, *shape), make_tokens(rows, *shape)
+    sizes = (2 if term == 'contextual' else 16), rows
+    small, large = (make_tokens(size, *shape, device=device) for size in sizes)
     grad(losses[term](*small), small[0])
-    reset_peak()
-    before = peak_bytes()
+    reset_peak(device)
+    before = peak_bytes(device)
     grad(losses[term](*large), large[0])
-    return peak_bytes() - before
+    return peak_bytes(device) - before
 
 
 def memory(sizes: list[int], options: Namespace) -> list[dict[str, Any]]:
     """A fresh process for each term and size; then the exponents.
 
-    A block of scores has a constant budget of 64 MiB, and two of them are alive from M = 8192 on. From there on, the
-    exponent is fitted to the growth, and to its increments from each size to its double, where a constant cancels: of
-    c + a * M^p they are proportional to M^p. The larger of both counts. The allocator returns a freed tensor to the
-    system at once, so that the resident set is what tensors hold.
+    A block of scores has a constant budget, which hides the growth of small M. From M = 8192 on, the exponent is fitted
+    to the growth, and to its increments from each size to its double, where a constant cancels: of c + a * M^p they are
+    proportional to M^p. The larger of both counts. On a CPU the allocator returns a freed tensor at once, so that the
+    resident set is what tensors hold.
     """
     rows, environment = [], {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
     for term in TERMS[:1] if options.smoke else TERMS:
         counts = [count for count in sizes if term != 'dense local' or count <= DENSE_UP_TO]
-        command = [sys.executable, __file__, 'memory', '--threads', str(options.threads), '--child', term, '--sizes']
+        command = [sys.executable, __file__, 'memory', '--device', options.device, '--threads', str(options.threads)]
+        command += ['--child', term, '--sizes']
         growths = []
         for count in counts:
             child = subprocess.run([*command, str(count)], check=True, capture_output=True, text=True, env=environment)
@@ -281,7 +283,7 @@ def main() -> None:
     options.shortest = 0.0 if options.smoke else 0.02
     options.repeats = options.repeats or (2 if options.smoke else REPEATS.get(options.table, 1))
     if options.child:
-        print(measure_growth(options.child, sizes[0][0]))
+        print(measure_growth(options.child, sizes[0][0], options.device))
         return
     if options.table == 'memory':
         finish(options, memory([size[0] for size in sizes], options))

@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-WORLD_SIZE = 2
 TIMEOUT = datetime.timedelta(seconds=60)
 
 
@@ -65,10 +64,10 @@ def gradient_of(loss, tensor):
     return gradient
 
 
-def _worker(rank, function, folder, args):
+def _worker(rank, function, folder, num_processes, args):
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=WORLD_SIZE, timeout=TIMEOUT
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=num_processes, timeout=TIMEOUT
     )
     try:
         torch.save(function(rank, *args), f'{folder}/result_{rank}.pt')
@@ -76,11 +75,12 @@ def _worker(rank, function, folder, args):
         dist.destroy_process_group()
 
 
-def run_two_processes(function, tmp_path, *args):
-    """Run `function(rank, *args)` in two CPU processes joined by gloo; return the two results, rank 0 first.
+def run_processes(num_processes, function, tmp_path, *args):
+    """Run `function(rank, *args)` in CPU processes joined by gloo; return their results, rank 0 first.
 
-    The function must be at the top level of its module. An exception in either process is raised here, with its
+    The function must be at the top level of its module. An exception in any process is raised here, with its
     traceback in the message.
     """
-    mp.start_processes(_worker, args=(function, str(tmp_path), args), nprocs=WORLD_SIZE, start_method='spawn')
-    return [torch.load(f'{tmp_path}/result_{rank}.pt', weights_only=False) for rank in range(WORLD_SIZE)]
+    worker_args = (function, str(tmp_path), num_processes, args)
+    mp.start_processes(_worker, args=worker_args, nprocs=num_processes, start_method='spawn')
+    return [torch.load(f'{tmp_path}/result_{rank}.pt', weights_only=False) for rank in range(num_processes)]

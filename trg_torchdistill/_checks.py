@@ -84,6 +84,17 @@ def check_floating(name: str, value: object) -> None:
         raise ValueError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
 
 
+def check_rows(rows: range | None, count: int) -> range:
+    """Returns ``rows``, or for None all of ``count`` rows; raises unless they are consecutive ones among these."""
+    if rows is None:
+        return range(count)
+    if not isinstance(rows, range):
+        raise TypeError(f'expected `rows` to be a range or None, got {rows!r}')
+    if rows.step != 1 or not 0 <= rows.start < rows.stop <= count:
+        raise ValueError(f'expected `rows` to be a range of step 1 within the {count} tokens, got {rows}')
+    return rows
+
+
 def nearest(value: object, known: Collection[str]) -> str:
     """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string.
 
@@ -161,7 +172,7 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
 def _number(name: str, value: object, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:
         raise ValueError(f'expected `{name}` to be {expected}, got {value}')
     return float(value)
 

@@ -25,6 +25,7 @@ from trg_torchdistill._checks import (
     check_integer,
     check_matrix,
     check_positive,
+    check_rows,
     check_sequence,
 )
 from trg_torchdistill.graph import (
@@ -53,6 +54,7 @@ def local_preserving_loss(
     affinity_support: str = 'all',
     normalize_tokens: bool = True,
     reduction: str = 'sum',
+    rows: range | None = None,
 ) -> Tensor:
     r"""Local preserving loss: the KL divergence between the rows of the teacher's and the student's token graph.
 
@@ -72,6 +74,7 @@ def local_preserving_loss(
         affinity_support: ``all`` M tokens, or ``neighbors``: the union of both models' neighbours of i.
         normalize_tokens: L2-normalise tokens before the graph.
         reduction: ``sum`` or ``mean`` over the tokens i.
+        rows: The tokens i that this process answers for, among all M of the graph; None for all.
 
     Returns:
         The loss, a scalar.
@@ -98,6 +101,7 @@ def local_preserving_loss(
     check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
     check_bool('normalize_tokens', normalize_tokens)
     check_choice('reduction', reduction, TOKEN_REDUCTIONS)
+    rows = check_rows(rows, len(student))
     student, teacher = _prepare(student, teacher)
     if len(student) == 1:
         return (student * 0).sum()
@@ -105,22 +109,27 @@ def local_preserving_loss(
         graphs = []
         for tokens in (student, teacher):
             tokens = normalize(tokens) if normalize_tokens else tokens
-            neighbors = nearest_neighbors(tokens, num_neighbors)
-            affinity = gaussian_affinity(edge_square_distances(tokens, neighbors), sigma)
+            neighbors = nearest_neighbors(tokens, num_neighbors, rows=rows)
+            affinity = gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), sigma)
             graphs.append((affinity, neighbors))
         (_, student_neighbors), (_, teacher_neighbors) = graphs
         union, is_new = _union(student_neighbors, teacher_neighbors)
         student_logits, teacher_logits = (lookup_edges(*graph, union) for graph in graphs)
-        num_others = len(union) - is_new.sum(1) if affinity_support == 'all' else 0
+        num_others = len(student) - is_new.sum(1) if affinity_support == 'all' else 0
         if kl_direction == 'teacher_student':
-            rows = _row_divergence(teacher_logits, student_logits, is_new, num_others)
+            divergence = _row_divergence(teacher_logits, student_logits, is_new, num_others)
         else:
-            rows = _row_divergence(student_logits, teacher_logits, is_new, num_others)
-        return rows.sum() if reduction == 'sum' else rows.mean()
+            divergence = _row_divergence(student_logits, teacher_logits, is_new, num_others)
+        return divergence.sum() if reduction == 'sum' else divergence.mean()
 
 
 def global_relationship_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 0.1, *, reduction: str = 'mean'
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+    *,
+    reduction: str = 'mean',
+    rows: range | None = None,
 ) -> Tensor:
     r"""Global relationship loss: InfoNCE of each student token against all teacher tokens.
 
@@ -129,10 +138,11 @@ def global_relationship_loss(
         \qquad sim = \text{cosine}
 
     Args:
-        student: Student tokens [M, D], projected to the teacher's width.
+        student: Student tokens [M, D], projected to the teacher's width; with ``rows`` those alone.
         teacher: Teacher tokens [M, D].
         temperature: tau, > 0.
         reduction: ``mean`` or ``sum`` over the tokens i.
+        rows: The tokens i that this process answers for, among all M of the graph; None for all.
 
     Returns:
         The loss, a scalar between 0 and about log M + 2/tau (for ``mean``).
@@ -150,14 +160,15 @@ def global_relationship_loss(
     """
     check_matrix('student', student)
     check_matrix('teacher', teacher)
-    _check_same('number of tokens', student.shape[0], teacher.shape[0])
+    rows = check_rows(rows, len(teacher))
+    _check_same('number of tokens', len(student), len(rows))
     _check_same('width', student.shape[1], teacher.shape[1])
     check_positive('temperature', temperature)
     check_choice('reduction', reduction, TOKEN_REDUCTIONS)
     student, teacher = _prepare(student, teacher)
     with _full_precision(student):
         queries, keys = normalize(student) / temperature, normalize(teacher)
-        loss = _info_nce(queries, keys)
+        loss = _info_nce(queries, keys, torch.arange(rows.start, rows.stop, device=queries.device))
         return loss if reduction == 'mean' else loss * len(queries)
 
 
@@ -237,12 +248,11 @@ def _union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([first, second], 1), torch.cat([torch.ones_like(is_new), is_new], 1)
 
 
-def _info_nce(queries: Tensor, keys: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits Q K^T, [M, M], with the diagonal as targets, a block of rows at a time."""
-    targets = torch.arange(len(queries), device=queries.device)
+def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the logits Q K^T, [m, M], with the key of each query as its target, in blocks of rows."""
     if hasattr(nn, 'LinearCrossEntropyOptions'):
-        # The default chunk fits CPU caches; on a GPU so many small ones would be bound by their launches.
-        rows = max(256, CHUNK_BYTES // (len(keys) * keys.element_size())) if queries.is_cuda else None
+        # A few hundred rows fit CPU caches; on a GPU so many small chunks would be bound by their launches.
+        rows = max(256, CHUNK_BYTES // (len(keys) * keys.element_size()) if queries.is_cuda else queries.shape[1])
         options = nn.LinearCrossEntropyOptions(allow_retain_graph=True, batch_chunk_size=rows)
         loss: Tensor = functional.linear_cross_entropy(queries, keys, targets, options=options)
         return loss

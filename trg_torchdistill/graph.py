@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_sequence
+from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows, check_sequence
 
-EDGE_CHUNK_BYTES = 2**22
+EDGE_CHUNK_BYTES = 2**20
 
 
 @torch.no_grad()
-def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, chunk_bytes: int = 2**26) -> Tensor:
+def nearest_neighbors(
+    tokens: Tensor, num_neighbors: int, *, rows: range | None = None, chunk_bytes: int | None = None
+) -> Tensor:
     """Returns the indices [M, k] of each token's Euclidean nearest neighbours, itself excluded, in no order.
 
     The M x M scores are computed a block of rows at a time, each block of at most ``chunk_bytes``. They have the dtype
@@ -29,11 +31,12 @@ def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, chunk_bytes: int = 
     Args:
         tokens: Tokens [M, D].
         num_neighbors: Neighbours k, clipped to M - 1.
-        chunk_bytes: Memory budget of a block of scores, in bytes.
+        rows: The m tokens whose neighbours among all M are returned, [m, k]; None for all.
+        chunk_bytes: Memory budget of a block of scores, in bytes; None for one that suits the device.
 
     Raises:
         TypeError: If an argument has a wrong type.
-        ValueError: If ``tokens`` is not [M, D] or ``num_neighbors`` is less than 1.
+        ValueError: If ``tokens`` is not [M, D] or another argument is out of range.
 
     Example:
         >>> nearest_neighbors(torch.tensor([[0.0], [1.0], [5.0]]), 1).flatten().tolist()
@@ -41,27 +44,38 @@ def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, chunk_bytes: int = 
     """
     check_matrix('tokens', tokens)
     check_integer('num_neighbors', num_neighbors, 1)
-    check_integer('chunk_bytes', chunk_bytes, 1)
     count = len(tokens)
+    rows = check_rows(rows, count)
+    if chunk_bytes is None:
+        # On a CPU a block stays in the cache from product to selection; on a GPU small blocks are bound by launches.
+        chunk_bytes = 2**26 if tokens.is_cuda else 2**23
+    check_integer('chunk_bytes', chunk_bytes, 1)
     k = min(num_neighbors, count - 1)
     # Distances do not change when all tokens move together; around the origin the Gram form loses the fewest digits.
     centered = tokens.detach() - tokens.detach().mean(0)
     half_square_norms = centered.square().sum(1) / 2
     rows_per_chunk = max(1, chunk_bytes // (count * tokens.element_size()))
+    block = centered.new_empty(min(rows_per_chunk, len(rows)), count)
     neighbors = []
-    for rows in torch.split(torch.arange(count, device=tokens.device), rows_per_chunk):
-        scores = torch.addmm(half_square_norms, centered[rows], centered.T, alpha=-1)
-        scores.scatter_(1, rows[:, None], torch.inf)
+    for start in range(rows.start, rows.stop, rows_per_chunk):
+        queries = centered[start : min(start + rows_per_chunk, rows.stop)]
+        scores = torch.addmm(half_square_norms, queries, centered.T, alpha=-1, out=block[: len(queries)])
+        scores.diagonal(start).fill_(torch.inf)
         neighbors.append(scores.topk(k, dim=1, largest=False, sorted=False).indices)
     return torch.cat(neighbors)
 
 
-def edge_square_distances(tokens: Tensor, neighbors: Tensor) -> Tensor:
-    """Returns the squared Euclidean distances [M, k] of tokens [M, D] to their neighbours [M, k].
+def edge_square_distances(tokens: Tensor, neighbors: Tensor, *, rows: range | None = None) -> Tensor:
+    """Returns the squared Euclidean distances [m, k] of the tokens of ``rows`` to their neighbours [m, k] among all M.
 
-    Neither the M x k x D differences nor their gradients are stored. There is no second derivative.
+    Neither the m x k x D differences nor their gradients are stored. There is no second derivative.
+
+    Args:
+        tokens: Tokens [M, D].
+        neighbors: Indices [m, k] of their neighbours.
+        rows: The m tokens; None for all.
     """
-    distances: Tensor = _EdgeSquareDistance.apply(tokens, neighbors)
+    distances: Tensor = _EdgeSquareDistance.apply(tokens, neighbors, check_rows(rows, len(tokens)).start)
     return distances
 
 
@@ -69,32 +83,34 @@ class _EdgeSquareDistance(torch.autograd.Function):
     """d_ij = |t_i - t_j|^2, both ways a block of rows at a time."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, neighbors: Tensor) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, neighbors: Tensor, start: int) -> Tensor:
         ctx.save_for_backward(tokens, neighbors)
-        chunks = _row_chunks(tokens, neighbors)
-        return torch.cat([_differences(rows, columns, tokens).square().sum(2) for rows, columns in chunks])
+        ctx.start = start
+        chunks = _chunks(tokens[start : start + len(neighbors)], neighbors)
+        return torch.cat([_differences(part, columns, tokens).square().sum(2) for part, columns in chunks])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         tokens, neighbors = ctx.saved_tensors
         result = torch.zeros_like(tokens)
-        for rows, columns, weights, result_rows in _row_chunks(tokens, neighbors, 2 * gradient, result):
-            pulls = _differences(rows, columns, tokens).mul_(weights[:, :, None])
-            result_rows += pulls.sum(1)
+        own, own_result = (tensor[ctx.start : ctx.start + len(neighbors)] for tensor in (tokens, result))
+        for part, columns, weights, part_result in _chunks(own, neighbors, 2 * gradient, own_result):
+            pulls = _differences(part, columns, tokens).mul_(weights[:, :, None])
+            part_result += pulls.sum(1)
             result.index_add_(0, columns.flatten(), pulls.flatten(0, 1), alpha=-1)
-        return result, None
+        return result, None, None
 
 
-def _row_chunks(tokens: Tensor, neighbors: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Blocks of rows whose differences to their neighbours fit the byte budget."""
+def _chunks(tokens: Tensor, neighbors: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of tokens whose differences to their neighbours fit the byte budget."""
     rows_per_chunk = max(1, EDGE_CHUNK_BYTES // max(1, tokens[0].nbytes * neighbors.shape[1]))
     return zip(*(torch.split(part, rows_per_chunk) for part in (tokens, neighbors, *others)), strict=True)
 
 
-def _differences(rows: Tensor, columns: Tensor, tokens: Tensor) -> Tensor:
-    """t_i - t_j, [rows, k, D], for a block of rows i and their neighbours j."""
-    return rows[:, None] - functional.embedding(columns, tokens)
+def _differences(tokens: Tensor, columns: Tensor, others: Tensor) -> Tensor:
+    """t_i - t_j, [rows, k, D], for a block of tokens i and their neighbours j."""
+    return tokens[:, None] - functional.embedding(columns, others)
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:

@@ -161,14 +161,14 @@ def flatten_grid(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def draw_cells(batch_size: int, num_cells: int, num_drawn: int, generator: torch.Generator) -> Tensor:
+def draw_cells(batch_size: int, num_cells: int, num_drawn: int, generator: torch.Generator | None = None) -> Tensor:
     """Draws for each image ``num_drawn`` of its ``num_cells`` cells without replacement: indices [B, n].
 
     Args:
         batch_size: Images B.
         num_cells: Tokens N an image.
         num_drawn: Tokens n to draw an image; all cells in order when n >= N.
-        generator: Source of randomness, on the CPU.
+        generator: Source of randomness, on the CPU; None for torch's own.
     """
     if num_drawn >= num_cells:
         return torch.arange(num_cells).expand(batch_size, num_cells)

@@ -1,12 +1,12 @@
 """Two gloo processes through torchdistill's box: what Student4TRG wraps inside stays equal on all ranks.
 
 The host starts NCCL only, so the processes are ours; the box, its DistributedSampler and the losses are real. All runs
-share one launch. The token graph is per rank: a rank's terms are those of its own images.
+share one launch. Without `gather`, the token graph is per rank: a rank's terms are those of its own images.
 """
 
 import pytest
 import torch
-from helpers import assert_close, run_two_processes
+from helpers import assert_close, run_processes
 from host import KD_TERM, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
 from torch import distributed as dist
 
@@ -26,6 +26,7 @@ RUNS = {
         FULL.replace(USES_LABEL + '1.0', USES_LABEL + '0.0'),
         ('student_model.module.fc',),
     ),
+    'one graph over both': (FULL.replace('tokens_per_image: null', 'gather: true'), ()),
     'projector without a loss': (
         FULL.replace('tokens_per_image: null', 'global_weight: 0.0'),
         ('projectors.layer4',),
@@ -97,7 +98,7 @@ def all_runs(rank, folder):
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ddp')
-    return run_two_processes(all_runs, folder, folder)
+    return run_processes(2, all_runs, folder, folder)
 
 
 def _results(ranks, name):

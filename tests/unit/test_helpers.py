@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 import torch.distributed as dist
-from helpers import assert_all_finite, assert_close, assert_not_finite, assert_same_sets, run_two_processes
+from helpers import assert_all_finite, assert_close, assert_not_finite, assert_same_sets, run_processes
 
 NAN, INF = float('nan'), float('inf')
 
@@ -108,7 +108,7 @@ def _second_rank_fails(rank):
 
 
 def test_two_processes_talk_to_each_other(tmp_path):
-    results = run_two_processes(_sum_of_ranks, tmp_path, 10)
+    results = run_processes(2, _sum_of_ranks, tmp_path, 10)
     assert [result['rank'] for result in results] == [0, 1]
     for result in results:
         assert_close(result['sum'], [21.0])
@@ -116,4 +116,4 @@ def test_two_processes_talk_to_each_other(tmp_path):
 
 def test_a_failing_process_fails_the_test(tmp_path):
     with pytest.raises(Exception, match='rank one gives up'):
-        run_two_processes(_second_rank_fails, tmp_path)
+        run_processes(2, _second_rank_fails, tmp_path)

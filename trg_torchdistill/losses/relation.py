@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trg_torchdistill._checks import advice, build, check_choice, check_text
@@ -49,8 +50,7 @@ class RelationLoss(nn.Module):
         self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
         self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
         self.last_terms: dict[str, Tensor] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._num_steps = 0
+        self._totals: dict[str, Tensor] = {}
 
     @property
     def current_temperature(self) -> float | None:
@@ -59,17 +59,19 @@ class RelationLoss(nn.Module):
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Begins the means of a new epoch, counted from 0."""
-        self._sums, self._num_steps = {}, 0
+        self._totals = {name: torch.zeros_like(total) for name, total in self._totals.items()}
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
-        return {name: (total / self._num_steps).item() for name, total in self._sums.items()}
+        totals = {name: total.tolist() for name, total in self._totals.items()}
+        return {name: value / num_steps for name, (value, num_steps) in totals.items() if num_steps}
 
     def _record(self, terms: Mapping[str, Tensor]) -> None:
+        """Keeps each term's value, and its total of values and steps, as tensors: torch.compile guards numbers."""
         self.last_terms = {name: term.detach() for name, term in terms.items()}
         for name, term in self.last_terms.items():
-            self._sums[name] = self._sums.get(name, 0) + term
-        self._num_steps += 1
+            step = torch.stack([term, torch.ones_like(term)])
+            self._totals[name] = self._totals.get(name, 0) + step
 
     def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""

@@ -27,6 +27,7 @@ from trg_torchdistill.functional import (
     global_relationship_loss,
     local_preserving_loss,
 )
+from trg_torchdistill.gather import Share, world_size
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.losses.relation import IoDict, RelationLoss
 from trg_torchdistill.schedules import TemperatureSchedule
@@ -53,6 +54,7 @@ class TRGLoss(RelationLoss):
         sigma: Bandwidth of the Gaussian affinity, in squared token distance.
         tokens_per_image: Tokens n drawn from an image, None for all.
         max_tokens: Cap on the M = B*n tokens of the graph, by drawing fewer an image (at least one); None for no cap.
+            With ``gather`` each process may draw its equal part of them.
         temperature: tau of the global term: a number, or {start, end, schedule} of a
             :class:`~trg_torchdistill.schedules.TemperatureSchedule`, which needs ``pre_epoch_process_with_trg``.
         local_weight: Weight of the local term; 0 skips it and its cost.
@@ -62,6 +64,7 @@ class TRGLoss(RelationLoss):
         normalize_tokens: L2-normalise the tokens of the graph.
         local_reduction: ``sum`` or ``mean`` over tokens.
         global_reduction: ``mean`` or ``sum`` over tokens.
+        gather: Under distributed training, one graph over the tokens of all processes; otherwise one for each process.
         student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
         teacher_tokens: Options of the teacher's tokenizer.
 
@@ -105,6 +108,7 @@ class TRGLoss(RelationLoss):
         normalize_tokens: bool = True,
         local_reduction: str = 'sum',
         global_reduction: str = 'mean',
+        gather: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
@@ -133,6 +137,7 @@ class TRGLoss(RelationLoss):
             check_bool('normalize_tokens', normalize_tokens)
             check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS)
             check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS)
+            check_bool('gather', gather)
             self.schedule: TemperatureSchedule | None = None
             self._temperature: float | None = None
             if isinstance(temperature, dict):
@@ -150,6 +155,7 @@ class TRGLoss(RelationLoss):
         self.affinity_support = affinity_support
         self.normalize_tokens = normalize_tokens
         self.local_reduction, self.global_reduction = local_reduction, global_reduction
+        self.gather = gather
         self._warned_of_clipping = False
 
     @property
@@ -179,13 +185,15 @@ class TRGLoss(RelationLoss):
         common_grids = pool_to_common_grid(student_grid, teacher_grid)
         student, teacher = (flatten_grid(grid) for grid in common_grids)
         batch_size, num_cells, _ = student.shape
-        cells = draw_cells(batch_size, num_cells, self.tokens_an_image(batch_size, num_cells), torch.default_generator)
-        teacher_tokens = take_cells(teacher, cells)
+        cells = draw_cells(batch_size, num_cells, self.tokens_an_image(batch_size, num_cells))
+        own_tokens = take_cells(teacher, cells)
+        share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
+        teacher_tokens = share.gather(own_tokens.detach())
         terms = {}
         if self.local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
-            terms['local'] = local_preserving_loss(
-                take_cells(student, cells),
+            terms['local'] = share.scale(self.local_reduction) * local_preserving_loss(
+                share.gather(take_cells(student, cells)),
                 teacher_tokens,
                 self.num_neighbors,
                 self.sigma,
@@ -193,14 +201,16 @@ class TRGLoss(RelationLoss):
                 affinity_support=self.affinity_support,
                 normalize_tokens=self.normalize_tokens,
                 reduction=self.local_reduction,
+                rows=share.rows,
             )
         if self.global_weight > 0:
             projected = self._projected_tokens(student_io_dict, student_grid, *common_grids)
-            terms['global'] = global_relationship_loss(
+            terms['global'] = share.scale(self.global_reduction) * global_relationship_loss(
                 take_cells(projected, cells),
                 teacher_tokens,
                 self._require_temperature(),
                 reduction=self.global_reduction,
+                rows=share.rows,
             )
         self._record(terms)
         weights = {'local': self.local_weight, 'global': self.global_weight}
@@ -211,7 +221,10 @@ class TRGLoss(RelationLoss):
     def tokens_an_image(self, batch_size: int, num_cells: int) -> int:
         """Returns the number of tokens drawn from each of ``batch_size`` images that have ``num_cells``."""
         wanted = num_cells if self.tokens_per_image is None else min(self.tokens_per_image, num_cells)
-        return wanted if self.max_tokens is None else max(1, min(wanted, self.max_tokens // batch_size))
+        if self.max_tokens is None:
+            return wanted
+        own_part = self.max_tokens // (world_size() if self.gather else 1)
+        return max(1, min(wanted, own_part // batch_size))
 
     def _projected_tokens(self, io_dict: IoDict, student_grid: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
         """Student tokens of the teacher's width [B, N, D]; ``student`` and ``teacher`` are on the common grid."""

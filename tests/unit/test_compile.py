@@ -1,0 +1,108 @@
+"""`torch.compile` of the losses, in one graph, and of a student step around them: equal to eager mode."""
+
+import shutil
+
+import pytest
+import torch
+from helpers import assert_close
+from torch import nn
+from torch._dynamo.utils import counters
+
+from trg_torchdistill import TokenContextualLoss, TRGLoss
+from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+
+LOSSES = {
+    'local': (local_preserving_loss, (48, 6), {}),
+    'local, neighbors': (local_preserving_loss, (48, 6), {'affinity_support': 'neighbors'}),
+    'local, rows': (local_preserving_loss, (48, 6), {'rows': range(5, 20)}),
+    'global': (global_relationship_loss, (48, 6), {}),
+    'contextual': (contextual_loss, (7, 9, 6), {}),
+    'contextual, unit': (contextual_loss, (7, 9, 6), {'normalize_tokens': True}),
+}
+PATHS = {
+    'student_module_path': 'map',
+    'student_module_io': 'output',
+    'teacher_module_path': 'map',
+    'teacher_module_io': 'output',
+}
+NUM_EPOCHS = 12
+
+
+class Step(nn.Module):
+    """A student's forward pass with cross-entropy and both our losses."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.student, self.head = nn.Conv2d(3, 4, 3, 2), nn.Linear(4, 5)
+        self.trg = TRGLoss(**PATHS, **options)
+        self.contextual = TokenContextualLoss(**PATHS)
+
+    def forward(self, images, labels, teacher_map):
+        feature = self.student(images)
+        features = {'map': {'output': feature}}, {'map': {'output': teacher_map}}
+        logits = self.head(feature.mean((2, 3)))
+        return nn.functional.cross_entropy(logits, labels) + self.trg(*features) + self.contextual(*features)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+    counters.clear()
+
+
+def _loss_and_gradients(step, forward, batch):
+    torch.manual_seed(1)
+    loss = forward(*batch)
+    return loss, torch.autograd.grad(loss, tuple(step.parameters()))
+
+
+def _assert_equal_steps(step, batch, **options):
+    expected, wanted = _loss_and_gradients(step, step, batch)
+    loss, gradients = _loss_and_gradients(step, torch.compile(step, **options), batch)
+    assert_close(loss, expected, rtol=1e-5)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        assert_close(gradient, other, rtol=1e-4, atol=1e-6)
+
+
+def _batch():
+    return torch.randn(6, 3, 9, 9), torch.randint(5, (6,)), torch.randn(6, 4, 4, 4)
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_each_loss_compiles_into_one_graph(name):
+    loss, shape, options = LOSSES[name]
+    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    expected = loss(student, teacher, **options)
+    compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')(student, teacher, **options)
+    assert_close(compiled, expected, rtol=1e-6)
+    wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
+    assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize('tokens_per_image', [None, 3])
+def test_a_student_step_compiles_into_one_graph(tokens_per_image):
+    _assert_equal_steps(Step(tokens_per_image=tokens_per_image), _batch(), fullgraph=True, backend='aot_eager')
+
+
+@pytest.mark.skipif(shutil.which('c++') is None, reason='the default compiler of torch needs a C++ compiler')
+def test_a_student_step_compiles_to_machine_code():
+    """All tokens: of some, compiled code draws others than eager mode from the same seed."""
+    _assert_equal_steps(Step(tokens_per_image=None), _batch(), fullgraph=True)
+
+
+def test_epochs_and_temperatures_do_not_compile_again():
+    """One graph for the first step, one for the steps after it, one for any temperature that changes."""
+    step, twin = (Step(tokens_per_image=None, temperature={'start': 0.5, 'end': 0.1}) for _ in range(2))
+    twin.load_state_dict(step.state_dict())
+    compiled = torch.compile(step, backend='aot_eager')
+    batch = _batch()
+    for epoch in range(NUM_EPOCHS):
+        for each, forward in ((step, compiled), (twin, twin)):
+            each.trg.start_epoch(epoch, NUM_EPOCHS)
+            each.contextual.start_epoch(epoch, NUM_EPOCHS)
+            for _ in range(3):
+                forward(*batch).backward()
+        means, wanted = ({**each.trg.epoch_means(), **each.contextual.epoch_means()} for each in (step, twin))
+        assert means == pytest.approx(wanted, rel=1e-5)
+    assert counters['stats']['unique_graphs'] <= 3
+    assert not counters['graph_break']

@@ -1,0 +1,84 @@
+"""The tokens of all processes in one graph: what ``gather: true`` of ``TRGLoss`` needs from ``torch.distributed``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+def world_size() -> int:
+    """Returns the number of processes that train together, 1 where nothing is distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the M tokens of all processes are this one's; the tokens stand in the order of the ranks.
+
+    Attributes:
+        counts: Number of tokens of each process.
+        rank: This process.
+    """
+
+    counts: tuple[int, ...]
+    rank: int = 0
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> Share:
+        """Returns the share of a process with these tokens [m, D]; m may differ between the processes."""
+        if world_size() == 1:
+            return cls((len(tokens),))
+        counts = torch.zeros(world_size(), dtype=torch.int64, device=tokens.device)
+        counts[dist.get_rank()] = len(tokens)
+        dist.all_reduce(counts)
+        return cls(tuple(counts.tolist()), dist.get_rank())
+
+    @property
+    def rows(self) -> range:
+        """This process's tokens among all M."""
+        start = sum(self.counts[: self.rank])
+        return range(start, start + self.counts[self.rank])
+
+    def gather(self, tokens: Tensor) -> Tensor:
+        """Returns the tokens [M, D] of all processes, with a gradient to this one's if they want one.
+
+        They are gathered in float32 or wider: in half precision, the sum of the gradients would lose digits.
+        """
+        if len(self.counts) == 1:
+            return tokens
+        gathered: Tensor = _Gather.apply(tokens.to(torch.promote_types(tokens.dtype, torch.float32)), self)
+        return gathered
+
+    def scale(self, reduction: str) -> float:
+        """Returns the factor of a loss over this process's rows.
+
+        ``DistributedDataParallel`` takes the mean of the processes' gradients; with this factor it is the gradient of
+        the ``sum`` or ``mean`` over all M rows.
+        """
+        share_of_mean = 1 if reduction == 'sum' else len(self.rows) / sum(self.counts)
+        return len(self.counts) * share_of_mean
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' tokens; its gradient is the sum of what all processes' losses want of this one's tokens."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, share: Share) -> Tensor:
+        ctx.rows = share.rows
+        padded = functional.pad(tokens, (0, 0, 0, max(share.counts) - len(tokens)))
+        parts = [torch.empty_like(padded) for _ in share.counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, share.counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient[ctx.rows.start : ctx.rows.stop], None
