@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob('*.yaml'))
 EXPERIMENTS = [name for name in CONFIGS if not name.startswith('sample/digits/')]
 # What `check` may say of a YAML whose teacher is untrained and whose images are random.
-EXPECTED_NOTICES = {'missing_weights', 'saturated_context'}
+EXPECTED_NOTICES = {'teacher_weights', 'saturated_context'}
 
 
 class FakeCifar:
