@@ -14,8 +14,8 @@ from torchdistill.core.interfaces.registry import (
 from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
 from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT, MODEL_DICT
 
+from trg_torchdistill import models
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
-from trg_torchdistill.models import resnet8
 from trg_torchdistill.procs import forward_logits_only, post_epoch_process_with_trg, pre_epoch_process_with_trg
 from trg_torchdistill.wrappers import Student4TRG
 
@@ -29,6 +29,10 @@ class Entry:
     key: str
     target: Callable[..., Any]
     description: str
+
+
+def _model(builder: Callable[..., Any], description: str) -> Entry:
+    return Entry('model', MODEL_DICT, builder.__name__, builder, description)
 
 
 TABLE = (
@@ -68,7 +72,19 @@ TABLE = (
         post_epoch_process_with_trg,
         "default process, log of the epoch's mean terms",
     ),
-    Entry('model', MODEL_DICT, 'resnet8', resnet8, 'CIFAR ResNet with one block a stage, 78 k parameters'),
+    _model(models.resnet8, 'CIFAR ResNet with one block a stage, 78 k parameters'),
+    _model(models.resnet8x4, 'CIFAR ResNet-8, four times as wide; tokens at `layer3`'),
+    _model(models.resnet32x4, 'CIFAR ResNet-32, four times as wide; tokens at `layer3`'),
+    _model(models.wrn_16_2, 'CIFAR Wide ResNet 16-2; tokens at `relu`'),
+    _model(models.wrn_40_1, 'CIFAR Wide ResNet 40-1; tokens at `relu`'),
+    _model(models.wrn_40_2, 'CIFAR Wide ResNet 40-2; tokens at `relu`'),
+    _model(models.vgg8, 'CIFAR VGG-8 with batch normalisation; tokens at `block4`'),
+    _model(models.vgg13_cifar, 'CIFAR VGG-13 with batch normalisation; tokens at `block4`'),
+    _model(models.mobilenetv2_cifar, 'CIFAR MobileNetV2 of half width; tokens at `conv2`'),
+    _model(models.shufflenetv1_cifar, 'CIFAR ShuffleNet V1; tokens at `layer3`'),
+    _model(models.shufflenetv2_cifar, 'CIFAR ShuffleNet V2; tokens at `conv5`'),
+    _model(models.timm, 'any model of timm by `model_name`; extra `hub`'),
+    _model(models.hf_image_classifier, 'any image classifier of transformers by `model_type`; extra `hub`'),
 )
 
 

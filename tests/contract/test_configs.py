@@ -1,10 +1,13 @@
 """Every YAML in ``configs`` loads, names registered keys and their keywords, and differs from its baseline by TRG."""
 
+import copy
+import functools
 import inspect
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch.utils.data import DataLoader
 from torchdistill.common import yaml_util
 from torchdistill.core.interfaces import registry as processes
@@ -13,16 +16,22 @@ from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
 import trg_torchdistill  # noqa: F401  registers the keys
+from configs.generator import __main__ as generator
+from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
+from trg_torchdistill.cli.check_setup import without_data_tags
 from trg_torchdistill.cli.config import load_config
-from trg_torchdistill.cli.deferred import Deferred, parse_deferred
+from trg_torchdistill.cli.deferred import Deferred, load_deferred
 from trg_torchdistill.cli.keys import check_config
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob('*.yaml'))
-NUM_CONFIGS = 6
+DIGITS = [name for name in CONFIGS if name.startswith('sample/digits/')]
+GENERATED = generator.files()
+TRG = [name for name in CONFIGS if '/trg/' in name]
 PAIRS = [
     ('sample/digits/kd.yaml', 'sample/digits/trg.yaml'),
     ('sample/digits/longtailed_kd.yaml', 'sample/digits/longtailed_trg.yaml'),
+    *((name.replace('/trg/', '/kd/'), name) for name in TRG),
 ]
 FROM_THE_HOST = {'device': None, 'device_ids': None, 'distributed': False, 'student_model': None}
 TRG_TERMS = {'TRGLoss', 'TokenContextualLoss'}
@@ -30,12 +39,20 @@ LOGIT_TERMS = {'CrossEntropyLoss', 'KDLoss'}
 DEPENDENCIES = [{'name': 'trg_torchdistill'}]
 
 
-def load(name):
-    return yaml_util.load_yaml_file(str(FOLDER / name))
+@functools.cache
+def parsed(name):
+    """The YAML with nothing built; shared, so it must not be changed."""
+    return load_deferred(str(FOLDER / name))
+
+
+@functools.cache
+def resolved(name):
+    """The YAML with everything built but data sets and models, which would download; shared too."""
+    return without_data_tags(parsed(name))
 
 
 def parse(name):
-    return parse_deferred((FOLDER / name).read_text(encoding='utf-8'))
+    return copy.deepcopy(parsed(name).data)
 
 
 def bind(target, kwargs, *given):
@@ -58,21 +75,41 @@ def terms(config):
     return config['train']['criterion']['kwargs']['sub_terms']
 
 
+def model_builder(key):
+    """What the example trainer finds under a key: torchvision's model first."""
+    return vars(torchvision.models).get(key) or models.MODEL_DICT[key]
+
+
 def test_all_configs_are_found():
-    assert len(CONFIGS) == NUM_CONFIGS
+    assert len(DIGITS) == 6
+    assert {*DIGITS, *GENERATED} == set(CONFIGS)
     assert {name for pair in PAIRS for name in pair} <= set(CONFIGS)
+    assert len(TRG) == len([name for name in CONFIGS if '/kd/' in name]) == 27
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_a_config_passes_the_check_of_the_train_command(name):
+@pytest.mark.parametrize('name', GENERATED)
+def test_a_generated_config_is_as_the_generator_writes_it(name):
+    written = (FOLDER / name).read_text(encoding='utf-8')
+    assert written == GENERATED[name], 'run `python -m configs.generator`'
+
+
+@pytest.mark.parametrize('name', DIGITS)
+def test_a_config_without_downloads_passes_the_check_of_the_train_command(name):
     check_config(load_config(str(FOLDER / name)))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_passes_the_check_without_its_data(name):
+    check_config(resolved(name))
+    check_datasets(parsed(name))
+    assert unread_keys(parsed(name)) == []
+
+
+@pytest.mark.parametrize('name', CONFIGS)
 def test_every_keyword_is_one_of_its_key(name):
-    config = load(name)
+    config = resolved(name).data
     for model in config['models'].values():
-        bind(models.MODEL_DICT[model['key']], model['kwargs'])
+        bind(model_builder(model['key']), model['kwargs'])
     for side in sides(config).values():
         assert side['forward_proc'] in processes.FORWARD_PROC_FUNC_DICT
         wrapper = side.get('auxiliary_model_wrapper')
@@ -86,7 +123,11 @@ def test_every_keyword_is_one_of_its_key(name):
     train = config['train']
     bind(optim.OPTIM_DICT[train['optimizer']['key']], train['optimizer']['kwargs'], None)
     bind(optim.SCHEDULER_DICT[train['scheduler']['key']], train['scheduler']['kwargs'], None)
+    for name in ('pre_epoch_process', 'post_epoch_process'):
+        assert train.get(name, f'{name}_with_trg') == f'{name}_with_trg'
     for loader in (train['train_data_loader'], train['val_data_loader'], config['test']['test_data_loader']):
+        assert loader['dataset_id'] in config['datasets']
+        bind(loader['sampler']['class_or_func'], loader['sampler']['kwargs'], None)
         bind(DataLoader, loader['kwargs'], None)
 
 
@@ -94,7 +135,10 @@ def test_a_misspelt_keyword_would_be_found():
     with pytest.raises(TypeError, match='num_class'):
         bind(models.MODEL_DICT['resnet8'], {'num_class': 10})
     with pytest.raises(TypeError, match='num_neighbours'):
-        bind(loss_class('TRGLoss'), {**terms(load(PAIRS[0][1]))['trg']['criterion']['kwargs'], 'num_neighbours': 8})
+        bind(
+            loss_class('TRGLoss'),
+            {**terms(resolved(PAIRS[0][1]).data)['trg']['criterion']['kwargs'], 'num_neighbours': 8},
+        )
 
 
 def walk(value, path=()):
@@ -114,6 +158,9 @@ def test_no_keywords_are_left_empty_and_no_path_is_of_one_machine(name):
     for model in config['models'].values():
         for path in (model.get('src_ckpt'), model.get('dst_ckpt')):
             assert path is None or path.startswith('./resource/ckpt/')
+    for path, value in walk(config['datasets']):
+        if path[-1] in ('root', 'list_file'):
+            assert value.startswith('./resource/dataset/')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -128,12 +175,27 @@ def test_a_config_has_a_logit_term_a_frozen_teacher_and_no_outer_wrapper(name):
         assert config['train']['pre_epoch_process'] == 'pre_epoch_process_with_trg'
 
 
-def test_students_read_what_the_teacher_wrote():
-    written = parse('sample/digits/teacher.yaml')['models']['model']
-    for name in {name for pair in PAIRS for name in pair}:
-        read = parse(name)['models']['teacher_model']
-        assert read['src_ckpt'] == written['dst_ckpt']
-        assert (read['key'], read['kwargs']) == (written['key'], written['kwargs'])
+@pytest.mark.parametrize('name', [name for pair in PAIRS for name in pair])
+def test_a_student_reads_what_its_teacher_wrote(name):
+    """A teacher is one that some YAML here trains, on as many classes, or has published weights."""
+    read = parse(name)['models']['teacher_model']
+    if read['src_ckpt'] is None:
+        assert read['kwargs'].get('weights') == 'IMAGENET1K_V1' or read['kwargs'].get('pretrained') is True
+        return
+    alone = [parsed(other).get('models', 'model') for other in CONFIGS]
+    written = [model for model in alone if model is not None and model['dst_ckpt'] == read['src_ckpt']]
+    assert [(model['key'], model['kwargs']) for model in written] == [(read['key'], read['kwargs'])]
+
+
+@pytest.mark.parametrize('name', [name for _, name in PAIRS if name in GENERATED])
+def test_a_student_has_a_baseline_that_differs_in_the_loss_alone(name):
+    student = Path(name).stem.partition('_from_')[0]
+    baseline, config = parse(str(Path(name).parents[1] / 'ce' / f'{student}.yaml')), parse(name)
+    assert baseline['datasets'] == config['datasets']
+    for key in ('num_epochs', 'train_data_loader', 'val_data_loader', 'optimizer', 'scheduler'):
+        assert baseline['train'][key] == config['train'][key]
+    alone, taught = baseline['models']['model'], config['models']['student_model']
+    assert (alone['key'], alone['kwargs']) == (taught['key'], taught['kwargs'])
 
 
 def test_no_two_configs_write_the_same_checkpoint():
@@ -178,7 +240,7 @@ def test_a_difference_beyond_trg_would_be_found():
     ],
 )
 def test_training_sets_have_the_sizes_that_the_comments_give(name, counts):
-    config = load(name)
+    config = yaml_util.load_yaml_file(str(FOLDER / name))
     dataset = config['datasets'][config['train']['train_data_loader']['dataset_id']]
     assert dataset.class_counts == counts
     image, _ = dataset[0]

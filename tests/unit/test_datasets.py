@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Subset, random_split
 from torchvision.transforms import ToTensor
 
-from trg_torchdistill.datasets import SPLITS, Digits, LongTailed
+from trg_torchdistill.datasets import Digits, LongTailed
+from trg_torchdistill.datasets.digits import SPLITS
 
 
 class Listed:
@@ -55,7 +56,7 @@ def test_digits_have_the_documented_sizes(split, size):
 def test_the_splits_share_no_image_and_leave_none_out():
     from sklearn.datasets import load_digits
 
-    from trg_torchdistill.datasets import _split_indices
+    from trg_torchdistill.datasets.digits import _split_indices
 
     labels = load_digits().target.tolist()
     indices = [index for split in SPLITS for index in _split_indices(labels, split)]

@@ -1,0 +1,116 @@
+"""The models of the experiments: the field's parameter counts, a map of tokens each, and a step that learns."""
+
+import inspect
+
+import pytest
+import torch
+import torchvision
+from torch.nn import functional
+from torchdistill.models import classification  # noqa: F401  registers torchdistill's models
+from torchdistill.models.registry import MODEL_DICT, get_model
+
+from trg_torchdistill.cli.layers import choose_layer
+from trg_torchdistill.cli.probe import run_model
+from trg_torchdistill.registration import TABLE
+
+# Key: parameters at 100 classes, layer of the tokens, its map [C, H, W] for an image of 32 x 32 pixels.
+ZOO = {
+    'resnet8x4': (1_233_540, 'layer3', (256, 8, 8)),
+    'resnet32x4': (7_433_860, 'layer3', (256, 8, 8)),
+    'wrn_16_2': (703_284, 'relu', (128, 8, 8)),
+    'wrn_40_1': (569_780, 'relu', (64, 8, 8)),
+    'wrn_40_2': (2_255_156, 'relu', (128, 8, 8)),
+    'vgg8': (3_965_028, 'block4', (512, 4, 4)),
+    'vgg13_cifar': (9_462_180, 'block4', (512, 4, 4)),
+    'mobilenetv2_cifar': (812_836, 'conv2', (1280, 2, 2)),
+    'shufflenetv1_cifar': (949_258, 'layer3', (960, 4, 4)),
+    'shufflenetv2_cifar': (1_355_528, 'conv5', (1024, 4, 4)),
+}
+# torchdistill's own, which are the field's: nothing of ours is needed for these.
+HOSTS = {
+    'resnet20': (278_324, 'layer3', (64, 8, 8)),
+    'resnet32': (472_756, 'layer3', (64, 8, 8)),
+    'resnet56': (861_620, 'layer3', (64, 8, 8)),
+    'resnet110': (1_736_564, 'layer3', (64, 8, 8)),
+}
+# Modules before the layer of the tokens: what a feature-based method would hook too, with their maps.
+STAGES = {
+    'resnet8x4': {'layer1': (64, 32, 32), 'layer2': (128, 16, 16)},
+    'wrn_16_2': {'layer1': (32, 32, 32), 'layer2': (64, 16, 16)},
+    'vgg8': {'block1': (128, 16, 16), 'block2': (256, 8, 8), 'block3': (512, 4, 4)},
+    'mobilenetv2_cifar': {'blocks.1': (12, 16, 16), 'blocks.4': (48, 4, 4), 'blocks.6': (160, 2, 2)},
+    'shufflenetv1_cifar': {'layer1': (240, 16, 16), 'layer2': (480, 8, 8)},
+    'shufflenetv2_cifar': {'stage2': (116, 16, 16), 'stage3': (232, 8, 8), 'stage4': (464, 4, 4)},
+}
+
+
+def build(key, **kwargs):
+    return get_model(key, None, **{'num_classes': 100, **kwargs})
+
+
+@pytest.mark.parametrize('key', [*ZOO, *HOSTS])
+def test_it_has_the_parameters_of_the_field_and_its_tokens_are_those_that_add_proposes(key):
+    parameters, layer, shape = {**ZOO, **HOSTS}[key]
+    model = build(key)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    probe = run_model(key, model, (32, 32))
+    assert probe.num_logits == 100
+    chosen = choose_layer(probe, 'student')
+    assert (chosen.path, chosen.shape[1:]) == (layer, shape)
+    assert chosen.layout == 'bchw'
+
+
+@pytest.mark.parametrize('key', STAGES)
+def test_its_stages_can_be_hooked(key):
+    probe = run_model(key, build(key), (32, 32))
+    assert {path: probe.record(path).shape[1:] for path in STAGES[key]} == STAGES[key]
+
+
+@pytest.mark.parametrize('key', ZOO)
+def test_it_learns_a_step(key):
+    """Four images, one small step along the gradient: the loss on them falls, and no parameter is left out."""
+    model = build(key, num_classes=5)
+    images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    before = functional.cross_entropy(model(images), labels)
+    before.backward()
+    assert [name for name, value in model.named_parameters() if value.grad is None] == []
+    squared = sum(value.grad.square().sum() for value in model.parameters())
+    with torch.no_grad():
+        for value in model.parameters():
+            value -= 0.01 * before * value.grad / squared
+        assert functional.cross_entropy(model(images), labels) < before
+
+
+@pytest.mark.parametrize('key', ZOO)
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        ({'num_classes': 0}, ValueError, '`num_classes` to be an integer >= 1, got 0; .* of the model `KEY`'),
+        ({'num_classes': '10'}, TypeError, '`num_classes` to be an integer .* of the model `KEY`'),
+        ({'pretrained': False}, TypeError, 'pretrained'),
+    ],
+)
+def test_it_refuses_bad_keywords(key, kwargs, error, message):
+    with pytest.raises(error, match=message.replace('KEY', key)):
+        MODEL_DICT[key](**kwargs)
+
+
+@pytest.mark.parametrize('dropout_p', [-0.1, 1, float('nan')])
+def test_wide_resnets_refuse_a_dropout_that_is_no_probability(dropout_p):
+    with pytest.raises(ValueError, match=r'`dropout_p` to be .* of the model `wrn_16_2`'):
+        MODEL_DICT['wrn_16_2'](dropout_p=dropout_p)
+
+
+def test_no_model_has_a_name_that_the_example_trainer_looks_up_elsewhere_first():
+    ours = {entry.key for entry in TABLE if entry.kind == 'model'}
+    assert set(ZOO) < ours
+    assert ours & {*vars(torchvision.models), *vars(torchvision.models.quantization)} == set()
+    registered = {key for key, builder in MODEL_DICT.items() if builder.__module__.startswith('trg_torchdistill')}
+    assert registered == ours
+    assert all(
+        parameter.kind is not parameter.VAR_KEYWORD for key in ours for parameter in _parameters(MODEL_DICT[key])
+    )
+
+
+def _parameters(builder):
+    return inspect.signature(builder).parameters.values()

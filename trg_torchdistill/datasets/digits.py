@@ -1,0 +1,99 @@
+"""Handwritten digits that need no download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from trg_torchdistill._checks import advice, check_choice, check_integer
+
+SPLITS = ('train', 'val', 'test')
+TRAIN_IMAGES_A_CLASS = 100
+TEST_IMAGES_A_CLASS = 60
+BRIGHTEST_PIXEL = 16.0
+
+
+class Digits(Dataset[tuple[Any, int]]):
+    """Handwritten digits: the 1,797 images of 8 x 8 pixels, by 13 writers, that come with scikit-learn (UCI).
+
+    An item is (PIL RGB image of ``size`` x ``size``, or what ``transform`` makes of it; int target). The split is fixed
+    and follows the order of the file within each class: the first 100 images are ``train`` (1,000), the last 60 are
+    ``test`` (600), those between are ``val`` (197). Images near each other in the file look alike, as the writers
+    follow one another, so this split is harder than a random one.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        transform: Function of the PIL image, or None.
+        size: Side of the image in pixels; the original is enlarged bilinearly.
+
+    Attributes:
+        targets: Class of each image.
+        classes: Names of the ten classes.
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If an argument is out of range.
+        ImportError: If scikit-learn is missing.
+
+    YAML::
+
+        datasets:
+          digits/train: !import_call
+            key: 'trg_torchdistill.datasets.Digits'
+            init:
+              kwargs: {split: 'train'}
+    """
+
+    def __init__(self, split: str, transform: Callable[[Any], Any] | None = None, size: int = 32) -> None:
+        with advice("change it under the `kwargs:` of 'trg_torchdistill.datasets.Digits'"):
+            check_choice('split', split, SPLITS)
+            check_integer('size', size, 8)
+            if transform is not None and not callable(transform):
+                raise TypeError(f'expected `transform` to be a function of an image or null, got {transform!r}')
+        self.split = split
+        self.transform = transform
+        self.classes = [str(digit) for digit in range(10)]
+        images, labels = _load_digits()
+        indices = _split_indices(labels, split)
+        self.targets = [labels[index] for index in indices]
+        self.images = [_to_picture(images[index], size) for index in indices]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.images[index].copy()
+        return (image if self.transform is None else self.transform(image)), self.targets[index]
+
+
+def _load_digits() -> tuple[Any, list[int]]:
+    """Images [1797, 8, 8] with values from 0 to 16, and their classes, in the order of the file."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "expected scikit-learn, whose digits 'trg_torchdistill.datasets.Digits' reads, to be installed, got none; "
+            "run: pip install 'trg_torchdistill[demo]'"
+        ) from error
+    bunch = load_digits()
+    return bunch.images, [int(label) for label in bunch.target]
+
+
+def _split_indices(labels: list[int], split: str) -> list[int]:
+    parts = {
+        'train': slice(None, TRAIN_IMAGES_A_CLASS),
+        'val': slice(TRAIN_IMAGES_A_CLASS, -TEST_IMAGES_A_CLASS),
+        'test': slice(-TEST_IMAGES_A_CLASS, None),
+    }
+    chosen: list[int] = []
+    for digit in sorted(set(labels)):
+        chosen.extend([index for index, label in enumerate(labels) if label == digit][parts[split]])
+    return sorted(chosen)
+
+
+def _to_picture(image: Any, size: int) -> Image.Image:
+    gray = Image.fromarray((image * (255 / BRIGHTEST_PIXEL)).round().astype('uint8'))
+    return gray.resize((size, size), Image.Resampling.BILINEAR).convert('RGB')

@@ -1,0 +1,24 @@
+"""Models that distillation experiments use and torchdistill lacks, and the way to timm's and Hugging Face's."""
+
+from trg_torchdistill.models.hub import hf_image_classifier, timm
+from trg_torchdistill.models.mobilenet import mobilenetv2_cifar
+from trg_torchdistill.models.resnet import resnet8, resnet8x4, resnet32x4
+from trg_torchdistill.models.shufflenet import shufflenetv1_cifar, shufflenetv2_cifar
+from trg_torchdistill.models.vgg import vgg8, vgg13_cifar
+from trg_torchdistill.models.wide_resnet import wrn_16_2, wrn_40_1, wrn_40_2
+
+__all__ = [
+    'hf_image_classifier',
+    'mobilenetv2_cifar',
+    'resnet8',
+    'resnet8x4',
+    'resnet32x4',
+    'shufflenetv1_cifar',
+    'shufflenetv2_cifar',
+    'timm',
+    'vgg8',
+    'vgg13_cifar',
+    'wrn_16_2',
+    'wrn_40_1',
+    'wrn_40_2',
+]
