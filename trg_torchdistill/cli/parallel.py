@@ -51,7 +51,7 @@ def check_for_several_processes(config: Config, reporter: Reporter) -> None:
 
 
 def join_stage(box: Any, config: Config, processes: Processes) -> None:
-    """Makes the running stage of a box one training of all processes; a stage that is one already stays as it is.
+    """Makes the stage that a box has just begun one training of all processes.
 
     The host wraps a model on GPUs only, so on CPUs this does. All modules get the weights and buffers of the first
     process, also a teacher with random weights, which nothing wraps.

@@ -23,24 +23,27 @@ from trg_torchdistill.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 TIMEOUT = timedelta(minutes=30)  # the longest wait is for the first process of a node to download a data set
 SECONDS_FOR_THE_FIRST = 2.0
+REPORTS = 'reports'
 LOST = ('connection', 'gloo', 'nccl', 'timed out', 'socket')
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the training. All of them must call each of the methods, in the same order.
+    """This process among those of the training. All of them must call the methods, in the same order.
 
     Attributes:
         rank: Number of this process, from 0. The first one alone prints and writes files.
         local_rank: Its number on its node.
         size: Number of processes.
         local_size: Number of processes on its node.
+        store: What they tell each other outside of a step, None for a single process.
     """
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
     local_size: int = 1
+    store: Any = None
 
     @property
     def is_first(self) -> bool:
@@ -89,6 +92,10 @@ class Processes:
             dist.broadcast(values, 0)
             tensor.detach().copy_(values)
 
+    def one_failed(self) -> bool:
+        """Whether a process has reported an error; the one method that a process calls alone."""
+        return self.store is not None and bool(self.store.check([REPORTS]))
+
     @contextlib.contextmanager
     def first_of_node_first(self) -> Iterator[None]:
         """Runs the block in the first process of each node before the others, so that it alone downloads what it names.
@@ -131,14 +138,14 @@ def joined(device: str) -> Iterator[Processes]:
             f'expected torchrun to start several processes, got WORLD_SIZE={os.environ["WORLD_SIZE"]} without the '
             f'variables that it sets ({error}); start with `torchrun --nproc_per_node N -m trg_torchdistill train ...`'
         ) from error
-    processes = Processes(rank, local_rank, size, local_size)
+    processes = Processes(rank, local_rank, size, local_size, store)
     try:
         on_gpus = device != 'cpu' and torch.cuda.is_available()
         backend = 'cpu:gloo,cuda:nccl' if on_gpus else 'gloo'
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         yield processes
     except (Exception, KeyboardInterrupt) as error:
-        _end_with_one_message(error, store, processes)
+        _end_with_one_message(error, processes)
         raise
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
@@ -162,6 +169,8 @@ class StopSignals:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self.received:  # torchrun sends the signal of a terminal once more; it must not meet the farewell
+            return
         for number, handler in zip(self._signals, self._before, strict=True):
             signal.signal(number, handler)
 
@@ -169,9 +178,9 @@ class StopSignals:
         self.received = True
 
 
-def _end_with_one_message(error: BaseException, store: Any, processes: Processes) -> None:
+def _end_with_one_message(error: BaseException, processes: Processes) -> None:
     """Returns in the process that is to report its error, and ends all others."""
-    if not _reports(store, processes):
+    if not _reports(processes):
         code = EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILED
         sys.exit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else code)
     if not processes.is_first:
@@ -183,8 +192,9 @@ def _end_with_one_message(error: BaseException, store: Any, processes: Processes
         ) from error
 
 
-def _reports(store: Any, processes: Processes) -> bool:
+def _reports(processes: Processes) -> bool:
     """Whether this is the process that reports: the first one for a while, then any."""
+    store = processes.store
     try:
         store.set(f'failed {processes.rank}', '')
         deadline = time.monotonic() + (0.0 if processes.is_first else SECONDS_FOR_THE_FIRST)
@@ -192,7 +202,7 @@ def _reports(store: Any, processes: Processes) -> bool:
             if store.check(['failed 0']):
                 return False
             time.sleep(0.05)
-        reports: bool = store.add('reports', 1) == 1
+        reports: bool = store.add(REPORTS, 1) == 1
     except RuntimeError:  # the store has gone with its process
         return True
     return reports

@@ -68,6 +68,7 @@ class Trainer:
         args: Plain values of the command line, kept with the best weights.
         reporter: What the user sees.
         placement: Device, processes and precision.
+        joined_stage: Number of the stage that several processes have made their common one.
     """
 
     box: Any
@@ -78,6 +79,7 @@ class Trainer:
     args: dict[str, Any]
     reporter: Reporter
     placement: Placement
+    joined_stage: int = 0
 
     @property
     def processes(self) -> Processes:
@@ -112,7 +114,8 @@ class Trainer:
                     self._run_epoch(epoch, signals)
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
         except RuntimeError as error:
-            self._stop_if_told(signals.received, error)  # it took away a worker of the loader, or another process
+            told = signals.received and not self.processes.one_failed()
+            self._stop_if_told(told, error)  # the signal took away a worker of the loader, or another process
             raise
 
     def _stop_if_told(self, told: float, cause: Exception | None = None) -> None:
@@ -121,8 +124,10 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, signals: StopSignals) -> None:
         began = time.perf_counter()
-        if self.processes.are_several:
+        stage = getattr(self.box, 'stage_number', 1)
+        if self.processes.are_several and stage != self.joined_stage:
             join_stage(self.box, self.config, self.processes)
+            self.joined_stage = stage
         self.box.pre_epoch_process(epoch=epoch)
         with TermMeter(self.box.criterion) as meter:
             loss, num_images = self._train_steps(epoch, meter, signals)
