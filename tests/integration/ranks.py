@@ -21,7 +21,7 @@ DDP = "wrapper: 'DistributedDataParallel'"
 
 
 def environment():
-    paths = [str(TESTS.parents[1]), str(TESTS)]
+    paths = [*os.environ.get('PYTHONPATH', '').split(os.pathsep), str(TESTS.parents[1]), str(TESTS)]
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}
 
 
