@@ -154,7 +154,9 @@ def test_several_processes_only_note_a_signal():
     try:
         with StopSignals(TWO) as signals:
             signal.raise_signal(signal.SIGTERM)
-            assert signals.received
+            assert (signals.received, signals.interrupted) == (True, False)
+            signal.raise_signal(signal.SIGINT)
+            assert signals.interrupted
         signal.raise_signal(signal.SIGTERM)  # torchrun repeats that of a terminal
     finally:
         signal.signal(signal.SIGTERM, before)

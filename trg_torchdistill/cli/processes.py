@@ -23,7 +23,6 @@ from trg_torchdistill.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 TIMEOUT = timedelta(minutes=30)  # the longest wait is for the first process of a node to download a data set
 SECONDS_FOR_THE_FIRST = 2.0
-REPORTS = 'reports'
 LOST = ('connection', 'gloo', 'nccl', 'timed out', 'socket')
 
 
@@ -36,14 +35,12 @@ class Processes:
         local_rank: Its number on its node.
         size: Number of processes.
         local_size: Number of processes on its node.
-        store: What they tell each other outside of a step, None for a single process.
     """
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
     local_size: int = 1
-    store: Any = None
 
     @property
     def is_first(self) -> bool:
@@ -92,10 +89,6 @@ class Processes:
             dist.broadcast(values, 0)
             tensor.detach().copy_(values)
 
-    def one_failed(self) -> bool:
-        """Whether a process has reported an error; the one method that a process calls alone."""
-        return self.store is not None and bool(self.store.check([REPORTS]))
-
     @contextlib.contextmanager
     def first_of_node_first(self) -> Iterator[None]:
         """Runs the block in the first process of each node before the others, so that it alone downloads what it names.
@@ -138,14 +131,14 @@ def joined(device: str) -> Iterator[Processes]:
             f'expected torchrun to start several processes, got WORLD_SIZE={os.environ["WORLD_SIZE"]} without the '
             f'variables that it sets ({error}); start with `torchrun --nproc_per_node N -m trg_torchdistill train ...`'
         ) from error
-    processes = Processes(rank, local_rank, size, local_size, store)
+    processes = Processes(rank, local_rank, size, local_size)
     try:
         on_gpus = device != 'cpu' and torch.cuda.is_available()
         backend = 'cpu:gloo,cuda:nccl' if on_gpus else 'gloo'
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         yield processes
     except (Exception, KeyboardInterrupt) as error:
-        _end_with_one_message(error, processes)
+        _end_with_one_message(error, store, processes)
         raise
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
@@ -154,13 +147,18 @@ class StopSignals:
     """Takes Ctrl-C and SIGTERM of several processes, so that they can agree on the step at which all stop.
 
     A process that left at once would leave the others waiting for it. As a context manager it sets the handlers.
+    SIGTERM is also what torchrun sends to the others when one has failed.
 
     Args:
         processes: A single process keeps its handlers.
+
+    Attributes:
+        received: Whether either signal came.
+        interrupted: Whether Ctrl-C came.
     """
 
     def __init__(self, processes: Processes) -> None:
-        self.received = False
+        self.received = self.interrupted = False
         self._signals = (signal.SIGINT, signal.SIGTERM) if processes.are_several else ()
         self._before: list[Any] = []
 
@@ -176,11 +174,12 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        self.interrupted |= number == signal.SIGINT
 
 
-def _end_with_one_message(error: BaseException, processes: Processes) -> None:
+def _end_with_one_message(error: BaseException, store: Any, processes: Processes) -> None:
     """Returns in the process that is to report its error, and ends all others."""
-    if not _reports(processes):
+    if not _reports(store, processes):
         code = EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILED
         sys.exit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else code)
     if not processes.is_first:
@@ -192,9 +191,8 @@ def _end_with_one_message(error: BaseException, processes: Processes) -> None:
         ) from error
 
 
-def _reports(processes: Processes) -> bool:
+def _reports(store: Any, processes: Processes) -> bool:
     """Whether this is the process that reports: the first one for a while, then any."""
-    store = processes.store
     try:
         store.set(f'failed {processes.rank}', '')
         deadline = time.monotonic() + (0.0 if processes.is_first else SECONDS_FOR_THE_FIRST)
@@ -202,7 +200,7 @@ def _reports(processes: Processes) -> bool:
             if store.check(['failed 0']):
                 return False
             time.sleep(0.05)
-        reports: bool = store.add(REPORTS, 1) == 1
+        reports: bool = store.add('reports', 1) == 1
     except RuntimeError:  # the store has gone with its process
         return True
     return reports

@@ -114,8 +114,7 @@ class Trainer:
                     self._run_epoch(epoch, signals)
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
         except RuntimeError as error:
-            told = signals.received and not self.processes.one_failed()
-            self._stop_if_told(told, error)  # the signal took away a worker of the loader, or another process
+            self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
             raise
 
     def _stop_if_told(self, told: float, cause: Exception | None = None) -> None:
