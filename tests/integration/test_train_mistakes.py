@@ -90,10 +90,13 @@ def test_start_epoch_in_stages(tmp_path, capsys):
     assert 'continue a run with `--resume`' in capsys.readouterr().err
 
 
-def test_several_processes(tmp_path, capsys, monkeypatch):
+def test_several_processes_that_torchrun_did_not_start(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
-    assert main(['train', write(tmp_path, whole_yaml(tmp_path, stage(1, CE)))]) == 2
-    assert 'expected one process, got WORLD_SIZE=2' in capsys.readouterr().err
+    config = write(tmp_path, whole_yaml(tmp_path, stage(1, CE)))
+    assert main(['train', config]) == 2
+    assert 'got WORLD_SIZE=2 without the variables that it sets' in capsys.readouterr().err
+    assert main(['check', config]) == 2
+    assert 'expected one process, got WORLD_SIZE=2; start this command without torchrun' in capsys.readouterr().err
 
 
 def test_traceback_on_request(tmp_path, capsys):

@@ -17,40 +17,53 @@ from torchdistill.models.official import get_image_classification_model
 from torchdistill.models.registry import get_model
 
 from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.precision import FLOAT32, Precision
+from trg_torchdistill.cli.processes import ALONE, Processes
 
 UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a run takes place, in the terms of the host.
+    """Where and how a run takes place, in the terms of the host.
 
     Attributes:
         device: Device of the models and batches.
         device_ids: Indices of this process's devices, None for all.
         distributed: Whether several processes train together.
         lr_factor: What every learning rate is multiplied with.
+        processes: This process among those that train together.
+        precision: Precision of the forward passes.
     """
 
     device: torch.device
     device_ids: list[int] | None = None
     distributed: bool = False
     lr_factor: int = 1
+    processes: Processes = ALONE
+    precision: Precision = FLOAT32
 
 
-def choose_placement(name: str) -> Placement:
+def choose_placement(name: str, processes: Processes | None = None, adjust_lr: bool = False) -> Placement:
     """Returns the placement for ``--device``; ``auto`` is the GPU where there is one, else the CPU.
 
+    Args:
+        name: The word after ``--device``.
+        processes: Those of the training, which get a GPU each; None where only one process makes sense.
+        adjust_lr: Whether learning rates are multiplied with the number of processes.
+
     Raises:
-        ConfigError: If there is no such device, or ``torchrun`` started several processes.
+        ConfigError: If there is no such device, or ``torchrun`` started several processes of a command for one.
     """
-    if int(os.environ.get('WORLD_SIZE', '1')) > 1:
+    if processes is None and int(os.environ.get('WORLD_SIZE', '1')) > 1:
         raise ConfigError(
-            f'expected one process, got WORLD_SIZE={os.environ["WORLD_SIZE"]}; '
-            'start `trg-torchdistill train` without torchrun'
+            f'expected one process, got WORLD_SIZE={os.environ["WORLD_SIZE"]}; start this command without torchrun, '
+            'which is for `trg-torchdistill train` alone'
         )
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if processes is not None and processes.are_several:
+        return _placement_of_one_of_several(name, processes, adjust_lr)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -58,6 +71,25 @@ def choose_placement(name: str) -> Placement:
         reason = str(error).splitlines()[0]
         raise ConfigError(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}: {reason}') from error
     return Placement(device)
+
+
+def _placement_of_one_of_several(name: str, processes: Processes, adjust_lr: bool) -> Placement:
+    lr_factor = processes.size if adjust_lr else 1
+    if name == 'cpu':
+        return Placement(torch.device('cpu'), None, True, lr_factor, processes)
+    if name != 'cuda':
+        raise ConfigError(
+            f'expected `--device` to be auto, cuda or cpu for several processes, each of which takes its own GPU, got '
+            f'{name}; choose the GPUs with CUDA_VISIBLE_DEVICES'
+        )
+    if processes.local_size > torch.cuda.device_count():
+        raise ConfigError(
+            f'expected a GPU for each of the {processes.local_size} processes of this node, got '
+            f'{torch.cuda.device_count()}; lower `--nproc_per_node` of torchrun, or use `--device cpu`'
+        )
+    torch.cuda.set_device(processes.local_rank)
+    device = torch.device('cuda', processes.local_rank)
+    return Placement(device, [processes.local_rank], True, lr_factor, processes)
 
 
 def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchdistill.common.main_util import set_seed
 from torchdistill.common.module_util import check_if_wrapped
 from torchdistill.core.distillation import DistillationBox
 
 from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.cli.precision import FLOAT32, Precision
+from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.random_state import random_state, set_random_state
 from trg_torchdistill.files import replacing
 
-FORMAT = 'trg_torchdistill training state, version 1'
+FORMAT = 'trg_torchdistill training state, version 2'
+FORMAT_OF_ONE_PROCESS = 'trg_torchdistill training state, version 1'
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError)
 MISFITS = (RuntimeError, ValueError, KeyError, IndexError, TypeError)
 
@@ -58,11 +62,19 @@ def best_checkpoint(box: Any, student: nn.Module, best_value: float, args: dict[
     }
 
 
-def training_state(box: Any, progress: Progress, config_text: str, seed: int | None) -> dict[str, Any]:
+def training_state(
+    box: Any,
+    progress: Progress,
+    config_text: str,
+    seed: int | None,
+    processes: Processes,
+    precision: Precision,
+) -> dict[str, Any]:
     """Returns all that the rest of a training depends on, as tensors and plain values.
 
-    Persistent workers of a data loader keep random states of their own, which no other process can read: with
-    ``persistent_workers: True`` and random transforms a resumed run sees other images.
+    What several processes do not share, random generators and buffers of losses, is under ``processes``, by rank; only
+    the first process gets that of all. Persistent workers of a data loader keep random states of their own, which no
+    other process can read: with ``persistent_workers: True`` and random transforms a resumed run sees other images.
     """
     modules = box_modules(box)
     if not progress.saves_teacher:
@@ -83,12 +95,11 @@ def training_state(box: Any, progress: Progress, config_text: str, seed: int | N
             name: [path for path, part in module.named_modules() if not part.training]
             for name, module in modules.items()
         },
-        'criterion': {name: term.state_dict() for name, term in _terms(box).items()},
         'optimizer': box.optimizer.state_dict(),
         'lr_scheduler': None if box.lr_scheduler is None else box.lr_scheduler.state_dict(),
         'gradients': [parameter.grad for parameter in _parameters(box)],
-        'generators': [generator.get_state() for generator in _generators(box)],
-        'random_state': random_state(),
+        'precision': precision.state(),
+        'processes': processes.gathered_on_first(_own_state(box)),
     }
 
 
@@ -107,6 +118,9 @@ def load_training_state(path: Path) -> dict[str, Any]:
             f'expected {path} to be a training state, got a file that is damaged or was written by another program '
             f'({type(error).__name__}); it was left as it is. Start anew with `--overwrite` or another `--run_dir`'
         ) from error
+    if isinstance(state, dict) and state.get('format') == FORMAT_OF_ONE_PROCESS:
+        own = {name: state.pop(name) for name in ('criterion', 'generators', 'random_state')}
+        state |= {'format': FORMAT, 'processes': [own], 'precision': FLOAT32.state()}
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise ConfigError(
             f'expected {path} to be a training state of `trg-torchdistill train`, got another checkpoint; it was left '
@@ -115,36 +129,42 @@ def load_training_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_training_state(box: Any, state: dict[str, Any], path: Path) -> Progress:
+def restore_training_state(
+    box: Any,
+    state: dict[str, Any],
+    path: Path,
+    processes: Processes,
+    precision: Precision,
+) -> Progress:
     """Puts a newly built box where the training stood, the random generators last.
 
     Args:
         box: Distillation or training box, in its first stage.
         state: What :func:`load_training_state` read.
         path: Where it was read from, for the message.
+        processes: Those that continue; when they are more or fewer than before, random generators start anew.
+        precision: Precision of the training, whose scale is restored too.
 
     Raises:
         ConfigError: If the state is of other models, losses or stages than the YAML's.
     """
     progress = Progress(**state['progress'])
+    as_before = len(state['processes']) == processes.size
+    own = state['processes'][processes.rank if as_before else 0]
     try:
         if hasattr(box, 'stage_number'):
             _skip_to_stage(box, state['stage'], progress.epochs_done)
-        modules = box_modules(box)
-        for name, module_state in state['modules'].items():
-            nn.Module.load_state_dict(modules[name], module_state)
-        for name, paths in state['in_eval_mode'].items():
-            for path, part in modules[name].named_modules():
-                part.training = path not in paths
+        _restore_modules(box_modules(box), state)
         for name, term in _terms(box).items():
-            term.load_state_dict(state['criterion'][name])
+            term.load_state_dict(own['criterion'][name])
         box.optimizer.load_state_dict(state['optimizer'])
         if box.lr_scheduler is not None:
             box.lr_scheduler.load_state_dict(state['lr_scheduler'])
         for parameter, gradient in zip(_parameters(box), state['gradients'], strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        for generator, generator_state in zip(_generators(box), state['generators'], strict=True):
+        for generator, generator_state in zip(_generators(box), own['generators'], strict=True):
             generator.set_state(generator_state)
+        precision.restore(state['precision'])
     except MISFITS as error:
         reason = ' '.join(str(error).split())[:300]
         raise ConfigError(
@@ -152,8 +172,16 @@ def restore_training_state(box: Any, state: dict[str, Any], path: Path) -> Progr
             'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
         ) from error
     box.stage_grad_count = state['step']
-    set_random_state(state['random_state'])
+    set_random_state(own['random_state'])
+    if not as_before:
+        draw_apart(None, processes)
     return progress
+
+
+def draw_apart(seed: int | None, processes: Processes) -> None:
+    """Seeds all processes but the first one, without a seed from their random state, so that all draw other images."""
+    if not processes.is_first:
+        set_seed(processes.rank + (int(torch.randint(2**31, ())) if seed is None else seed))
 
 
 def box_modules(box: Any) -> dict[str, nn.Module]:
@@ -166,6 +194,14 @@ def box_modules(box: Any) -> dict[str, nn.Module]:
         'teacher': _unwrapped(box.org_teacher_model),
         'teacher_of_stage': _unwrapped(box.teacher_model),
     }
+
+
+def _restore_modules(modules: dict[str, nn.Module], state: dict[str, Any]) -> None:
+    for name, module_state in state['modules'].items():
+        nn.Module.load_state_dict(modules[name], module_state)
+    for name, paths in state['in_eval_mode'].items():
+        for path, part in modules[name].named_modules():
+            part.training = path not in paths
 
 
 def _skip_to_stage(box: Any, stage: int, epochs_done: int) -> None:
@@ -190,6 +226,19 @@ def _teacher_changes(modules: dict[str, nn.Module], epochs_done: int) -> bool:
 
 def _terms(box: Any) -> dict[str, nn.Module]:
     return {name: term for name, (term, _) in getattr(box.criterion, 'term_dict', {}).items()}
+
+
+def _own_state(box: Any) -> dict[str, Any]:
+    """Returns what each process has of its own."""
+    criterion = {name: term.state_dict() for name, term in _terms(box).items()}
+    return {
+        'criterion': {
+            name: {key: value.cpu() if isinstance(value, Tensor) else value for key, value in term.items()}
+            for name, term in criterion.items()
+        },
+        'generators': [generator.get_state() for generator in _generators(box)],
+        'random_state': random_state(),
+    }
 
 
 def _parameters(box: Any) -> list[nn.Parameter]:

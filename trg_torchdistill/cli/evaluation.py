@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trg_torchdistill.cli.precision import FLOAT32, Precision
+from trg_torchdistill.cli.processes import ALONE, Processes
 from trg_torchdistill.procs import forward_logits_only
 
 GROUPS = ('many', 'medium', 'few')
@@ -36,31 +39,41 @@ class Accuracy:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Iterable[Any], device: torch.device) -> Accuracy:
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[Any],
+    device: torch.device,
+    processes: Processes = ALONE,
+    precision: Precision = FLOAT32,
+) -> Accuracy:
     """Puts a model in eval mode and measures its accuracy.
 
     Args:
         model: Returns logits [B, C], in one of the forms of ``forward_logits_only``.
-        loader: Yields images and labels first.
+        loader: Yields images and labels first; those of this process.
         device: Device of the model.
+        processes: Those that evaluate the same weights together; all of them get the accuracy on all images.
+        precision: Precision of the forward passes.
 
     Raises:
         ValueError: If the loader yields no batch.
     """
     model.eval()
-    hits = [_Hits(forward_logits_only(model, batch[0].to(device)), batch[1].to(device)) for batch in loader]
-    if not hits:
+    hits = []
+    for batch in loader:
+        with precision.autocast():
+            logits = forward_logits_only(model, batch[0].to(device))
+        hits.append(_Hits(logits, batch[1].to(device)))
+    counts = processes.gathered(_count(hits))
+    right, totals, right_of_five = (_sum([part[position] for part in counts]) for position in range(3))
+    num_images = sum(totals)
+    if num_images == 0:
         raise ValueError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
-    num_classes = max(hit.num_classes for hit in hits)
-    first = torch.cat([hit.first for hit in hits])
-    labels = torch.cat([hit.labels for hit in hits])
-    totals = torch.bincount(labels, minlength=num_classes).tolist()
-    right = torch.bincount(labels[first], minlength=len(totals)).tolist()
     return Accuracy(
-        top1=100 * sum(right) / len(labels),
-        top5=100 * int(torch.cat([hit.among_five for hit in hits]).sum()) / len(labels),
+        top1=100 * sum(right) / num_images,
+        top5=100 * sum(right_of_five) / num_images,
         per_class=[100 * hit / total if total else None for hit, total in zip(right, totals, strict=True)],
-        num_images=len(labels),
+        num_images=num_images,
     )
 
 
@@ -108,3 +121,20 @@ class _Hits:
         self.num_classes = logits.shape[1]
         best = logits.topk(min(5, self.num_classes), dim=1).indices == labels[:, None]
         self.first, self.among_five = best[:, 0], best.any(1)
+
+
+def _count(hits: list[_Hits]) -> tuple[list[int], list[int], list[int]]:
+    """Returns, for each class, the images whose label scores highest, all images, and those right among five."""
+    if not hits:
+        return [], [], []
+    num_classes = max(hit.num_classes for hit in hits)
+    labels = torch.cat([hit.labels for hit in hits])
+    totals = torch.bincount(labels, minlength=num_classes).tolist()
+    chosen = (torch.cat([hit.first for hit in hits]), torch.cat([hit.among_five for hit in hits]))
+    right, right_of_five = (torch.bincount(labels[each], minlength=len(totals)).tolist() for each in chosen)
+    return right, totals, right_of_five
+
+
+def _sum(counts: list[list[int]]) -> list[int]:
+    """Adds lists that end at different classes."""
+    return [sum(column) for column in zip_longest(*counts, fillvalue=0)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.procs import relation_losses
 
 
@@ -51,6 +52,11 @@ class TermMeter:
     def means(self) -> dict[str, float]:
         """Returns each term's mean, before its weight; those inside TRG's losses are named ``TERM.local`` and so on."""
         return {name: total.item() / self._counts[name] for name, total in self._sums.items()}
+
+    def means_over(self, processes: Processes) -> dict[str, float]:
+        """Returns the means over the steps of all processes, which have made equally many."""
+        found = processes.gathered(self.means())
+        return {name: sum(means[name] for means in found) / len(found) for name in found[0]}
 
     def not_finite(self) -> list[str]:
         """Returns the names of the terms whose last value is NaN or infinite."""

@@ -50,10 +50,17 @@ class PlainReporter:
         print(text, flush=True)
 
 
+class SilentReporter(PlainReporter):
+    """Says nothing: for all processes but the first."""
+
+    def say(self, text: str) -> None:
+        """Prints nothing."""
+
+
 class BarReporter:
     """Draws a bar with the loss, its terms, images per second and the time that is left for all epochs.
 
-    The terms are read from the device at most twice a second.
+    The terms are read from the device at most twice a second; of several processes they are the first one's.
 
     Raises:
         ImportError: If rich is not installed.
@@ -120,8 +127,14 @@ class BarReporter:
         return (now - (self._began or now)) / done * left
 
 
-def choose_reporter() -> Reporter:
-    """Returns the reporter for standard output; without rich a terminal gets plain lines and is told so."""
+def choose_reporter(is_first: bool = True) -> Reporter:
+    """Returns the reporter for standard output; without rich a terminal gets plain lines and is told so.
+
+    Args:
+        is_first: Whether this is the process that speaks for all.
+    """
+    if not is_first:
+        return SilentReporter()
     if not sys.stdout.isatty():
         return PlainReporter()
     try:

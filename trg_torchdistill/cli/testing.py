@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.backends import cudnn
 from torchdistill.common.main_util import load_ckpt
@@ -15,6 +15,7 @@ from trg_torchdistill.cli.build import UNREADABLE, Placement, has_trained_weight
 from trg_torchdistill.cli.checkpoint import Progress
 from trg_torchdistill.cli.config import Config, ConfigError
 from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
+from trg_torchdistill.cli.parallel import count_each_image_once
 from trg_torchdistill.cli.progress import Reporter
 from trg_torchdistill.cli.trainer import RunFiles
 
@@ -87,28 +88,33 @@ def measure_models(
     cudnn.benchmark, cudnn.deterministic = False, True
     loader_config = config.mapping('test', 'test_data_loader')
     datasets = config.mapping('datasets')
-    loader = build_data_loader(datasets[loader_config['dataset_id']], loader_config, placement.distributed)
+    dataset = datasets[loader_config['dataset_id']]
+    loader = count_each_image_once(build_data_loader(dataset, loader_config, placement.distributed))
     counts = unbalanced_counts(datasets[config.get(*config.stage_paths()[0], 'train_data_loader', 'dataset_id')])
+    test = partial(_test, loader, placement, counts, reporter)
     results: dict[str, Any] = {}
     if teacher is not None and config.teacher_path is not None:
         name = f'teacher {config.get(*config.teacher_path, "key")}'
-        results['teacher'] = _test(teacher, loader, placement.device, counts, name, reporter)
+        results['teacher'] = test(teacher, name)
     name = f'student {config.get(*config.student_path, "key")}'
-    results['test'] = _test(student, loader, placement.device, counts, name, reporter)
+    results['test'] = test(student, name)
     results['weights'] = weights
+    if not placement.processes.is_first:
+        return
     files.folder.mkdir(parents=True, exist_ok=True)
     files.test.write_text(json.dumps(results) + '\n', encoding='utf-8')
 
 
 def _test(
-    model: nn.Module,
     loader: Any,
-    device: torch.device,
+    placement: Placement,
     counts: list[int] | None,
-    name: str,
     reporter: Reporter,
+    model: nn.Module,
+    name: str,
 ) -> dict[str, Any]:
-    accuracy = evaluate(model.to(device), loader, device)
+    model = model.to(placement.device)
+    accuracy = evaluate(model, loader, placement.device, placement.processes, placement.precision)
     reporter.say(_test_line(name, accuracy))
     if counts is None:
         return accuracy.as_dict()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import random
 import shlex
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,16 @@ from trg_torchdistill.cli.build import (
     has_trained_weights,
     load_optimizer,
 )
-from trg_torchdistill.cli.checkpoint import Progress, load_training_state, restore_training_state
+from trg_torchdistill.cli.checkpoint import Progress, draw_apart, load_training_state, restore_training_state
 from trg_torchdistill.cli.config import Config, ConfigError, import_packages, load_config
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_INTERRUPTED
 from trg_torchdistill.cli.metrics import write_metrics
+from trg_torchdistill.cli.parallel import check_for_several_processes
+from trg_torchdistill.cli.precision import DTYPES, choose_precision
+from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.testing import load_best, measure_models
 from trg_torchdistill.cli.trainer import RunFiles, Trainer
@@ -42,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', metavar='CONFIG', help='YAML file, the same as for the example trainer')
     parser.add_argument('--device', default='auto', help='auto (a GPU where there is one), cpu, cuda, cuda:1, ...')
     parser.add_argument('--run_log', metavar='FILE', help="file that gets torchdistill's log")
-    parser.add_argument('--seed', type=int, help='seed of the random generators')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        help='seed of the random generators; under torchrun all processes build equal models with it, and process r '
+        'then draws its augmentations and tokens with SEED + r',
+    )
     parser.add_argument(
         '--start_epoch', type=int, default=0, metavar='N', help="continue the student's src_ckpt from N"
     )
@@ -51,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-student_only', action='store_true', help='test the student only')
     parser.add_argument('-log_config', action='store_true', help='write the configuration to the log')
     parser.add_argument('-adjust_lr', action='store_true', help='multiply the learning rate by the number of processes')
+    parser.add_argument(
+        '--amp', choices=sorted(DTYPES), help='mixed precision; fp16 scales the gradients (default: float32)'
+    )
     parser.add_argument('--run_dir', metavar='DIR', help='state, metrics and results; default: dst_ckpt without suffix')
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument('--resume', action='store_true', help='continue the run of RUN_DIR where it stopped')
@@ -64,17 +78,22 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: For a mistake in the YAML or the command line.
         NotFiniteError: If the loss becomes NaN or infinite.
     """
-    with logging_to(args.run_log):
-        reporter = choose_reporter()
-        set_seed(args.seed)
-        config = _checked_config(args)
+    with joined(args.device) as processes, logging_to(args.run_log, processes.rank):
+        reporter = choose_reporter(processes.is_first)
+        placement = choose_placement(args.device, processes, args.adjust_lr)
+        _seed_equally(args, processes)
+        with processes.first_of_node_first():
+            config = _checked_config(args)
         if args.log_config:
             logger.info(config.data)
+        if processes.are_several and not args.test_only:
+            check_for_several_processes(config, reporter)
+        placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
         files = _run_files(args, config)
-        state = None if args.test_only else _earlier_state(args, files)
-        placement = choose_placement(args.device)
+        state = None if args.test_only else _earlier_state(args, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
-        teacher, student = _build_models(args, config, placement)
+        with processes.first_of_node_first():
+            teacher, student = _build_models(args, config, placement)
         progress = None
         if not args.test_only:
             trainer = _prepare(args, config, files, state, (teacher, student), placement, reporter)
@@ -84,10 +103,20 @@ def run(args: argparse.Namespace) -> int:
                 return _interrupted(args, trainer)
             trainer.box.clean_modules()
             progress = trainer.progress
-        weights = load_best(config, student, files, progress, reporter)
-        tested_teacher = None if args.student_only else teacher
-        measure_models(config, tested_teacher, student, weights, placement, files, reporter)
+        weights = load_best(config, student, files, progress, reporter) if processes.is_first else ''
+        weights = processes.from_first(weights)
+        tested = {'teacher': None if args.student_only else teacher, 'student': student}
+        processes.copy_from_first(
+            chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
+        )
+        measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
     return 0
+
+
+def _seed_equally(args: argparse.Namespace, processes: Processes) -> None:
+    """Seeds all processes alike, so that they build equal models and data sets; without ``--seed`` at random."""
+    is_drawn = args.seed is None and processes.are_several
+    set_seed(processes.from_first(random.randrange(2**31)) if is_drawn else args.seed)
 
 
 def _checked_config(args: argparse.Namespace) -> Config:
@@ -102,8 +131,16 @@ def _run_files(args: argparse.Namespace, config: Config) -> RunFiles:
     return RunFiles(best.with_suffix('') if args.run_dir is None else Path(args.run_dir).expanduser(), best)
 
 
-def _earlier_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] | None:
-    """Returns the state to continue from, None to start; refuses to write over an earlier run."""
+def _earlier_state(args: argparse.Namespace, files: RunFiles, processes: Processes) -> dict[str, Any] | None:
+    """Returns the state to continue from, None to start; refuses to write over an earlier run.
+
+    Only the first process looks at the files: other nodes need not see its disk.
+    """
+    state: dict[str, Any] | None = processes.from_first(_stored_state(args, files) if processes.is_first else None)
+    return state
+
+
+def _stored_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] | None:
     if args.resume:
         if args.start_epoch != 0:
             raise ConfigError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
@@ -147,25 +184,31 @@ def _prepare(
             'expected `--start_epoch 0` for a training in stages, of which torchdistill does not know where an epoch '
             f'belongs, got {args.start_epoch}; continue a run with `--resume`'
         )
+    processes = placement.processes
+    draw_apart(args.seed, processes)
     if state is None:
         best_value = load_optimizer(box, config.get(*config.student_path, 'src_ckpt'))
         teacher_is_stored = config.teacher_path is None or has_trained_weights(config, config.teacher_path)
         progress = Progress(args.start_epoch, best_value, saves_teacher=not teacher_is_stored)
     else:
-        progress = restore_training_state(box, state, files.last)
-        _compare(config, state, args.seed, reporter)
+        progress = restore_training_state(box, state, files.last, processes, placement.precision)
+        _compare(config, state, args, placement, reporter)
         reporter.say(_resume_line(progress, box.num_epochs, files))
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
-    trainer = Trainer(box, models[1], placement.device, files, progress, config.text, plain_args, reporter)
+    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement)
     if state is None:
         trainer.save_state(progress)
-        files.test.unlink(missing_ok=True)
-    write_metrics(files.metrics, progress.history)
+    if processes.is_first:
+        if state is None:
+            files.test.unlink(missing_ok=True)
+        write_metrics(files.metrics, progress.history)
     return trainer
 
 
-def _compare(config: Config, state: dict[str, Any], seed: int | None, reporter: Reporter) -> None:
-    """Warns when the YAML or the seed is not the one that the run began with."""
+def _compare(
+    config: Config, state: dict[str, Any], args: argparse.Namespace, placement: Placement, reporter: Reporter
+) -> None:
+    """Warns when the YAML, the seed, the precision or the processes are not those that the run began with."""
     before, now = state['config_text'].splitlines(), config.text.splitlines()
     changes = [line for line in difflib.unified_diff(before, now, lineterm='', n=0) if line[:3] not in ('---', '+++')]
     if changes:
@@ -174,10 +217,18 @@ def _compare(config: Config, state: dict[str, Any], seed: int | None, reporter: 
             reporter.say(f'  {line}')
         if len(changes) > MAX_CHANGES_SHOWN:
             reporter.say(f'  ... and {len(changes) - MAX_CHANGES_SHOWN} lines more')
-    if seed != state['seed']:
+    if args.seed != state['seed']:
         reporter.say(
-            f'WARNING: this run began with --seed {state["seed"]}, now it is {seed}; data sets that the YAML splits at '
-            'random may be split in another way'
+            f'WARNING: this run began with --seed {state["seed"]}, now it is {args.seed}; data sets that the YAML '
+            'splits at random may be split in another way'
+        )
+    if args.amp != state['precision']['name']:
+        reporter.say(f'WARNING: this run went on with --amp {state["precision"]["name"]}, now it is {args.amp}')
+    num_before, num_now = len(state['processes']), placement.processes.size
+    if num_before != num_now:
+        reporter.say(
+            f'WARNING: this run went on in {num_before} processes, now they are {num_now}; it continues, but not as '
+            'it would have: images are shared out in another way, and a step has another number of them'
         )
 
 
@@ -191,14 +242,26 @@ def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
 def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
     done, total = trainer.progress.epochs_done, trainer.box.num_epochs
     kept = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
-    trainer.reporter.say(f'interrupted; {trainer.files.last} keeps {kept}. Continue with:\n  {_resume_command(args)}')
+    command = _resume_command(args, trainer.processes)
+    trainer.reporter.say(f'interrupted; {trainer.files.last} keeps {kept}. Continue with:\n  {command}')
     return EXIT_INTERRUPTED
 
 
-def _resume_command(args: argparse.Namespace) -> str:
+def _launcher(processes: Processes) -> list[str]:
+    """Returns how this command was started, as far as a process knows."""
+    if not processes.are_several:
+        return ['trg-torchdistill']
+    words = ['torchrun', '--nproc_per_node', str(processes.local_size)]
+    if processes.size > processes.local_size:
+        nodes = str(processes.size // processes.local_size)
+        words += ['--nnodes', nodes, '--rdzv_backend', 'c10d', '--rdzv_endpoint', 'HOST:PORT']
+    return [*words, '-m', 'trg_torchdistill']
+
+
+def _resume_command(args: argparse.Namespace, processes: Processes) -> str:
     """Returns the command that continues this run."""
-    words = ['trg-torchdistill', 'train', args.config]
-    for name, default in (('device', 'auto'), ('run_log', None), ('seed', None), ('run_dir', None)):
+    words = [*_launcher(processes), 'train', args.config]
+    for name, default in (('device', 'auto'), ('run_log', None), ('seed', None), ('amp', None), ('run_dir', None)):
         value = getattr(args, name)
         if value != default:
             words += [f'--{name}', str(value)]

@@ -1,0 +1,228 @@
+"""`torchrun ... -m trg_torchdistill train` on the CPU: real launches, which the tests share.
+
+The main run has all that must come back exactly: two stages, a batch sampler of its own, momentum, BatchNorm, dropout,
+random images and tokens, scaled float16 gradients, and shards of unequal size.
+"""
+
+import json
+import shutil
+import signal
+
+import pytest
+import ranks
+import tiny
+import torch
+from ranks import DDP
+from tiny import (
+    CE,
+    KD,
+    LOADERS,
+    SIDES,
+    TRG,
+    TRG_SIDES,
+    comparable,
+    last_state,
+    lines_of,
+    stage,
+    stages,
+    whole_yaml,
+    write,
+)
+
+DUMP = "post_epoch_process: 'dump_each_process'\n"
+WRAPPED = SIDES.replace(
+    "student: {forward_proc: 'forward_batch_only'", f"student: {{forward_proc: 'forward_batch_only', {DDP}"
+)
+OWN_BATCHES = LOADERS.replace(
+    'kwargs: {batch_size: 8, num_workers: 0}',
+    "kwargs: {num_workers: 0}\n  batch_sampler: {key: 'BatchSampler', kwargs: {batch_size: 4, drop_last: False}}",
+)
+TWO_STAGES = stages(
+    stage(2, CE + KD, sides=WRAPPED, loaders=OWN_BATCHES, more=DUMP),
+    stage(2, CE + KD + TRG, sides=TRG_SIDES, loaders='', more=DUMP),
+)
+OPTIONS = ('--seed', '3', '--amp', 'fp16', '-adjust_lr')
+
+
+def write_yaml(folder, train=TWO_STAGES, size=22, watched=''):
+    text = whole_yaml(folder, train, train_kwargs=f"size: {size}, folder: '{folder}', {watched}")
+    text = text.replace("- name: 'tiny'", "- name: 'tiny'\n  - name: 'ranks'").replace('size: 48', 'size: 49')
+    return write(
+        folder,
+        text.replace("key: 'tiny.Blobs', init: {kwargs: {size: 22", "key: 'ranks.Watched', init: {kwargs: {size: 22"),
+    )
+
+
+def dumps(folder):
+    return [
+        [json.loads(line) for line in path.read_text().splitlines()] for path in sorted((folder / 'ranks').iterdir())
+    ]
+
+
+def assert_equal_models(processes):
+    for lines in zip(*processes, strict=True):
+        for name in ('weights', 'buffers', 'momentum', 'means'):
+            assert all(line[name] == lines[0][name] for line in lines), name
+
+
+# name -> YAML, what process 1 does at which of its images, and options; all start at once
+LAUNCHES = {
+    'whole': (TWO_STAGES, '', OPTIONS),
+    'interrupted': (TWO_STAGES, "rank: 1, image: 27, does: 'interrupt'", OPTIONS),  # in the third epoch of 11 images
+    'nan': (stage(3, CE + KD, sides=WRAPPED), "rank: 1, image: 12, does: 'nan'", ()),
+    'fail': (stage(3, CE + KD, sides=WRAPPED), "rank: 1, image: 12, does: 'fail'", ()),
+    'end': (stage(3, CE + KD, sides=WRAPPED), "rank: 1, image: 12, does: 'end'", ()),
+    'refused': (stage(1, CE), '', ()),
+}
+MESSAGES = {
+    'nan': 'error: the loss is nan in epoch 2, step 1; not finite: `ce`, `kd`, in process 1. ',
+    'fail': 'process 1 of 2 failed:\nerror: the image is unreadable\n',
+    'end': 'error: process 0 of 2 lost the others',
+    'refused': "error: expected `train.student.wrapper` to be 'DistributedDataParallel' for several processes",
+}
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """(folder, exit code, output, errors) of each launch."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in LAUNCHES}
+    launched = {
+        name: ranks.start(write_yaml(folders[name], train, watched=watched), *options)
+        for name, (train, watched, options) in LAUNCHES.items()
+    }
+    return {name: (folders[name], *ranks.end_of(process)) for name, process in launched.items()}
+
+
+@pytest.fixture(scope='module')
+def whole(finished):
+    return finished['whole']
+
+
+@pytest.fixture(scope='module')
+def interrupted(finished):
+    return finished['interrupted']
+
+
+def test_trains_to_the_end_and_only_the_first_process_speaks(whole):
+    folder, code, out, err = whole
+    assert code == 0, err
+    assert [line[:9] for line in out.splitlines() if line.startswith('epoch ')] == [f'epoch {n}/4' for n in range(1, 5)]
+    assert out.count('best weights: ') == out.count('test student ') == out.count('test teacher ') == 1
+    assert 'WARNING' not in out + err
+    assert {path.name for path in folder.iterdir()} == {'config.yaml', 'ranks', 'student', 'student.pt'}
+    assert {path.name for path in (folder / 'student').iterdir()} == {'last.pt', 'metrics.jsonl', 'test.json'}
+
+
+def test_processes_stay_equal_and_draw_different_things(whole):
+    first, second = dumps(whole[0])
+    assert len(first) == 4
+    assert_equal_models((first, second))
+    assert len({line['weights'] for line in first}) == 4
+    for one, other in zip(first, second, strict=True):
+        assert one['draw'] != other['draw']
+        assert one['trg'] == {} or one['trg']['trg']['local'] != other['trg']['trg']['local']
+
+
+def test_each_epoch_of_each_stage_shares_out_the_images_anew(whole):
+    first, second = dumps(whole[0])
+    orders = [tuple(line['images']) for line in first]
+    assert len(set(orders)) == 4
+    for one, other in zip(first, second, strict=True):
+        assert sorted(one['images'] + other['images']) == list(range(22))
+
+
+def test_metrics_are_those_of_all_processes(whole):
+    lines, (first, second) = lines_of(whole[0]), dumps(whole[0])
+    for line, one, other in zip(lines[2:], first[2:], second[2:], strict=True):
+        mean = (one['trg']['trg']['local'] + other['trg']['trg']['local']) / 2
+        assert line['terms']['trg.local'] == pytest.approx(mean, rel=1e-5)
+        terms = line['terms']
+        weighted = terms['ce'] + terms['kd'] + 0.5 * terms['trg'] + 0.5 * terms['context']
+        assert line['loss'] == pytest.approx(weighted, rel=1e-5)
+    for line in lines:
+        assert line['images_per_second'] * line['seconds']['train'] == pytest.approx(22)
+        assert line['lr'] == 0.1  # -adjust_lr doubled it
+
+
+def test_accuracy_is_that_of_one_process(whole):
+    folder = whole[0]
+    together = json.loads((folder / 'student' / 'test.json').read_text())
+    assert tiny.train(str(folder / 'config.yaml'), '-test_only', '-student_only', '--amp', 'fp16') == 0
+    alone = json.loads((folder / 'student' / 'test.json').read_text())
+    assert together['test'] == alone['test']
+    assert together['test']['n'] == together['teacher']['n'] == 49
+    best = max(lines_of(folder), key=lambda line: line['val_top1'])
+    assert (best['val_top1'], best['val_top5']) == (alone['test']['top1'], alone['test']['top5'])
+
+
+def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupted):
+    folder, _, out, _ = interrupted
+    assert last_state(folder)['progress']['epochs_done'] == 2
+    assert out.count('interrupted; ') == 1
+    command = out.splitlines()[-1].strip()
+    assert command.startswith('torchrun --nproc_per_node 2 -m trg_torchdistill train ')
+    assert command.endswith('--device cpu --seed 3 --amp fp16 -adjust_lr --resume')
+    resumed = folder.with_name('resumed')
+    shutil.copytree(folder, resumed)
+    code, _, err = ranks.end_of(ranks.start(write_yaml(resumed), *OPTIONS, '--resume'))
+    assert code == 0, err
+    assert tiny.without_times(lines_of(resumed)) == tiny.without_times(lines_of(whole[0]))
+    assert comparable(last_state(resumed)) == comparable(last_state(whole[0]))
+    assert [lines[2:] for lines in dumps(resumed)] == [lines[2:] for lines in dumps(whole[0])]
+
+
+def test_another_number_of_processes_continues_with_a_warning(interrupted):
+    folder = interrupted[0].with_name('four')
+    shutil.copytree(interrupted[0], folder)
+    shutil.rmtree(folder / 'ranks')
+    code, out, err = ranks.end_of(ranks.start(write_yaml(folder), *OPTIONS, '--resume', processes=4))
+    assert code == 0, err
+    assert out.count('WARNING: this run went on in 2 processes, now they are 4') == 1
+    found = dumps(folder)
+    assert len(found) == 4
+    assert [len(lines) for lines in found] == [2, 2, 2, 2]
+    assert_equal_models(found)
+    assert len({lines[0]['draw'] for lines in found}) == 4
+    assert len(lines_of(folder)) == 4
+
+
+@pytest.mark.parametrize('name', MESSAGES)
+def test_a_failure_ends_all_processes_with_one_message(name, finished):
+    folder, code, out, err = finished[name]
+    assert code == 1
+    assert MESSAGES[name] in err
+    assert err.count('error: ') == 1
+    assert 'trg_torchdistill/cli' not in err  # no traceback of ours
+    if name == 'refused':
+        assert out == ''
+        assert [path.name for path in folder.iterdir()] == ['config.yaml']
+    else:
+        assert last_state(folder)['progress']['epochs_done'] == 1
+
+
+def test_ending_torchrun_ends_the_training_and_keeps_the_state(tmp_path):
+    config = write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED))
+    with ranks.start(config) as launched:
+        assert launched.stdout.readline().startswith('epoch ')
+        launched.send_signal(signal.SIGTERM)
+        out, _ = launched.communicate(timeout=60)
+    assert out.count('interrupted; ') == 1
+    done = last_state(tmp_path)['progress']['epochs_done']
+    assert f'keeps the state after epoch {done} of 10000' in out
+
+
+def test_a_state_of_before_there_were_processes_is_read(tmp_path):
+    """Version 1 had the first process's own state at the top."""
+    config = tiny.write_training(tmp_path, stage(1, CE))
+    assert tiny.train(config, '--seed', '1') == 0
+    state = last_state(tmp_path)
+    (own,) = state.pop('processes')
+    del state['precision']
+    torch.save(
+        {**state, **own, 'format': 'trg_torchdistill training state, version 1'}, tmp_path / 'student' / 'last.pt'
+    )
+    config = tiny.write_training(tmp_path, stage(2, CE))
+    assert tiny.train(config, '--seed', '1', '--resume') == 0
+    expected = tmp_path / 'expected'
+    assert tiny.train(tiny.write_training(expected, stage(2, CE)), '--seed', '1') == 0
+    assert tiny.without_times(lines_of(tmp_path)) == tiny.without_times(lines_of(expected))

@@ -1,0 +1,163 @@
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from trg_torchdistill.cli.build import choose_placement
+from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.evaluation import evaluate
+from trg_torchdistill.cli.parallel import check_for_several_processes, count_each_image_once, join_stage
+from trg_torchdistill.cli.processes import ALONE, Processes, StopSignals, joined
+from trg_torchdistill.cli.progress import PlainReporter
+
+DDP = 'DistributedDataParallel'
+TWO = Processes(rank=1, local_rank=1, size=2, local_size=2)
+
+
+def config(tmp_path, sampler=RandomSampler, sampler_kwargs=None, teacher=True, **student):
+    """A YAML that may be trained by several processes, but for what is given."""
+    loader = {'sampler': {'class_or_func': sampler, 'kwargs': sampler_kwargs}}
+    train = {'train_data_loader': loader, 'teacher': {'requires_grad': False}, 'student': {'wrapper': DDP, **student}}
+    models = {'student_model': {}, **({'teacher_model': {}} if teacher else {})}
+    return Config(tmp_path, '', {'models': models, 'train': train, 'test': {'test_data_loader': {}}})
+
+
+@pytest.mark.parametrize(
+    'student',
+    [
+        {},
+        {'wrapper': {'key': DDP, 'kwargs': {}}},
+        {'wrapper': None, 'auxiliary_model_wrapper': {'key': 'Student4TRG'}},
+        {'wrapper': None, 'requires_grad': False},
+    ],
+)
+def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
+    check_for_several_processes(config(tmp_path, **student), PlainReporter())
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    ('student', 'message'),
+    [
+        ({'wrapper': None}, f"expected `train.student.wrapper` to be '{DDP}' for several processes, got nothing"),
+        ({'wrapper': 'DataParallel'}, "got 'DataParallel': each would train a model of its own; write `wrapper: "),
+        ({'wrapper': {'key': 'FullyShardedDataParallel'}}, "got 'FullyShardedDataParallel'"),
+        (
+            {'auxiliary_model_wrapper': {'key': 'Student4TRG'}},
+            'expected `train.student.wrapper` to be empty around `Student4TRG`, which wraps its parts itself',
+        ),
+        ({'sampler_kwargs': {'replacement': True}}, 'expected `train.train_data_loader.sampler.kwargs` to suit a Dist'),
+    ],
+)
+def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        check_for_several_processes(config(tmp_path, **student), PlainReporter())
+    assert message in str(error.value)
+
+
+def test_a_teacher_that_learns_is_wrapped_or_frozen(tmp_path):
+    yaml = config(tmp_path)
+    yaml.data['train']['teacher'] = {}
+    with pytest.raises(ConfigError, match=r'`train.teacher.wrapper`.* or `requires_grad: False` to freeze it'):
+        check_for_several_processes(yaml, PlainReporter())
+
+
+def test_a_sampler_that_the_host_replaces_is_told(tmp_path, capsys):
+    check_for_several_processes(config(tmp_path, sampler=WeightedRandomSampler), PlainReporter())
+    out = capsys.readouterr().out
+    assert 'WARNING: with several processes torchdistill replaces `train.train_data_loader.sampler`, Weighted' in out
+
+
+def test_an_auxiliary_wrapper_that_shares_nothing_is_found(tmp_path):
+    """A wrapper of somebody else, which the YAML cannot tell from one that wraps its parts."""
+
+    class Box:
+        student_model = teacher_model = org_student_model = org_teacher_model = nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(student_model.parameters(), lr=0.1)
+
+    with pytest.raises(ConfigError, match=r'`train` to train only what the processes share, got `weight` of `Linear`'):
+        join_stage(Box(), config(tmp_path, wrapper=None), ALONE)
+
+
+@pytest.mark.parametrize('own_batches', [False, True])
+@pytest.mark.parametrize(('num_images', 'size'), [(9, 4), (8, 4), (3, 4), (1, 2), (7, 1)])
+def test_each_image_counts_once(num_images, size, own_batches):
+    seen = []
+    for rank in range(size):
+        sampler = DistributedSampler(range(num_images), num_replicas=size, rank=rank)
+        batches = {'batch_sampler': BatchSampler(sampler, 2, False)} if own_batches else {'sampler': sampler}
+        loader = count_each_image_once(DataLoader(range(num_images), **batches))
+        assert len(sampler) == len(list(sampler))
+        seen += [int(image) for batch in loader for image in batch]
+    assert sorted(seen) == list(range(num_images))
+
+
+def test_counts_of_all_processes_make_one_accuracy(monkeypatch, generator):
+    """Shards that end at different classes, and one without any image."""
+    logits, labels = torch.randn(9, 6, generator=generator), torch.tensor([0, 1, 2, 3, 4, 5, 0, 1, 7])
+    model, cpu = nn.Identity(), torch.device('cpu')
+    expected = evaluate(model, [(logits, labels)], cpu)
+    counts = []
+
+    def gathered(self, value):
+        counts.append(value)
+        return counts
+
+    monkeypatch.setattr(Processes, 'gathered', gathered)
+    for shard in (slice(0, 5), slice(5, 5), slice(5, 9)):
+        accuracy = evaluate(model, [(logits[shard], labels[shard])] if len(labels[shard]) else [], cpu)
+    assert accuracy == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('cuda:1', 'expected `--device` to be auto, cuda or cpu for several processes, .* got cuda:1'),
+        ('mps', 'choose the GPUs with CUDA_VISIBLE_DEVICES'),
+        ('cuda', 'expected a GPU for each of the 2 processes of this node, got 0'),
+    ],
+)
+def test_devices_that_several_processes_cannot_have(name, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    with pytest.raises(ConfigError, match=message):
+        choose_placement(name, TWO)
+
+
+def test_each_process_gets_its_own_gpu(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    placement = choose_placement('cuda', TWO, adjust_lr=True)
+    assert (placement.device, placement.device_ids, chosen) == (torch.device('cuda:1'), [1], [1])
+    assert (placement.distributed, placement.lr_factor) == (True, 2)
+
+
+def test_a_single_process_of_torchrun_is_a_run_of_one_process(monkeypatch):
+    for name, value in {'WORLD_SIZE': '1', 'RANK': '0', 'LOCAL_RANK': '0', 'LOCAL_WORLD_SIZE': '1'}.items():
+        monkeypatch.setenv(name, value)
+    with joined('cpu') as processes:
+        assert processes == ALONE
+        assert not torch.distributed.is_initialized()
+
+
+def test_a_single_process_keeps_its_signal_handlers():
+    with pytest.raises(KeyboardInterrupt), StopSignals(ALONE) as signals:
+        signal.raise_signal(signal.SIGINT)
+    assert not signals.received
+
+
+def test_several_processes_only_note_a_signal():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with StopSignals(TWO) as signals:
+            signal.raise_signal(signal.SIGTERM)
+            assert (signals.received, signals.interrupted) == (True, False)
+            signal.raise_signal(signal.SIGINT)
+            assert signals.interrupted
+        signal.raise_signal(signal.SIGTERM)  # torchrun repeats that of a terminal
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
