@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 3600
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 # torchdistill -> the oldest torch (with its torchvision) that it and `setup.cfg` allow, and the newest of PyPI.
 TORCHES = {
@@ -106,7 +107,17 @@ def run(combination: Combination, folder: Path) -> dict[str, str]:
             row |= dict(zip(('python', 'torch', 'torchvision'), _words(python), strict=True))
             tests = [python, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
             environment = {**os.environ, 'PYTHONPATH': ''}
-            subprocess.run(tests, cwd=work / 'source', stdout=stream, stderr=subprocess.STDOUT, env=environment)
+            try:
+                subprocess.run(
+                    tests,
+                    cwd=work / 'source',
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    timeout=TIMEOUT,
+                )
+            except subprocess.TimeoutExpired:
+                return row | {'result': f'stopped after {TIMEOUT} s, see {log.name}'}
         return row | {'result': _summary(log)}
     finally:
         shutil.rmtree(work, ignore_errors=True)
