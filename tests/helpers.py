@@ -73,7 +73,7 @@ def _worker(rank, function, folder, args):
     )
     torch.save(function(rank, *args), f'{folder}/result_{rank}.pt')
     dist.barrier()
-    # No destroy_process_group: with torch 2.5 it can wait, holding the GIL, for a thread of gloo that waits for the GIL.
+    # No destroy_process_group: with torch 2.5 it can wait, holding the GIL, for a thread that waits for the GIL.
     os._exit(0)
 
 

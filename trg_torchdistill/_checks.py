@@ -75,11 +75,11 @@ def check_map(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a floating-point tensor, ValueError if it is empty."""
+    """Raises TypeError unless ``value`` is a floating-point tensor of 16 bits or more, ValueError if it is empty."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
-    if not value.is_floating_point():
-        raise TypeError(f'expected `{name}` to be a floating-point tensor, got {value.dtype}')
+    if not value.is_floating_point() or value.element_size() < 2:
+        raise TypeError(f'expected `{name}` to be a floating-point tensor of 16 bits or more, got {value.dtype}')
     if value.numel() == 0:
         raise ValueError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
 
@@ -161,9 +161,13 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
 def _number(name: str, value: object, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
-    if not math.isfinite(value):
-        raise ValueError(f'expected `{name}` to be {expected}, got {value}')
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f'expected `{name}` to be {expected}, got {number}')
+    return number
 
 
 def _text_hint(value: object) -> str:

@@ -79,7 +79,7 @@ class TokenProjector(nn.Module):
                 f'expected tokens of width `in_features` = {self.linear.in_features} from `{self.path}`, got '
                 f'{tokens.shape[2]}; change `in_features:` to {tokens.shape[2]} under `projectors:` of `Student4TRG`'
             )
-        projected: Tensor = self.linear(tokens)
+        projected: Tensor = self.linear(tokens.to(self.linear.weight.dtype))
         return projected
 
 
