@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,12 +116,18 @@ def run(combination: Combination, folder: Path) -> dict[str, str]:
                     stderr=subprocess.STDOUT,
                     env=environment,
                     timeout=TIMEOUT,
+                    preexec_fn=_take_ctrl_c,
                 )
             except subprocess.TimeoutExpired:
                 return row | {'result': f'stopped after {TIMEOUT} s, see {log.name}'}
         return row | {'result': _summary(log)}
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _take_ctrl_c() -> None:
+    """Undoes what a shell does to a command in the background: it would ignore Ctrl-C, and tests send it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _words(python: str) -> list[str]:
