@@ -26,9 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 3600
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
-# torchdistill -> the oldest torch (with its torchvision) that it and `setup.cfg` allow, and the newest of PyPI.
+# torchdistill -> the oldest torch that it and `setup.cfg` allow, and the newest of PyPI, with what fits to them:
+# transformers 5 wants torch 2.6 or newer.
 TORCHES = {
-    '1.1.4': (('torch==2.5.1', 'torchvision==0.20.1'), ('torch', 'torchvision')),
+    '1.1.4': (('torch==2.5.1', 'torchvision==0.20.1', 'transformers<5'), ('torch', 'torchvision')),
     '1.1.5': (('torch==2.12.*', 'torchvision'), ('torch', 'torchvision')),
 }
 VERSIONS = (
