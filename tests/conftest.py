@@ -12,8 +12,8 @@ HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiS
 
 torch.set_num_threads(1)
 
-settings.register_profile('fixed', derandomize=True, deadline=None, max_examples=300)
-settings.register_profile('many', deadline=None, max_examples=20_000)
+settings.register_profile('fixed', derandomize=True, deadline=None, max_examples=200)
+settings.register_profile('many', deadline=None, max_examples=5_000)
 settings.load_profile('fixed')
 
 

@@ -18,6 +18,7 @@ import torch
 
 P = ParamSpec('P')
 T = TypeVar('T')
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
@@ -48,9 +49,12 @@ def check_integer(name: str, value: object, minimum: int) -> None:
 
 
 def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
-    """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and greater than 0."""
-    if _number(name, value, expected) <= 0:
+    """Raises TypeError unless ``value`` is a number, ValueError unless it is > 0 and float32 can divide by it."""
+    number = _number(name, value, expected)
+    if number <= 0:
         raise ValueError(f'expected `{name}` to be {expected}, got {value}')
+    if number < SMALLEST:
+        raise ValueError(f'expected `{name}` to be {expected}, at least {SMALLEST:g}, got {value}')
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -167,6 +171,8 @@ def _number(name: str, value: object, expected: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f'expected `{name}` to be {expected}, got {number}')
+    if abs(number) > LARGEST:
+        raise ValueError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')
     return number
 
 

@@ -52,7 +52,7 @@ def only_our_errors():
 
 
 sizes = st.integers(0, 5) | st.integers(1, 3)
-numbers = st.floats(1e-3, 1e3)
+numbers = st.floats(0.02, 1e3) | st.sampled_from([1e-300, 1e-46, 1e20, 1e30, 1e300])
 squares = st.sampled_from([1, 4, 9, 10, 5])
 widths = st.sampled_from([4, 4, 4, 6, 1, 0])
 SHAPES = {
@@ -125,8 +125,8 @@ TRG = keywords(
         'tokens_per_image': st.none() | st.integers(1, 30),
         'max_tokens': st.none() | st.integers(1, 50),
         'temperature': numbers | st.fixed_dictionaries({'start': numbers, 'end': numbers}),
-        'local_weight': st.sampled_from([0, 1.0, 2]),
-        'global_weight': st.sampled_from([0, 1.0, 2]),
+        'local_weight': st.sampled_from([0, 1.0, 2, 1e-300, 1e300]),
+        'global_weight': st.sampled_from([0, 1.0, 2, 1e-300, 1e300]),
         'kl_direction': st.sampled_from(['teacher_student', 'student_teacher']),
         'affinity_support': st.sampled_from(['all', 'neighbors']),
         'normalize_tokens': st.booleans(),
