@@ -12,6 +12,7 @@ teacher has random weights.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import resource
@@ -105,6 +106,12 @@ def slope(steps: list[int], values: list[int]) -> tuple[float, float]:
     return line.slope, math.sqrt(sum(rest**2 for rest in rests) / (len(steps) - 2) / spread)
 
 
+def median_slope(steps: list[int], values: list[int]) -> float:
+    """Median of the slopes between all pairs of notes: what a passing dip or peak of the memory does not move."""
+    points = list(zip(steps, values, strict=True))
+    return statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2))
+
+
 def main() -> None:
     """Prints how much each count grew after the warm-up, and the slope of the resident memory."""
     parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -116,9 +123,11 @@ def main() -> None:
     torch.set_num_threads(1)
     notes, losses = soak(options.steps, options.every)
     kept = [row for row in notes if row['step'] > options.warm_up]
-    bytes_a_step, error = slope([row['step'] for row in kept], [row['resident_bytes'] for row in kept])
+    line = [row['step'] for row in kept], [row['resident_bytes'] for row in kept]
+    bytes_a_step, error = slope(*line)
     print(f'steps {len(losses)}, losses finite: {all(map(math.isfinite, losses))}, last {losses[-1]:.4f}')
     print(f'resident memory: {bytes_a_step:.0f} +- {error:.0f} bytes a step after step {options.warm_up}')
+    print(f'the same by the median of all pairs of notes: {median_slope(*line):.0f} bytes a step')
     for name in kept[0]:
         values = [row[name] for row in kept]
         print(f'{name}: first {values[0]}, last {values[-1]}, min {min(values)}, max {max(values)}')
