@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint format types clean
+.PHONY: demo test check lint format types matrix clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ types: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+matrix:  ## the test suite over Python, torch and torchdistill: hours, and 7 GB at a time; not in CI
+	$(PYTHON) tools/matrix.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

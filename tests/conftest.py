@@ -4,12 +4,17 @@ import random
 
 import pytest
 import torch
+from hypothesis import settings
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 
 torch.set_num_threads(1)
+
+settings.register_profile('fixed', derandomize=True, deadline=None, max_examples=200)
+settings.register_profile('many', deadline=None, max_examples=5_000)
+settings.load_profile('fixed')
 
 
 def pytest_collection_modifyitems(items):

@@ -18,6 +18,7 @@ import torch
 
 P = ParamSpec('P')
 T = TypeVar('T')
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
@@ -48,9 +49,12 @@ def check_integer(name: str, value: object, minimum: int) -> None:
 
 
 def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
-    """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and greater than 0."""
-    if _number(name, value, expected) <= 0:
+    """Raises TypeError unless ``value`` is a number, ValueError unless it is > 0 and float32 can divide by it."""
+    number = _number(name, value, expected)
+    if number <= 0:
         raise ValueError(f'expected `{name}` to be {expected}, got {value}')
+    if number < SMALLEST:
+        raise ValueError(f'expected `{name}` to be {expected}, at least {SMALLEST:g}, got {value}')
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -75,11 +79,11 @@ def check_map(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a floating-point tensor, ValueError if it is empty."""
+    """Raises TypeError unless ``value`` is a floating-point tensor of 16 bits or more, ValueError if it is empty."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
-    if not value.is_floating_point():
-        raise TypeError(f'expected `{name}` to be a floating-point tensor, got {value.dtype}')
+    if not value.is_floating_point() or value.element_size() < 2:
+        raise TypeError(f'expected `{name}` to be a floating-point tensor of 16 bits or more, got {value.dtype}')
     if value.numel() == 0:
         raise ValueError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
 
@@ -172,9 +176,12 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
 def _number(name: str, value: object, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
-    if not -math.inf < value < math.inf:
-        raise ValueError(f'expected `{name}` to be {expected}, got {value}')
-    return float(value)
+    number = value if abs(value) <= LARGEST or isinstance(value, float) else math.inf
+    if not -math.inf < number < math.inf:
+        raise ValueError(f'expected `{name}` to be {expected}, got {number}')
+    if abs(number) > LARGEST:
+        raise ValueError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')
+    return float(number)
 
 
 def _text_hint(value: object) -> str:

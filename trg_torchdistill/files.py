@@ -1,12 +1,22 @@
-"""Writes a file whole or not at all."""
+"""Files: written whole or not at all, and read without running code from them."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import torch
+
+URL_PREFIXES = ('https://', 'http://')
+
+
+class UnreadableError(ValueError):
+    """A file is damaged, is no file of ``torch.save``, or holds objects that could run code; the text says which."""
 
 
 @contextmanager
@@ -14,16 +24,73 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a stream whose content becomes ``path`` when the block ends without an error.
 
     Until then, and after an error, an older file stays as it is; the new one is on the disk before it takes its place.
+    A process that is killed may leave ``path`` with the suffix ``.tmp`` added; the next write replaces it.
 
     Args:
-        path: File to write, in a folder that exists.
+        path: File to write; its folder is made if it is missing.
+
+    Raises:
+        OSError: If the file cannot be written: the disk is full, the folder is read-only, ...
     """
     temporary = path.with_name(f'{path.name}.tmp')
     try:
-        with temporary.open('wb') as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open('wb') as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+    except (OSError, RuntimeError) as error:
+        reason = _cause_in_system(error)
+        if reason is None:
+            raise
+        kept = 'the older file was kept' if path.exists() else 'nothing was written'
+        raise OSError(
+            f'expected to write {path}, got {reason}; {kept}. Free space on that disk, make the folder writable, or '
+            'change the path'
+        ) from error
+
+
+def _cause_in_system(error: BaseException | None) -> str | None:
+    """What the system said; ``torch.save`` hides it behind an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        error = error.__context__
+    return None
+
+
+def read_saved(source: str | Path) -> Any:
+    """Returns what ``torch.save`` wrote: tensors, containers, plain values and ``argparse.Namespace``, on the CPU.
+
+    Any other object in the file is refused before it comes to life, so that reading runs no code of the file. The
+    example trainers keep their arguments, a ``Namespace``, beside the weights.
+
+    Args:
+        source: File or, as text, an ``http(s)://`` address, which is downloaded to torch's cache.
+
+    Raises:
+        UnreadableError: If that is not possible.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            if isinstance(source, str) and source.startswith(URL_PREFIXES):
+                return torch.hub.load_state_dict_from_url(source, map_location='cpu', weights_only=True)
+            return torch.load(source, map_location='cpu', weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise UnreadableError(_why_unreadable(error)) from error
+
+
+def _why_unreadable(error: Exception) -> str:
+    refused = re.search(r'GLOBAL ([\w.]+)|global:? ([\w.]+) was not', str(error))
+    if refused is not None:
+        return (
+            f'it holds `{refused[1] or refused[2]}`, not only tensors and plain values, and reading that could run code'
+        )
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f'{type(error).__name__} on reading it'

@@ -24,7 +24,7 @@ from trg_torchdistill._checks import (
     explain_keywords,
     nearest,
 )
-from trg_torchdistill.files import replacing
+from trg_torchdistill.files import UnreadableError, read_saved, replacing
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.losses.relation import IoDict
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
@@ -79,7 +79,7 @@ class TokenProjector(nn.Module):
                 f'expected tokens of width `in_features` = {self.linear.in_features} from `{self.path}`, got '
                 f'{tokens.shape[2]}; change `in_features:` to {tokens.shape[2]} under `projectors:` of `Student4TRG`'
             )
-        projected: Tensor = self.linear(tokens)
+        projected: Tensor = self.linear(tokens.to(self.linear.weight.dtype))
         return projected
 
 
@@ -167,7 +167,6 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""
         if self.projector_ckpt is not None and is_main_process():
-            self.projector_ckpt.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.projector_ckpt) as stream:
                 torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
 
@@ -209,10 +208,11 @@ def _check_path(name: str, path: str, student: nn.Module) -> None:
 def _load_projectors(path: Path, parts: Mapping[str, TokenProjector]) -> None:
     line = f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}'
     try:
-        states = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # unpickling a foreign file can raise anything
-        reason = f'{type(error).__name__} on reading it'
-        raise ValueError(f'expected `projector_ckpt` to be a file of projections, got {reason}; {line}') from error
+        states = read_saved(path)
+    except UnreadableError as error:
+        raise ValueError(
+            f'expected `projector_ckpt` to be a file of projections, got {path}: {error}; {line}'
+        ) from error
     expected = _shapes({name: part.state_dict() for name, part in parts.items()})
     found = _shapes(states)
     if found != expected:

@@ -159,7 +159,11 @@ ODD = {
         TypeError,
         "'s `odd` output to be or to hold a tensor, got tuple; hook another module",
     ),
-    'integers': (lambda x: x.long(), TypeError, 'expected `feature` to be a floating-point tensor, got torch.int64'),
+    'integers': (
+        lambda x: x.long(),
+        TypeError,
+        'expected `feature` to be a floating-point tensor of 16 bits or more, got torch.int64',
+    ),
     'empty': (lambda x: x[:, :0], ValueError, 'to hold values, got an empty tensor of shape [8, 0, 4, 4]'),
 }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from host import (
     BOTH_PROCESSES,
+    CE_TERM,
     TinyCnn,
     box_from,
     full_method,
@@ -15,6 +16,7 @@ from host import (
     our_losses,
     train_epoch,
     train_yaml,
+    trg_term,
 )
 from torchdistill.core.distillation import MultiStagesDistillationBox
 from torchdistill.core.training import get_training_box
@@ -124,3 +126,58 @@ def test_multi_stage_training_without_a_teacher(tmp_path):
 
 def projector_of(box):
     return box.student_model.projectors['layer4'].linear.weight.detach().clone()
+
+
+def test_projectors_survive_a_stage_without_them(tmp_path):
+    text = with_ckpt(full_method(num_epochs=1), tmp_path / 'projectors.pt')
+    box = box_from(tmp_path, stages(text, CE_ONLY.replace('num_epochs: 2', 'num_epochs: 1'), text))
+    seen = []
+    train_epoch(box, 0, lambda box: seen.append(projector_of(box)))
+    train_epoch(box, 1)
+    assert box.stage_number == 3
+    assert torch.equal(projector_of(box), seen[-1])
+
+
+def test_projectors_of_another_stage_that_do_not_fit_are_refused(tmp_path):
+    text = with_ckpt(full_method(num_epochs=1), tmp_path / 'projectors.pt')
+    other = text.replace('out_features: 12', 'out_features: 13')
+    box = box_from(tmp_path, stages(text, other))
+    assert other != text
+    with pytest.raises(
+        ValueError, match=r'`projector_ckpt` to hold .*\[13, 8\].* got .*\[12, 8\].*change `projector_ckpt'
+    ):
+        train_epoch(box, 0)
+
+
+def test_trg_after_a_stage_that_trains_a_part_of_the_student(tmp_path):
+    """Stage 1 cuts both models after `layer3`; stage 2 has them whole again, with wrapper, hooks and temperature."""
+    part = "sequential: ['layer3']\nforward_hook: {input: [], output: ['layer3']}"
+    hint = train_yaml(
+        trg_term('layer3', 'layer3', key='TokenContextualLoss', name='hint'), teacher=part, student=part, num_epochs=1
+    ).replace(textwrap.indent(textwrap.dedent(CE_TERM).strip('\n'), ' ' * 6), '')
+    box = box_from(tmp_path, stages(hint, full_method()))
+    assert temperatures_over_all_epochs(box) == pytest.approx([None, 0.5, 0.1])
+    assert box.student_model.student_model is box.org_student_model
+
+
+def test_two_boxes_in_one_process_count_their_own_epochs(tmp_path):
+    """The host keeps the processes on the class, for all boxes: ours keep nothing of a box."""
+    first = box_from(tmp_path, stages(full_method(), full_method(num_epochs=3)))
+    plain = train_yaml('', teacher='', student='', top=BOTH_PROCESSES, num_epochs=1)
+    second = box_from(tmp_path, stages(plain, full_method(num_epochs=3)))
+    seen = {0: [], 1: []}
+    for epoch in range(4):
+        for number, box in enumerate((first, second)):
+            box.pre_epoch_process(epoch=epoch)
+            seen[number] += [loss.current_temperature for loss in our_losses(box).values()]
+            box.post_epoch_process()
+    assert seen[0] == pytest.approx([0.5, 0.1, 0.5, 0.3])
+    assert seen[1] == pytest.approx([0.5, 0.3, 0.1])
+
+
+def test_a_later_box_that_takes_our_process_away_is_not_silent(tmp_path):
+    """The host's default process, set for all boxes by the last one, tells no epoch: an error, not a stuck value."""
+    box = box_from(tmp_path, stages(full_method(), CE_ONLY))
+    box_from(tmp_path, CE_ONLY)
+    with pytest.raises(ValueError, match="add `pre_epoch_process: 'pre_epoch_process_with_trg'`"):
+        one_step(box, 0)

@@ -120,3 +120,17 @@ def test_one_token_an_image_is_said_once_by_the_contextual_loss():
     for value, gradient in values:
         assert value == 0
         assert torch.equal(gradient, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize('number', [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize('name', ['sigma', 'temperature'])
+def test_the_smallest_and_the_largest_numbers_give_finite_losses_and_gradients(name, number):
+    loss = TRGLoss(*PATHS, tokens_per_image=None, **{name: number})
+    assert_all_finite(*value_and_gradient(loss, torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)))
+
+
+@pytest.mark.parametrize('number', [1e-31, 1e-300, 1e31, 1e300, 10**400])
+@pytest.mark.parametrize('name', ['sigma', 'temperature'])
+def test_numbers_that_float32_cannot_use_are_refused(name, number):
+    with pytest.raises(ValueError, match=rf'expected `{name}` to be a number > 0.*got .*change it under the `kwargs:`'):
+        TRGLoss(*PATHS, **{name: number})

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torchdistill.common.main_util import load_ckpt
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
 from torchdistill.models.official import get_image_classification_model
@@ -19,8 +17,7 @@ from torchdistill.models.registry import get_model
 from trg_torchdistill.cli.config import Config, ConfigError
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
-
-UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+from trg_torchdistill.cli.weights import CONVERSION, MISFITS, load_model, read_checkpoint, short
 
 
 @dataclass(frozen=True)
@@ -112,18 +109,28 @@ def build_model(config: Config, path: tuple[str, ...], distributed: bool = False
 
 
 def load_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> None:
-    """Loads a model's ``src_ckpt`` if that exists.
+    """Loads a model's ``src_ckpt`` if that exists, as the host does, but runs no code from it.
 
     Raises:
-        ConfigError: If the weights do not fit.
+        ConfigError: If the file cannot be read in this way or the weights do not fit.
     """
-    weights, key = config.get(*path, 'src_ckpt'), config.get(*path, 'key')
-    try:
-        load_ckpt(weights, model=model, strict=True)
-    except UNREADABLE as error:
-        raise ConfigError(
-            f'expected {config.where(*path, "src_ckpt")} to hold weights of `{key}`, got {weights}: {_short(error)}'
-        ) from error
+    source = config.get(*path, 'src_ckpt')
+    wanted = f'{config.where(*path, "src_ckpt")} to hold weights of `{config.get(*path, "key")}`'
+    checkpoint = read_checkpoint(source, wanted)
+    if checkpoint is not None:
+        load_model(model, checkpoint, source, wanted)
+
+
+def refuse_code_in_stages(config: Config) -> None:
+    """Reads the ``src_ckpt`` of each stage's models, which the host will load with pickle, and so run any code in it.
+
+    Raises:
+        ConfigError: If a file holds more than tensors and plain values, or is damaged.
+    """
+    for stage in config.stage_paths():
+        for side in config.side_names:
+            path = (*stage, side, 'src_ckpt')
+            read_checkpoint(config.get(*path), f'{config.where(*path)} to hold weights')
 
 
 def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
@@ -154,8 +161,9 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
     """Builds the host's distillation box, or its training box when there is no teacher.
 
     Raises:
-        ConfigError: If the host misses a key of the YAML.
+        ConfigError: If the host misses a key of the YAML, or a stage names weights that could run code.
     """
+    refuse_code_in_stages(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
     rest = (placement.distributed, placement.lr_factor)
     try:
@@ -182,24 +190,17 @@ def load_optimizer(box: Any, source: str | None) -> float:
     Raises:
         ConfigError: If the optimizer's state does not fit the parameters that are trained now.
     """
-    if source is None or not Path(source).exists():
-        return 0.0
-    checkpoint = torch.load(source, weights_only=False, map_location='cpu')
-    if 'optimizer' not in checkpoint:
+    is_file = source is not None and Path(source).exists()  # an address gives its weights alone
+    checkpoint = read_checkpoint(source, "the student's `src_ckpt` to hold a checkpoint") if is_file else None
+    if checkpoint is None or 'optimizer' not in checkpoint:
         return 0.0
     try:
         box.optimizer.load_state_dict(checkpoint['optimizer'])
         if box.lr_scheduler is not None and checkpoint.get('lr_scheduler') is not None:
             box.lr_scheduler.load_state_dict(checkpoint['lr_scheduler'])
-    except (ValueError, KeyError) as error:
+        return float(checkpoint.get('best_value') or 0.0)
+    except MISFITS as error:
         raise ConfigError(
-            f"expected the optimizer's state in the student's `src_ckpt` to fit, got {source}: {_short(error)}; "
-            "to start from its weights alone, save `torch.load(FILE, weights_only=False)['model']` and name that file"
+            f"expected the optimizer's state in the student's `src_ckpt` to fit, got {source}: {short(error)}; "
+            f'to start from its weights alone, name a file that holds nothing else: {CONVERSION}'
         ) from error
-    return float(checkpoint.get('best_value') or 0.0)
-
-
-def _short(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = ' '.join(lines[:2])
-    return text if len(text) <= 300 else f'{text[:300]} ...'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.random_state import random_state, set_random_state
-from trg_torchdistill.files import replacing
+from trg_torchdistill.files import UnreadableError, read_saved, replacing
 
 FORMAT = 'trg_torchdistill training state, version 2'
 FORMAT_OF_ONE_PROCESS = 'trg_torchdistill training state, version 1'
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError)
 MISFITS = (RuntimeError, ValueError, KeyError, IndexError, TypeError)
 
 
@@ -46,7 +44,6 @@ class Progress:
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Writes a file that is either complete or not there; an older one stays until the new one is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         torch.save(state, stream)
 
@@ -112,11 +109,11 @@ def load_training_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f'expected {path} to continue from, got no such file; start without `--resume`')
     try:
-        state = torch.load(path, weights_only=True, map_location='cpu')
-    except UNREADABLE as error:
+        state = read_saved(path)
+    except UnreadableError as error:
         raise ConfigError(
-            f'expected {path} to be a training state, got a file that is damaged or was written by another program '
-            f'({type(error).__name__}); it was left as it is. Start anew with `--overwrite` or another `--run_dir`'
+            f'expected {path} to be a training state, got a file that is damaged or was written by another program: '
+            f'{error}. It was left as it is. Start anew with `--overwrite` or another `--run_dir`'
         ) from error
     if isinstance(state, dict) and state.get('format') == FORMAT_OF_ONE_PROCESS:
         own = {name: state.pop(name) for name in ('criterion', 'generators', 'random_state')}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.processes import Processes
+from trg_torchdistill.files import replacing
 from trg_torchdistill.procs import relation_losses
 
 
@@ -93,13 +94,17 @@ def learning_rate_of(optimizer: Any) -> float | list[float]:
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
-    """Adds one line of JSON to a file."""
-    with path.open('a', encoding='utf-8') as file:
-        file.write(json.dumps(line) + '\n')
+    """Adds one line of JSON to a file, which holds whole lines at any time."""
+    older = path.read_bytes() if path.exists() else b''
+    with replacing(path) as stream:
+        stream.write(older + _encoded(line))
 
 
 def write_metrics(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Writes a file of such lines anew; the old one stays until the new one is complete."""
-    temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
-    temporary.replace(path)
+    with replacing(path) as stream:
+        stream.writelines(map(_encoded, lines))
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return f'{json.dumps(line)}\n'.encode()

@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
-from torchdistill.common.main_util import load_ckpt
 from torchdistill.datasets.util import build_data_loader
 
-from trg_torchdistill.cli.build import UNREADABLE, Placement, has_trained_weights
+from trg_torchdistill.cli.build import Placement, has_trained_weights
 from trg_torchdistill.cli.checkpoint import Progress
 from trg_torchdistill.cli.config import Config, ConfigError
 from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
 from trg_torchdistill.cli.parallel import count_each_image_once
 from trg_torchdistill.cli.progress import Reporter
 from trg_torchdistill.cli.trainer import RunFiles
+from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.files import replacing
 
 
 def load_best(
@@ -45,14 +46,11 @@ def load_best(
         return 'last weights'
     if not files.best.exists():
         return _other_weights(config, files, progress, reporter)
-    try:
-        load_ckpt(str(files.best), model=student, strict=True)
-    except UNREADABLE as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ConfigError(
-            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold weights of '
-            f'`{config.get(*config.student_path, "key")}`, got {files.best}: {reason}'
-        ) from error
+    path = config.student_path
+    wanted = f'{config.where(*path, "dst_ckpt")} to hold weights of `{config.get(*path, "key")}`'
+    checkpoint = read_checkpoint(str(files.best), wanted)
+    if checkpoint is not None:
+        load_model(student, checkpoint, str(files.best), wanted)
     if progress is not None and progress.best_epoch is not None:
         reporter.say(f'best weights: {files.best}, of epoch {progress.best_epoch + 1}')
     return str(files.best)
@@ -101,8 +99,8 @@ def measure_models(
     results['weights'] = weights
     if not placement.processes.is_first:
         return
-    files.folder.mkdir(parents=True, exist_ok=True)
-    files.test.write_text(json.dumps(results) + '\n', encoding='utf-8')
+    with replacing(files.test) as stream:
+        stream.write(f'{json.dumps(results)}\n'.encode())
 
 
 def _test(

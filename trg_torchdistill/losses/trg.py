@@ -247,6 +247,11 @@ class TRGLoss(RelationLoss):
                 grid = pool(Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature), (height, width))
             source = f'the projection `{path}`'
             line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
+            if len(grid) != len(teacher):
+                raise ValueError(
+                    f'expected {source} to have the batch size of the student, {len(teacher)}, got {len(grid)}; '
+                    'change `projection_module_path:` to a module whose first dimension is the image'
+                )
         if grid.shape[1] != wanted:
             raise ValueError(
                 f"expected {source} to have the width of the teacher's tokens, {wanted}, got {grid.shape[1]}; {line}"
