@@ -48,7 +48,7 @@ def read_checkpoint(source: str | None, wanted: str) -> Mapping[str, Any] | None
     return checkpoint
 
 
-def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source: str, wanted: str) -> None:
+def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source: str | None, wanted: str) -> None:
     """Loads the weights of a checkpoint, or bare weights, strictly.
 
     Raises:
