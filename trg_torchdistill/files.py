@@ -16,7 +16,11 @@ URL_PREFIXES = ('https://', 'http://')
 
 
 class UnreadableError(ValueError):
-    """A file is damaged, is no file of ``torch.save``, or holds objects that could run code; the text says which."""
+    """A file cannot be opened, is damaged, or was not written by ``torch.save``; the text says which."""
+
+
+class UnsafeError(UnreadableError):
+    """A file holds more than tensors and plain values, which could run code when read."""
 
 
 @contextmanager
@@ -74,7 +78,8 @@ def read_saved(source: str | Path) -> Any:
         source: File or, as text, an ``http(s)://`` address, which is downloaded to torch's cache.
 
     Raises:
-        UnreadableError: If that is not possible.
+        UnsafeError: If there is such an object.
+        UnreadableError: If the file cannot be read at all.
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -82,15 +87,15 @@ def read_saved(source: str | Path) -> Any:
                 return torch.hub.load_state_dict_from_url(source, map_location='cpu', weights_only=True)
             return torch.load(source, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file can raise anything
-        raise UnreadableError(_why_unreadable(error)) from error
+        raise _unreadable(error) from error
 
 
-def _why_unreadable(error: Exception) -> str:
+def _unreadable(error: Exception) -> UnreadableError:
     refused = re.search(r'GLOBAL ([\w.]+)|global:? ([\w.]+) was not', str(error))
     if refused is not None:
-        return (
+        return UnsafeError(
             f'it holds `{refused[1] or refused[2]}`, not only tensors and plain values, and reading that could run code'
         )
     if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f'{type(error).__name__} on reading it'
+        return UnreadableError(error.strerror or str(error))
+    return UnreadableError(f'{type(error).__name__} on reading it')

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 
 import pytest
 import tiny
@@ -93,6 +94,14 @@ def test_a_file_that_is_no_weights_is_refused_unread_and_unchanged(role, content
     assert len(err.splitlines()) == 1
     assert ran == []
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('value', ['5', '[a]', 'true'])
+@pytest.mark.parametrize('role', ['teacher', 'student', 'student of a stage'])
+def test_a_path_that_is_no_text_is_refused(role, value, tmp_path, capsys):
+    text = yaml_for(role, tmp_path, 'FILE').replace("'FILE'", value)
+    assert train(write(tmp_path, text)) == 2
+    assert re.search(r'src_ckpt` \(line \d+\) to be a path or an address, got ', capsys.readouterr().err)
 
 
 def test_the_malicious_file_is_one(tmp_path):

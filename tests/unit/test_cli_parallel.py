@@ -143,21 +143,28 @@ def test_a_single_process_of_torchrun_is_a_run_of_one_process(monkeypatch):
         assert not torch.distributed.is_initialized()
 
 
+@pytest.fixture
+def _handlers():
+    """Those of python's start, and afterwards what there was."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures('_handlers')
 def test_a_single_process_keeps_its_signal_handlers():
     with pytest.raises(KeyboardInterrupt), StopSignals(ALONE) as signals:
         signal.raise_signal(signal.SIGINT)
     assert not signals.received
 
 
+@pytest.mark.usefixtures('_handlers')
 def test_several_processes_only_note_a_signal():
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with StopSignals(TWO) as signals:
-            signal.raise_signal(signal.SIGTERM)
-            assert (signals.received, signals.interrupted) == (True, False)
-            signal.raise_signal(signal.SIGINT)
-            assert signals.interrupted
-        signal.raise_signal(signal.SIGTERM)  # torchrun repeats that of a terminal
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopSignals(TWO) as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert (signals.received, signals.interrupted) == (True, False)
+        signal.raise_signal(signal.SIGINT)
+        assert signals.interrupted
+    signal.raise_signal(signal.SIGTERM)  # torchrun repeats that of a terminal

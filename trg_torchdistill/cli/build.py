@@ -114,11 +114,23 @@ def load_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> Non
     Raises:
         ConfigError: If the file cannot be read in this way or the weights do not fit.
     """
-    source = config.get(*path, 'src_ckpt')
+    source = source_of(config, path)
     wanted = f'{config.where(*path, "src_ckpt")} to hold weights of `{config.get(*path, "key")}`'
     checkpoint = read_checkpoint(source, wanted)
     if checkpoint is not None:
         load_model(model, checkpoint, source, wanted)
+
+
+def source_of(config: Config, path: tuple[str, ...]) -> str | None:
+    """Returns the ``src_ckpt`` of the model described at ``path``, None where there is none.
+
+    Raises:
+        ConfigError: If it is no text.
+    """
+    source = config.get(*path, 'src_ckpt')
+    if source is not None and not isinstance(source, str):
+        raise ConfigError(f'expected {config.where(*path, "src_ckpt")} to be a path or an address, got {source!r}')
+    return source
 
 
 def refuse_code_in_stages(config: Config) -> None:
@@ -129,13 +141,13 @@ def refuse_code_in_stages(config: Config) -> None:
     """
     for stage in config.stage_paths():
         for side in config.side_names:
-            path = (*stage, side, 'src_ckpt')
-            read_checkpoint(config.get(*path), f'{config.where(*path)} to hold weights')
+            path = (*stage, side)
+            read_checkpoint(source_of(config, path), f'{config.where(*path, "src_ckpt")} to hold weights')
 
 
 def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
     """Whether a model starts from stored weights: its ``src_ckpt``, ``pretrained: True`` or a ``weights:``."""
-    kwargs, source = config.mapping(*path, 'kwargs'), config.get(*path, 'src_ckpt')
+    kwargs, source = config.mapping(*path, 'kwargs'), source_of(config, path)
     is_there = source is not None and (source.startswith(('https://', 'http://')) or Path(source).exists())
     return is_there or bool(kwargs.get('pretrained')) or kwargs.get('weights') is not None
 

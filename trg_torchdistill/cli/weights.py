@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from trg_torchdistill.cli.config import ConfigError
-from trg_torchdistill.files import URL_PREFIXES, UnreadableError, read_saved
+from trg_torchdistill.files import URL_PREFIXES, UnreadableError, UnsafeError, read_saved
 
 logger = logging.getLogger(__name__)
 CONVERSION = (
@@ -37,10 +37,10 @@ def read_checkpoint(source: str | None, wanted: str) -> Mapping[str, Any] | None
     try:
         checkpoint = read_saved(source)
     except UnreadableError as error:
-        raise ConfigError(
-            f'expected {wanted}, got {source}: {error}. The file was left as it is. If it is whole and you trust its '
-            f'author, keep its weights alone and name that file: {CONVERSION}'
-        ) from error
+        way_out = 'correct the path or write the file anew'
+        if isinstance(error, UnsafeError):
+            way_out = f'if you trust its author, keep its weights alone and name that file: {CONVERSION}'
+        raise ConfigError(f'expected {wanted}, got {source}: {error}. It was left as it is; {way_out}') from error
     if not isinstance(checkpoint, Mapping):
         raise ConfigError(
             f'expected {wanted}, got {source}: it holds a {type(checkpoint).__name__}; save a `state_dict()`'
@@ -48,7 +48,7 @@ def read_checkpoint(source: str | None, wanted: str) -> Mapping[str, Any] | None
     return checkpoint
 
 
-def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source: str, wanted: str) -> None:
+def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source: str | None, wanted: str) -> None:
     """Loads the weights of a checkpoint, or bare weights, strictly.
 
     Raises:
