@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from helpers import run_two_processes
+from helpers import run_processes
 from host import CPU, KD_TERM, TinyCnn, full_method, load, make_data, train_yaml, trg_term
 from torchdistill.core.distillation import get_distillation_box
 
@@ -97,7 +97,7 @@ def in_two_processes(rank, folder):
 
 
 def test_two_processes(tmp_path):
-    (size, first, losses, error), (_, second, other_losses, _) = run_two_processes(in_two_processes, tmp_path, tmp_path)
+    (size, first, losses, error), (_, second, other_losses, _) = run_processes(2, in_two_processes, tmp_path, tmp_path)
     assert size == 2
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     assert losses != other_losses

@@ -1,7 +1,7 @@
 """`torchrun ... -m trg_torchdistill train` on the CPU: real launches, which the tests share.
 
 The main run has all that must come back exactly: two stages, a batch sampler of its own, momentum, BatchNorm, dropout,
-random images and tokens, scaled float16 gradients, and shards of unequal size.
+random images and tokens, scaled float16 gradients, shards of unequal size, and 24 steps.
 """
 
 import json
@@ -35,7 +35,7 @@ WRAPPED = SIDES.replace(
 )
 OWN_BATCHES = LOADERS.replace(
     'kwargs: {batch_size: 8, num_workers: 0}',
-    "kwargs: {num_workers: 0}\n  batch_sampler: {key: 'BatchSampler', kwargs: {batch_size: 4, drop_last: False}}",
+    "kwargs: {num_workers: 0}\n  batch_sampler: {key: 'BatchSampler', kwargs: {batch_size: 2, drop_last: False}}",
 )
 TWO_STAGES = stages(
     stage(2, CE + KD, sides=WRAPPED, loaders=OWN_BATCHES, more=DUMP),
