@@ -18,7 +18,7 @@ import torch
 
 P = ParamSpec('P')
 T = TypeVar('T')
-SMALLEST, LARGEST = 1e-30, 1e30
+SMALLEST, LARGEST, LARGEST_INTEGER = 1e-30, 1e30, 2**63 - 1
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
@@ -41,11 +41,13 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_integer(name: str, value: object, minimum: int) -> None:
-    """Raises TypeError unless ``value`` is an integer, ValueError if it is less than ``minimum``."""
+    """Raises TypeError unless ``value`` is an integer, ValueError if it is less than ``minimum`` or not of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
     if value < minimum:
         raise ValueError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
+    if value > LARGEST_INTEGER:
+        raise ValueError(f'expected `{name}` to be an integer of at most 64 bits, got one of {value.bit_length()}')
 
 
 def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
