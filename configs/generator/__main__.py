@@ -103,8 +103,9 @@ def _model(recipe: Recipe, model: Model, source: str | None, target: str | None)
 
 
 def _side(requires_grad: bool) -> dict[str, Any]:
+    """A side's block. Several processes need the wrapper of what they train; a single one ignores it."""
     side = {'forward_proc': 'forward_batch_only', 'sequential': [], 'wrapper': None, 'requires_grad': requires_grad}
-    return {**side, 'frozen_modules': []} if requires_grad else side
+    return {**side, 'wrapper': 'DistributedDataParallel', 'frozen_modules': []} if requires_grad else side
 
 
 def _slot(model: Model) -> str:
@@ -119,6 +120,7 @@ def _wrapper(teacher: Model, student: Model) -> dict[str, Any]:
         projector['tokens'] = student.tokens
     hooked = [f'student_model.{student.layer}', f'projectors.{_slot(student)}']
     return {
+        'wrapper': None,
         'auxiliary_model_wrapper': {'key': 'Student4TRG', 'kwargs': {'projectors': {_slot(student): projector}}},
         'forward_hook': {'input': [], 'output': hooked},
     }

@@ -164,11 +164,13 @@ def test_no_keywords_are_left_empty_and_no_path_is_of_one_machine(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_a_config_has_a_logit_term_a_frozen_teacher_and_no_outer_wrapper(name):
+def test_a_config_has_a_logit_term_a_frozen_teacher_and_the_wrapper_that_several_processes_need(name):
     config = parse(name)
     logit_terms = [term for term in terms(config).values() if term['criterion']['key'] in LOGIT_TERMS]
     assert [term['weight'] > 0 for term in logit_terms] == [True]
-    assert [side['wrapper'] for side in sides(config).values()] == [None] * len(sides(config))
+    for side in sides(config).values():
+        is_shared = side['requires_grad'] and 'auxiliary_model_wrapper' not in side
+        assert side['wrapper'] == ('DistributedDataParallel' if is_shared else None)
     assert parse('sample/digits/teacher.yaml')['dependencies'] == config['dependencies'] == DEPENDENCIES
     if 'teacher' in config['train']:
         assert config['train']['teacher']['requires_grad'] is False
@@ -213,6 +215,7 @@ def without_trg(config):
     for side in sides(config).values():
         side.pop('forward_hook', None)
     train['student'].pop('auxiliary_model_wrapper', None)
+    train['student'].pop('wrapper')
     train.pop('post_epoch_process', None)
     del config['models']['student_model']['dst_ckpt']
     return config, len(trg_terms)
