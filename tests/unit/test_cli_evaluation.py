@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trg_torchdistill.cli.evaluation import evaluate, group_accuracy, unbalanced_counts
+from trg_torchdistill.cli.evaluation import class_groups, evaluate, group_accuracy, unbalanced_counts
 
 
 class Scores(nn.Module):
@@ -65,6 +65,17 @@ def test_groups_are_thirds_by_training_images(num_classes, sizes):
     parts = {'many': largest_first[:many], 'medium': largest_first[many:medium], 'few': largest_first[medium:]}
     assert tuple(map(len, parts.values())) == sizes
     assert group_accuracy(per_class, counts) == {name: sum(part) / len(part) for name, part in parts.items()}
+
+
+def test_groups_by_shots_have_the_bounds_of_imagenet_lt():
+    counts = [100, 19, 101, 20, 1280, 5]
+    assert class_groups(counts, 'shots') == {'many': [4, 2], 'medium': [0, 3], 'few': [1, 5]}
+    per_class = [10.0, 20.0, 30.0, 40.0, None, 60.0]
+    assert group_accuracy(per_class, counts, 'shots') == {'many': 30.0, 'medium': 25.0, 'few': 40.0}
+
+
+def test_a_group_by_shots_may_be_empty():
+    assert group_accuracy([50.0, 70.0], [40, 30], 'shots') == {'many': None, 'medium': 60.0, 'few': None}
 
 
 def test_a_group_leaves_out_classes_without_test_images():

@@ -55,7 +55,7 @@ def choose_placement(name: str, processes: Processes | None = None, adjust_lr: b
     if processes is None and int(os.environ.get('WORLD_SIZE', '1')) > 1:
         raise ConfigError(
             f'expected one process, got WORLD_SIZE={os.environ["WORLD_SIZE"]}; start this command without torchrun, '
-            'which is for `trg-torchdistill train` alone'
+            'which is for `trg-torchdistill train` and `eval`'
         )
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'

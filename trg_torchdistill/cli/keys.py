@@ -36,8 +36,25 @@ def check_config(config: Config) -> None:
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
     _check_models(config)
+    if not isinstance(config.get(*config.student_path, 'dst_ckpt'), str):
+        raise ConfigError(
+            f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
+            f"add one, such as `dst_ckpt: './resource/ckpt/student.pt'`"
+        )
     for position, stage in enumerate(config.stage_paths()):
         _check_stage(config, stage, first=position == 0)
+    _check_loader(config, ('test', 'test_data_loader'))
+
+
+def check_for_test(config: Config) -> None:
+    """Checks what a test of trained models reads, like :func:`check_config`, and nothing of ``train:``.
+
+    Raises:
+        ConfigError: At the first mistake, with the line to change.
+    """
+    for section in ('datasets', 'models', 'test'):
+        config.mapping(section)
+    _check_models(config)
     _check_loader(config, ('test', 'test_data_loader'))
 
 
@@ -69,11 +86,6 @@ def _check_models(config: Config) -> None:
         config.mapping(*path)
         config.mapping(*path, 'kwargs')
         _check_model_key(config, path)
-    if not isinstance(config.get(*config.student_path, 'dst_ckpt'), str):
-        raise ConfigError(
-            f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
-            f"add one, such as `dst_ckpt: './resource/ckpt/student.pt'`"
-        )
 
 
 def _check_model_key(config: Config, path: tuple[str, ...]) -> None:

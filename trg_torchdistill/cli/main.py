@@ -12,6 +12,7 @@ from trg_torchdistill._version import __version__
 
 COMMANDS = {
     'train': ('trg_torchdistill.cli.train', 'train and test the models of any torchdistill image-classification YAML'),
+    'eval': ('trg_torchdistill.cli.eval', 'test a trained student class by class, and compare it with its teacher'),
     'add': ('trg_torchdistill.cli.add', 'write TRG into the YAML of a distillation that you have'),
     'check': ('trg_torchdistill.cli.check', 'say whether a YAML will train, and what its steps cost, on random data'),
     'demo': ('trg_torchdistill.cli.demo', 'compare the student alone, with KD and with TRG on handwritten digits'),

@@ -1,4 +1,4 @@
-"""Saves and restores every random generator that a training draws from."""
+"""Seeds, saves and restores every random generator that a training draws from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchdistill.common.main_util import set_seed
+
+from trg_torchdistill.cli.processes import Processes
+
+
+def seed_equally(seed: int | None, processes: Processes) -> None:
+    """Seeds all processes alike, so that they build equal models and data sets; several without a seed at random."""
+    is_drawn = seed is None and processes.are_several
+    set_seed(processes.from_first(random.randrange(2**31)) if is_drawn else seed)
 
 
 def random_state() -> dict[str, Any]:

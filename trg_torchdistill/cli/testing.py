@@ -20,6 +20,8 @@ from trg_torchdistill.cli.trainer import RunFiles
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
 from trg_torchdistill.files import replacing
 
+TEST_LOADER = ('test', 'test_data_loader')
+
 
 def load_best(
     config: Config, student: nn.Module, files: RunFiles, progress: Progress | None, reporter: Reporter
@@ -69,6 +71,13 @@ def _other_weights(config: Config, files: RunFiles, progress: Progress | None, r
     return 'initial weights'
 
 
+def build_test_loader(config: Config, placement: Placement) -> Any:
+    """Returns the test loader of a checked YAML; several processes share its images without repeating any."""
+    loader_config = config.mapping(*TEST_LOADER)
+    dataset = config.mapping('datasets')[loader_config['dataset_id']]
+    return count_each_image_once(build_data_loader(dataset, loader_config, placement.distributed))
+
+
 def measure_models(
     config: Config,
     teacher: nn.Module | None,
@@ -84,10 +93,8 @@ def measure_models(
     ``class_counts`` of different sizes adds ``groups``, the accuracy of many-, medium- and few-shot classes.
     """
     cudnn.benchmark, cudnn.deterministic = False, True
-    loader_config = config.mapping('test', 'test_data_loader')
     datasets = config.mapping('datasets')
-    dataset = datasets[loader_config['dataset_id']]
-    loader = count_each_image_once(build_data_loader(dataset, loader_config, placement.distributed))
+    loader = build_test_loader(config, placement)
     counts = unbalanced_counts(datasets[config.get(*config.stage_paths()[0], 'train_data_loader', 'dataset_id')])
     test = partial(_test, loader, placement, counts, reporter)
     results: dict[str, Any] = {}
@@ -113,7 +120,7 @@ def _test(
 ) -> dict[str, Any]:
     model = model.to(placement.device)
     accuracy = evaluate(model, loader, placement.device, placement.processes, placement.precision)
-    reporter.say(_test_line(name, accuracy))
+    reporter.say(accuracy_line(name, accuracy))
     if counts is None:
         return accuracy.as_dict()
     groups = group_accuracy(accuracy.per_class, counts)
@@ -122,5 +129,6 @@ def _test(
     return {**accuracy.as_dict(), 'groups': groups}
 
 
-def _test_line(name: str, accuracy: Accuracy) -> str:
+def accuracy_line(name: str, accuracy: Accuracy) -> str:
+    """Returns what is printed of the test of a model."""
     return f'test {name}: top-1 {accuracy.top1:.2f}  top-5 {accuracy.top5:.2f}  ({accuracy.num_images} images)'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import random
 import shlex
 from dataclasses import replace
 from itertools import chain
@@ -14,7 +13,6 @@ from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
-from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill.cli.build import (
     Placement,
@@ -36,6 +34,7 @@ from trg_torchdistill.cli.parallel import check_for_several_processes
 from trg_torchdistill.cli.precision import DTYPES, choose_precision
 from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
+from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.testing import load_best, measure_models
 from trg_torchdistill.cli.trainer import RunFiles, Trainer
 
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     with joined(args.device) as processes, logging_to(args.run_log, processes.rank):
         reporter = choose_reporter(processes.is_first)
         placement = choose_placement(args.device, processes, args.adjust_lr)
-        _seed_equally(args, processes)
+        seed_equally(args.seed, processes)
         with processes.first_of_node_first():
             config = _checked_config(args)
         if args.log_config:
@@ -111,12 +110,6 @@ def run(args: argparse.Namespace) -> int:
         )
         measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
     return 0
-
-
-def _seed_equally(args: argparse.Namespace, processes: Processes) -> None:
-    """Seeds all processes alike, so that they build equal models and data sets; without ``--seed`` at random."""
-    is_drawn = args.seed is None and processes.are_several
-    set_seed(processes.from_first(random.randrange(2**31)) if is_drawn else args.seed)
 
 
 def _checked_config(args: argparse.Namespace) -> Config:

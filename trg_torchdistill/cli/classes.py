@@ -1,0 +1,48 @@
+"""What a data set knows about its classes: their names, and how many images each of them has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+
+def class_names(dataset: Any, num_classes: int) -> list[str]:
+    """Returns the names under ``classes`` of a data set, or of the one inside it; a class without one is its number.
+
+    Of several names for a class, as torchvision's ImageNet has them, it is the first one.
+    """
+    known = getattr(dataset, 'classes', None)
+    while known is None and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+        known = getattr(dataset, 'classes', None)
+    names = [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in known or ()]
+    return [*names[:num_classes], *(str(label) for label in range(len(names), num_classes))]
+
+
+def class_counts(dataset: Any) -> list[int] | None:
+    """Returns the number of images of each class, from ``class_counts`` or ``targets``; no image is read.
+
+    Returns:
+        None for a data set with neither, or with targets that are not class numbers.
+    """
+    counts = getattr(dataset, 'class_counts', None)
+    if counts is not None:
+        return [int(count) for count in counts]
+    targets = _targets(dataset)
+    if targets is None or targets.ndim != 1 or targets.is_floating_point() or (targets < 0).any():
+        return None
+    found: list[int] = torch.bincount(targets).tolist()
+    return found
+
+
+def _targets(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, Subset):
+        inner = _targets(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(dataset.indices)]
+    try:
+        return torch.as_tensor(dataset.targets)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return None
