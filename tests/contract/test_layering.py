@@ -20,7 +20,8 @@ ALLOWED['losses'] = {*ALLOWED}
 ALLOWED['files'] = set()
 ALLOWED['wrappers'] = {*ALLOWED}
 ALLOWED['procs'] = {*ALLOWED}
-ALLOWED['registration'] = {*ALLOWED, 'datasets', 'models'}
+ALLOWED |= {'datasets': {'_checks'}, 'models': {'_checks'}}
+ALLOWED['registration'] = {*ALLOWED}
 PAPER = ('_checks', 'tokens', 'graph', 'functional')
 PURE = (*PAPER, 'schedules', 'gather', 'io')
 

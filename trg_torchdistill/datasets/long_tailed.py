@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sized
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_integer, check_positive
+from trg_torchdistill.datasets.sampling import targets_of
 
 
 class LongTailed(Dataset[Any]):
@@ -63,7 +64,7 @@ class LongTailed(Dataset[Any]):
             check_integer('seed', seed, 0)
             if num_samples is not None:
                 check_integer('num_samples', num_samples, 1)
-        targets = _targets_of(dataset)
+        targets = targets_of(dataset)
         members: dict[int, list[int]] = {}
         for index, target in enumerate(targets):
             members.setdefault(target, []).append(index)
@@ -100,16 +101,6 @@ class LongTailed(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[self.indices[index]]
-
-
-def _targets_of(dataset: Dataset[Any]) -> list[int]:
-    if isinstance(dataset, Subset):
-        inner = _targets_of(dataset.dataset)
-        return [inner[index] for index in dataset.indices]
-    targets = getattr(dataset, 'targets', None)
-    if targets is None:
-        targets = [dataset[index][1] for index in range(len(cast(Sized, dataset)))]
-    return [int(target) for target in targets]
 
 
 def _profile(available: list[int], imbalance: float, num_samples: int | None) -> list[int]:

@@ -1,0 +1,51 @@
+"""Class-balanced sampling of a long-tailed data set, by torch's own sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Dataset, Subset, WeightedRandomSampler
+
+from trg_torchdistill._checks import advice, check_integer
+
+
+def class_balanced_sampler(dataset: Dataset[Any], num_samples: int | None = None) -> WeightedRandomSampler:
+    """Draws every class equally often: torch's ``WeightedRandomSampler`` with weights 1 / (items of the class).
+
+    torchdistill calls a ``sampler:`` with the data set first, which torch's sampler does not take. Items are drawn with
+    replacement. Under distributed training torchdistill puts its ``DistributedSampler`` in the place of any sampler.
+
+    Args:
+        dataset: Map-style data set with ``targets``; without them every item is read once.
+        num_samples: Items of an epoch; None for the size of the data set.
+
+    Raises:
+        TypeError: If ``num_samples`` is no integer.
+        ValueError: If it is less than 1.
+
+    YAML::
+
+        train_data_loader:
+          sampler:
+            class_or_func: !import_get {key: 'trg_torchdistill.datasets.class_balanced_sampler'}
+            kwargs: {}
+    """
+    targets = torch.tensor(targets_of(dataset))
+    if num_samples is not None:
+        with advice("change it under the `kwargs:` of the sampler 'trg_torchdistill.datasets.class_balanced_sampler'"):
+            check_integer('num_samples', num_samples, 1)
+    weights = 1 / torch.bincount(targets).double()
+    return WeightedRandomSampler(weights[targets].tolist(), num_samples or len(targets))
+
+
+def targets_of(dataset: Dataset[Any]) -> list[int]:
+    """Returns the class of each item: the data set's ``targets``; without them every item is read once."""
+    if isinstance(dataset, Subset):
+        inner = targets_of(dataset.dataset)
+        return [inner[index] for index in dataset.indices]
+    targets = getattr(dataset, 'targets', None)
+    if targets is None:
+        targets = [dataset[index][1] for index in range(len(cast(Sized, dataset)))]
+    return [int(target) for target in targets]
