@@ -1,6 +1,6 @@
 """Hugging Face accelerate through the `accelerator` argument of torchdistill's box, as docs/accelerate.md says it.
 
-What a user must do beside the YAML is in :func:`train`: `use_fp16` and `accelerator.autocast()`.
+What a user must do beside the YAML is in :func:`train`: `use_fp16`.
 """
 
 import os
@@ -46,8 +46,7 @@ def train(folder, accelerator, text=FULL, width=8):
     for epoch in range(2):
         box.pre_epoch_process(epoch=epoch)
         for images, targets, supplement in box.train_data_loader:
-            with torch.autocast('cpu', enabled=False) if accelerator is None else accelerator.autocast():
-                loss = box.forward_process(images, targets, supplement)
+            loss = box.forward_process(images, targets, supplement)
             box.post_forward_process(loss=loss)
             losses.append(loss.item())
         box.post_epoch_process()
