@@ -1,0 +1,227 @@
+"""The accuracy grid, resumable: python benchmarks/accuracy/grid.py teacher|tune|run|tables --data DATA --out OUT.
+
+teacher: trains the teacher on the whole training part.
+tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
+run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
+tables: writes the tables of ``docs/results.md`` from the notes.
+
+DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
+``--lines``; what stands there is not run again, so that a grid can be stopped at any time and continued. Every run is
+``trg-torchdistill train`` on a YAML of its own, ``--workers`` at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _timing import describe_machine
+from config import SETTINGS, Recipe, Run, make_config
+from methods import METHODS, Pair, Weights
+from tables import write_tables
+
+FOLDER = Path(__file__).resolve().parent
+CIFAR_WIDTHS, CIFAR_STRIDES = (16, 32, 64), (1, 2, 4)
+TUNING_SEED = 100
+
+
+def _small(teacher: str, student: str) -> Pair:
+    return Pair(teacher, student, 10, CIFAR_WIDTHS, CIFAR_STRIDES, 64, {})
+
+
+RECIPES = {
+    'cpu': Recipe(_small('resnet20', 'resnet8'), epochs=12, teacher_epochs=30),
+    'resnet56_resnet20': Recipe(_small('resnet56', 'resnet20'), epochs=240, teacher_epochs=240, num_workers=2),
+}
+
+
+class Grid:
+    """Runs what is not noted yet.
+
+    Args:
+        options: The command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.recipe = RECIPES[options.recipe]
+        self.teacher = options.out / 'teacher' / 'best.pt'
+
+    def notes(self) -> list[dict[str, Any]]:
+        """The lines of this recipe so far."""
+        if not self.options.lines.exists():
+            return []
+        lines = map(json.loads, self.options.lines.read_text(encoding='utf-8').splitlines())
+        return [line for line in lines if line['recipe'] == self.options.recipe]
+
+    def best(self, setting: str, method: str) -> Weights:
+        """The candidate of a method that did best on val/.
+
+        Raises:
+            SystemExit: If it has not been tuned.
+        """
+        candidates = METHODS[method].candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        tuned = {
+            tuple(line['weights']): line['val_top1']
+            for line in self.notes()
+            if (line['stage'], line['setting'], line['method']) == ('tune', setting, method)
+        }
+        missing = [weights for weights in candidates if weights not in tuned]
+        if missing:
+            raise SystemExit(
+                f'expected {method} on {setting} to be tuned, no note of {missing}; run `grid.py tune` first'
+            )
+        return max(candidates, key=lambda weights: tuned[weights])
+
+    def plan(self) -> list[Run]:
+        """The runs of the stage, in the order of their start."""
+        stage, settings = self.options.stage, self.options.settings
+        if stage == 'teacher':
+            return [Run('whole', 'teacher', 0)]
+        names = [name for name in self.options.methods if name != 'kd']
+        if stage == 'tune':
+            first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in METHODS['kd'].candidates]
+            done = all(self._is_noted(run) for run in first)
+            if not done:
+                return first
+            return [
+                self._run(setting, name, TUNING_SEED, weights)
+                for setting in settings
+                for name in names
+                for weights in METHODS[name].candidates
+                if len(METHODS[name].candidates) > 1
+            ]
+        return [
+            self._run(setting, name, seed, self.best(setting, name))
+            for seed in self.options.seeds
+            for setting in settings
+            for name in ('kd', *names)
+        ]
+
+    def _run(self, setting: str, method: str, seed: int, weights: Weights) -> Run:
+        kd = () if method in ('student', 'kd') else self.best(setting, 'kd')
+        return Run(setting, method, seed, weights, kd)
+
+    def _is_noted(self, run: Run) -> bool:
+        return any(
+            (line['stage'], line['run'], tuple(line['kd'])) == (self.options.stage, run.name, run.kd)
+            for line in self.notes()
+        )
+
+    def execute(self) -> int:
+        """Runs the stage and returns the number of failures."""
+        failures = 0
+        while todo := [run for run in self.plan() if not self._is_noted(run)]:
+            print(f'{self.options.stage}: {len(todo)} runs to do', flush=True)
+            with ThreadPoolExecutor(self.options.workers) as pool:
+                futures = {pool.submit(self._train, run): run for run in todo}
+                for future in as_completed(futures):
+                    failures += not future.result()
+            if failures or self.options.stage != 'tune':
+                break
+        return failures
+
+    def _train(self, run: Run) -> bool:
+        """Trains one student, and notes it; says where to look if that fails."""
+        folder = self.options.out / ('teacher' if run.method == 'teacher' else run.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run.setting))
+        (folder / 'config.yaml').write_text(text, encoding='utf-8')
+        command = [sys.executable, '-m', 'trg_torchdistill', 'train', str(folder / 'config.yaml'), '--overwrite']
+        command += ['--seed', str(run.seed), '--device', self.options.device, '--run_dir', str(folder), '-student_only']
+        threads = str(self.options.threads)
+        environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE'}
+        with (folder / 'log.txt').open('w', encoding='utf-8') as log:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        if code:
+            print(f'FAILED {run.name}, exit code {code}; see {folder}/log.txt', flush=True)
+            return False
+        self._note(run, folder, text)
+        return True
+
+    def _note(self, run: Run, folder: Path, text: str) -> None:
+        epochs = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+        line: dict[str, Any] = {
+            'stage': self.options.stage,
+            'recipe': self.options.recipe,
+            'setting': run.setting,
+            'method': run.method,
+            'seed': run.seed,
+            'weights': run.weights,
+            'kd': run.kd,
+            'run': run.name,
+            'val_top1': max(epoch['val_top1'] for epoch in epochs),
+            'epochs': len(epochs),
+            'train_loss': epochs[-1]['loss'],
+            'minutes': sum(sum(epoch['seconds'].values()) for epoch in epochs) / 60,
+            'config_sha256': hashlib.sha256(text.replace(str(folder), '').encode()).hexdigest()[:16],
+            'commit': _commit(),
+            'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'machine': {**describe_machine(self.options.device), 'threads': self.options.threads},
+        }
+        if self.options.stage != 'tune':
+            test = json.loads((folder / 'test.json').read_text(encoding='utf-8'))['test']
+            line |= {'test_top1': test['top1'], 'test_per_class': test['per_class'], 'groups': test.get('groups')}
+        with self.options.lines.open('a', encoding='utf-8') as stream:
+            stream.write(json.dumps(line) + '\n')
+        shown = line.get('test_top1', line['val_top1'])
+        print(f'{run.name}: {shown:.2f} ({line["minutes"]:.1f} min)', flush=True)
+
+    def _num_steps(self, setting: str) -> int:
+        subset = SETTINGS[setting]
+        counts = [len(os.listdir(path)) for path in sorted((self.options.data / 'train').iterdir())]
+        if subset is None:
+            total = sum(counts)
+        elif 'num_samples' in subset:
+            total = subset['num_samples']
+        else:
+            last = len(counts) - 1
+            total = sum(
+                int(min(counts) * subset['imbalance'] ** (-label / last) + 1e-6) for label in range(len(counts))
+            )
+        return total // self.recipe.batch_size
+
+
+def _commit() -> str:
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=10']
+    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True).stdout.strip() or 'unknown'
+
+
+def main() -> None:
+    """Runs one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('stage', choices=['teacher', 'tune', 'run', 'tables'])
+    parser.add_argument('--data', type=Path, help='folder made by prepare.py')
+    parser.add_argument('--out', type=Path, help='folder for the runs')
+    parser.add_argument('--lines', type=Path, default=FOLDER / 'results' / 'lines.jsonl', help='notes of finished runs')
+    parser.add_argument('--recipe', choices=list(RECIPES), default='cpu')
+    parser.add_argument('--settings', nargs='+', choices=list(SETTINGS), default=['balanced', 'longtailed'])
+    parser.add_argument('--methods', nargs='+', choices=list(METHODS), default=list(METHODS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
+    parser.add_argument('--threads', type=int, default=1, help='threads of each training')
+    parser.add_argument('--device', default='cpu')
+    options = parser.parse_args()
+    if options.stage == 'tables':
+        write_tables(options.lines, FOLDER.parents[1] / 'docs' / 'results.md')
+        return
+    if options.data is None or options.out is None:
+        parser.error('`--data` and `--out` are needed to train')
+    options.data, options.out = options.data.resolve(), options.out.resolve()
+    options.lines.parent.mkdir(parents=True, exist_ok=True)
+    sys.exit(1 if Grid(options).execute() else 0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,110 @@
+"""The methods of the accuracy grid: a student alone, KD, and KD with one more relation loss, and their weights to tune.
+
+All methods of a data set share the recipe and the ``KDLoss``. Each gets the same number of candidates, which bracket
+the weight of torchdistill's sample configuration or, for our terms, of a first trial; ``grid.py tune`` chooses.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _methods import Config, Pair, make_methods, paths, side, term, wrapped
+
+Weights = tuple[float, ...]
+DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'cosine'}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the grid.
+
+    Attributes:
+        name: As the tables say it.
+        candidates: Weights to choose from; of ``kd`` they are (alpha, temperature).
+        peer: Name in ``_methods.py`` for a method of torchdistill, else None.
+        terms: For ours, which of local, global and contextual take part, in the order of the weights.
+    """
+
+    name: str
+    candidates: tuple[Weights, ...]
+    peer: str | None = None
+    terms: tuple[str, ...] = ()
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method('student', ((),)),
+        Method('kd', ((0.1, 4.0), (0.5, 4.0), (0.1, 2.0))),
+        Method('kd+local', ((0.3,), (1.0,), (3.0,)), terms=('local',)),
+        Method('kd+global', ((0.1,), (0.3,), (1.0,)), terms=('global',)),
+        Method('kd+trg', ((1.0, 0.1), (1.0, 0.3), (1.0, 1.0)), terms=('local', 'global')),
+        Method('kd+contextual', ((30.0,), (100.0,), (300.0,)), terms=('contextual',)),
+        Method(
+            'kd+trg+contextual',
+            ((1.0, 0.1, 30.0), (1.0, 0.3, 100.0), (0.3, 0.1, 100.0)),
+            terms=('local', 'global', 'contextual'),
+        ),
+        Method('kd+at', ((100.0,), (300.0,), (1000.0,)), peer='AT'),
+        Method('kd+spkd', ((30.0,), (300.0,), (3000.0,)), peer='SPKD'),
+        Method('kd+rkd', ((0.3,), (1.0,), (5.0,)), peer='RKD'),
+        Method('kd+pkt', ((3000.0,), (10000.0,), (30000.0,)), peer='PKT'),
+        Method('kd+srd', ((0.3,), (1.0,), (3.0,)), peer='SRD'),
+        Method('kd+dist', ((0.5,), (1.0,), (2.0,)), peer='DIST'),
+    )
+}
+
+
+def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, options: Config) -> Config:
+    """The `teacher:`, `student:` and `criterion:` blocks of a method.
+
+    Args:
+        method: One of :data:`METHODS`, not ``student``.
+        pair: Teacher and student.
+        kd: (alpha, temperature) of the ``KDLoss``.
+        weights: Weights of the method's terms.
+        options: Further keywords of ``TRGLoss``, for ablations.
+    """
+    alpha, temperature = weights if method.name == 'kd' else kd
+    kd_term = term('KDLoss', **paths('.', '.'), temperature=temperature, alpha=alpha, reduction='batchmean')
+    teacher, student, terms = side(), side(), {}
+    if method.peer is not None:
+        block = make_methods(pair, image_size=32, crd_rows=1)[method.peer]
+        teacher, student = block['teacher'], block['student']
+        terms = {name: each for name, each in block['criterion']['kwargs']['sub_terms'].items() if name != 'kd'}
+        for each in terms.values():
+            each['weight'] = weights[0]
+    elif method.terms:
+        teacher, student, terms = our_sides(method, pair, dict(zip(method.terms, weights, strict=True)), options)
+    sub_terms = {'kd': kd_term, **terms}
+    return {
+        'teacher': {**teacher, 'requires_grad': False},
+        'student': student,
+        'criterion': {'key': 'WeightedSumLoss', 'kwargs': {'sub_terms': sub_terms}},
+    }
+
+
+def our_sides(method: Method, pair: Pair, weights: dict[str, float], options: Config) -> tuple[Config, Config, Config]:
+    """Hooks and terms of ours on the last stage; the global term has a learned projection and a dynamic temperature."""
+    last, width = pair.layers[-1], pair.widths[-1]
+    student, feature, terms = side([last]), last, {}
+    if 'global' in weights:
+        feature = f'student_model.{last}'
+        projectors = {'last': {'path': feature, 'io': 'output', 'in_features': width, 'out_features': width}}
+        student = side([feature, 'projectors.last'], **wrapped('Student4TRG', projectors=projectors))
+        options = {'projection_module_path': 'projectors.last', 'temperature': DYNAMIC} | options
+    if {'local', 'global'} & weights.keys():
+        options = {f'{name}_weight': weights.get(name, 0.0) for name in ('local', 'global')} | options
+        terms['trg'] = term('TRGLoss', **paths(feature, last), **options)
+    if 'contextual' in weights:
+        terms['contextual'] = term('TokenContextualLoss', weights['contextual'], **paths(feature, last))
+    return side([last]), student, terms
+
+
+def describe(weights: Any) -> str:
+    """Weights as one word of a table."""
+    return '/'.join(f'{weight:g}' for weight in weights) or '-'

@@ -1,0 +1,85 @@
+"""The tables of ``docs/results.md`` from the notes of finished runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from methods import METHODS, describe
+from scipy import stats
+
+BEGIN, END = '<!-- tables: begin -->\n', '<!-- tables: end -->\n'
+Notes = list[dict[str, Any]]
+
+
+def write_tables(lines: Path, document: Path) -> None:
+    """Replaces what stands between the two marks of a document.
+
+    Raises:
+        ValueError: If the document has no marks.
+    """
+    notes = [json.loads(line) for line in lines.read_text(encoding='utf-8').splitlines()]
+    text = document.read_text(encoding='utf-8')
+    if BEGIN not in text or END not in text:
+        raise ValueError(f'expected {document} to hold the lines {BEGIN.strip()} and {END.strip()}')
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    document.write_text(f'{before}{BEGIN}\n{render(notes)}\n{END}{after}', encoding='utf-8')
+
+
+def render(notes: Notes) -> str:
+    """One section for each recipe and setting, and one for the weights that were tried."""
+    parts = []
+    for recipe, setting in sorted({(note['recipe'], note['setting']) for note in notes if note['stage'] == 'run'}):
+        own = [note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)]
+        parts.append(f'### {setting}, recipe `{recipe}`\n\n{_accuracies(own)}\n\n{_tuning(own)}\n')
+    return '\n'.join(parts)
+
+
+def _accuracies(notes: Notes) -> str:
+    runs = [note for note in notes if note['stage'] == 'run']
+    by_method = {name: {n['seed']: n for n in runs if n['method'] == name} for name in METHODS}
+    grouped = any(note.get('groups') for note in runs)
+    groups = ('many', 'medium', 'few') if grouped else ()
+    header = ['method', 'weights', 'seeds', 'top-1, %', 'to KD, 95 % interval', *groups]
+    rows = [header, ['---'] * len(header)]
+    for name, seeds in by_method.items():
+        if not seeds:
+            continue
+        values = [note['test_top1'] for note in seeds.values()]
+        differences = [
+            note['test_top1'] - by_method['kd'][s]['test_top1'] for s, note in seeds.items() if s in by_method['kd']
+        ]
+        means = [f'{statistics.mean(note["groups"][group] for note in seeds.values()):.1f}' for group in groups]
+        weights = sorted({describe(note['weights']) for note in seeds.values()})
+        shown = '' if name == 'kd' else interval(differences)
+        rows.append([name, ', '.join(weights), str(len(values)), spread(values), shown, *means])
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def _tuning(notes: Notes) -> str:
+    rows = ['| method | accuracy on val/ by weights |', '|---|---|']
+    for name in METHODS:
+        tried = [note for note in notes if note['stage'] == 'tune' and note['method'] == name]
+        if tried:
+            cells = (f'{describe(note["weights"])}: {note["val_top1"]:.1f}' for note in tried)
+            rows.append(f'| {name} | {", ".join(cells)} |')
+    return '\n'.join(rows)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.2f}{deviation}'
+
+
+def interval(differences: list[float]) -> str:
+    """Mean of paired differences and its 95 % confidence interval by Student's t."""
+    if not differences:
+        return ''
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return f'{mean:+.2f}'
+    half = stats.t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
+    return f'{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})'

@@ -1,0 +1,122 @@
+"""The accuracy grid on made-up images: every stage, what it notes, that it goes on where it stopped, and its tables."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).parents[2] / 'benchmarks'
+CLASSES = [f'class{index}' for index in range(10)]
+
+
+@pytest.fixture(scope='module')
+def grid():
+    paths = [str(FOLDER), str(FOLDER / 'accuracy')]
+    before = set(sys.modules)
+    sys.path[:0] = paths
+    yield importlib.import_module('grid')
+    for path in paths:
+        sys.path.remove(path)
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], '__file__', None)):
+            del sys.modules[name]
+
+
+def tables():
+    return importlib.import_module('tables')
+
+
+@pytest.fixture(scope='module')
+def data(grid, tmp_path_factory):
+    """8 training, 2 validation and 2 test images a class."""
+    prepare = importlib.import_module('prepare')
+    source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('data') / 'out'
+    generator = np.random.default_rng(0)
+    for split, count in (('train', 10), ('test', 2)):
+        for name in CLASSES:
+            (source / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(source / split / name / f'{index:04d}.png')
+    assert prepare.split_tree(source, out, 2) == {'train': 80, 'val': 20, 'test': 20}
+    with pytest.raises(ValueError, match='expected more than 10 training images'):
+        prepare.split_tree(source, out / 'other', 10)
+    return out
+
+
+@pytest.fixture(scope='module')
+def run(grid, data, tmp_path_factory):
+    """Runs a stage with a recipe of one epoch, two methods and few candidates; returns the exit code and the notes."""
+    folder = tmp_path_factory.mktemp('runs')
+    lines = folder / 'lines.jsonl'
+    with pytest.MonkeyPatch.context() as patch:
+        recipe = grid.RECIPES['cpu']
+        small = replace(recipe, pair=replace(recipe.pair, teacher='resnet8'), epochs=1, teacher_epochs=1, batch_size=8)
+        patch.setitem(grid.RECIPES, 'cpu', small)
+        candidates = {'kd': ((0.1, 4.0), (0.5, 4.0)), 'kd+trg+contextual': ((1.0, 0.3, 100.0),)}
+        for name in list(grid.METHODS):
+            if name not in candidates:
+                patch.delitem(grid.METHODS, name)
+            else:
+                patch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates[name]))
+        patch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
+
+        def stage(name):
+            words = [name, '--data', str(data), '--out', str(folder), '--lines', str(lines)]
+            words += ['--settings', 'longtailed', '--methods', *candidates, '--seeds', '0']
+            patch.setattr(sys, 'argv', ['grid.py', *words])
+            with pytest.raises(SystemExit) as ended:
+                grid.main()
+            notes = lines.read_text().splitlines() if lines.exists() else []
+            return ended.value.code, [json.loads(line) for line in notes]
+
+        yield stage
+
+
+def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
+    assert 'run `grid.py tune` first' in run('run')[0]
+    assert run('teacher')[0] == 0
+    code, notes = run('tune')
+    assert code == 0
+    assert [(note['stage'], note['method']) for note in notes] == [
+        ('teacher', 'teacher'),
+        ('tune', 'kd'),
+        ('tune', 'kd'),
+    ]
+    assert all('test_top1' not in note for note in notes[1:])
+    best = max(notes[1:], key=lambda note: note['val_top1'])
+
+    code, notes = run('run')
+    assert code == 0
+    ran = {note['method']: note for note in notes if note['stage'] == 'run'}
+    assert ran['kd']['weights'] == ran['kd+trg+contextual']['kd'] == best['weights']
+    assert ran['kd+trg+contextual']['weights'] == [1.0, 0.3, 100.0]
+    assert set(ran['kd']['groups']) == {'many', 'medium', 'few'}
+    assert {'seed', 'config_sha256', 'commit', 'machine', 'date', 'minutes'} <= set(ran['kd'])
+
+    capfd.readouterr()
+    assert run('run') == (0, notes)  # nothing is left to do
+    assert capfd.readouterr().out == ''
+
+    document, lines = tmp_path / 'results.md', tmp_path / 'lines.jsonl'
+    document.write_text(f'before\n{tables().BEGIN}old\n{tables().END}after\n')
+    lines.write_text(''.join(f'{json.dumps(note)}\n' for note in notes))
+    tables().write_tables(lines, document)
+    text = document.read_text()
+    assert text.startswith('before\n')
+    assert text.endswith('after\n')
+    assert 'old' not in text
+    assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
+    assert '0.1/4: ' in text
+
+
+def test_spread_and_paired_interval(grid):
+    """t of 2 degrees of freedom at 97.5 % is 4.3027; the standard error of 1, 2, 3 is 1 / sqrt(3)."""
+    assert tables().spread([1.0, 2.0, 3.0]) == '2.00 ± 1.00'
+    assert tables().interval([1.0, 2.0, 3.0]) == '+2.00 (-0.48 to +4.48)'
+    assert tables().interval([1.5]) == '+1.50'
