@@ -19,7 +19,16 @@ from trg_torchdistill.cli.plot_curves import METRICS, draw_curves, read_runs
 from trg_torchdistill.cli.plot_embedding import draw_embedding, embed, load_tsne
 from trg_torchdistill.cli.plot_graph import draw_graph
 from trg_torchdistill.cli.plot_images import Images, as_seen, draw_images, in_pairs, read_images
-from trg_torchdistill.cli.plot_models import Model, build_dataset, build_models, penultimate_features, read_config
+from trg_torchdistill.cli.plot_models import (
+    AFTER,
+    BEFORE,
+    TEACHER,
+    Model,
+    build_dataset,
+    build_models,
+    penultimate_features,
+    read_config,
+)
 from trg_torchdistill.cli.plot_tokens import (
     Tokens,
     cell_index,
@@ -149,13 +158,11 @@ def _pictures(args: argparse.Namespace, paths: list[Path]) -> dict[str, Figure]:
     if 'tsne' in wanted:
         load_tsne()
     seed = 0 if args.seed is None else args.seed
-    students = [Path(path) for path in args.student or ()]
-    labels = _labels(args.labels, students, '`--student` files') if students or args.labels else []
+    checkpoints = _checkpoints(args)
     device = choose_placement(args.device or 'cpu').device
     with logging_to(None), preserved_random_state():
         set_seed(seed)
         config = read_config(str(paths[0]))
-        checkpoints = {label: str(path) for label, path in zip(labels, students, strict=True)}
         models = build_models(config, checkpoints, device)
         dataset = build_dataset(config, args.dataset)
         sample = draw_images(dataset, args.samples or NUM_SAMPLES, seed)
@@ -169,6 +176,21 @@ def _pictures(args: argparse.Namespace, paths: list[Path]) -> dict[str, Figure]:
             points = {model.label: embed(penultimate_features(model, sample.values), seed) for model in models}
             figures['tsne'] = draw_embedding(points, models, sample)
     return {name: figures[name] for name in PICTURES if name in wanted}
+
+
+def _checkpoints(args: argparse.Namespace) -> dict[str, Path | None]:
+    """Returns the files of the trained students by label, None for the one that the YAML names."""
+    if args.student is None:
+        checkpoints: dict[str, Path | None] = dict.fromkeys(args.labels or [AFTER])
+        if len(checkpoints) != 1:
+            raise ConfigError(f'expected one name in `--labels` for the student of the YAML, got {args.labels}')
+    else:
+        files = [Path(path) for path in args.student]
+        checkpoints = dict(zip(_labels(args.labels, files, '`--student` files'), files, strict=True))
+    taken = [label for label in (TEACHER, BEFORE) if label in checkpoints]
+    if taken:
+        raise ConfigError(f'expected the trained student to have a name of its own, got {taken[0]!r}; use `--labels`')
+    return checkpoints
 
 
 def _token_pictures(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = 1.25
+BEND = 0.12
 SHARED, OTHER = STYLES[5][0], STYLES[1][0]
 
 
@@ -97,6 +98,7 @@ def _draw_edges(
     cell = (size[0] / grid[0], size[1] / grid[1])
     _outline(row[chosen[0]], chosen[1:], cell, CHOSEN, '-')
     start = _center(chosen[1:], cell)
+    side = -1 if 2 * chosen[1] >= grid[0] else 1  # upwards from the lower half of an image, else downwards
     for neighbor in neighbors:
         is_shared = known is None or neighbor.place in known
         color, dashes = (SHARED, '-') if is_shared else (OTHER, (0, (3, 1.5)))
@@ -113,7 +115,7 @@ def _draw_edges(
             color=color,
             linestyle=dashes,
             linewidth=0.6 + 1.4 * neighbor.affinity,
-            connectionstyle='arc3,rad=-0.12',
+            connectionstyle=f'arc3,rad={BEND * side * (1 if neighbor.image > chosen[0] else -1)}',
             shrinkB=3,
         )
         edge.set_in_layout(False)

@@ -76,12 +76,12 @@ class Model:
     is_teacher: bool = False
 
 
-def build_models(config: Config, checkpoints: Mapping[str, str], device: torch.device) -> list[Model]:
+def build_models(config: Config, checkpoints: Mapping[str, Path | None], device: torch.device) -> list[Model]:
     """Builds the teacher, if there is one, the student as training finds it, and the student with each checkpoint.
 
     Args:
         config: A YAML of :func:`read_config`.
-        checkpoints: Files of the trained student's weights by label; none for ``dst_ckpt`` of the YAML.
+        checkpoints: Files of the trained student's weights by label, None for ``dst_ckpt`` of the YAML.
         device: Device of the models.
 
     Raises:
@@ -95,10 +95,11 @@ def build_models(config: Config, checkpoints: Mapping[str, str], device: torch.d
     path = config.student_path
     key, student = str(config.get(*path, 'key')), build_model(config, path)
     models.append(Model(BEFORE, key, student))
-    place = '`--student`' if checkpoints else config.where(*path, 'dst_ckpt')
-    for label, source in (checkpoints or {AFTER: str(config.get(*path, 'dst_ckpt'))}).items():
+    for label, file in checkpoints.items():
+        place = config.where(*path, 'dst_ckpt') if file is None else '`--student`'
+        source = str(Path(config.get(*path, 'dst_ckpt') if file is None else file).expanduser())
         wanted = f'{place} to hold trained weights of `{key}`'
-        checkpoint = read_checkpoint(str(Path(source).expanduser()), wanted)
+        checkpoint = read_checkpoint(source, wanted)
         if checkpoint is None:
             raise ConfigError(
                 f'expected {wanted}, got {source}, which does not exist; train first, or name the weights with '
