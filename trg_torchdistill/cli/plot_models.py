@@ -34,7 +34,10 @@ def read_config(path: str) -> Config:
     Raises:
         ConfigError: If the YAML would not train.
     """
-    config = load_deferred(path)
+    try:
+        config = load_deferred(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'expected {path} to be a YAML or the folder of a run, got a file that is no text') from error
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}
@@ -65,7 +68,7 @@ class Model:
 
     Attributes:
         label: What the pictures call it.
-        key: Key of the model in the YAML.
+        key: Key of the model in the YAML; for those of timm and Hugging Face their name there.
         module: The model, in eval mode.
         is_teacher: Whether it is the teacher.
     """
@@ -91,9 +94,9 @@ def build_models(config: Config, checkpoints: Mapping[str, Path | None], device:
     if config.teacher_path is not None:
         check_teacher_weights(config, config.teacher_path)
         teacher = build_model(config, config.teacher_path)
-        models.append(Model(TEACHER, str(config.get(*config.teacher_path, 'key')), teacher, is_teacher=True))
+        models.append(Model(TEACHER, _name(config, config.teacher_path), teacher, is_teacher=True))
     path = config.student_path
-    key, student = str(config.get(*path, 'key')), build_model(config, path)
+    key, student = _name(config, path), build_model(config, path)
     models.append(Model(BEFORE, key, student))
     for label, file in checkpoints.items():
         place = config.where(*path, 'dst_ckpt') if file is None else '`--student`'
@@ -111,6 +114,11 @@ def build_models(config: Config, checkpoints: Mapping[str, Path | None], device:
     for model in models:
         model.module.to(device).eval()
     return models
+
+
+def _name(config: Config, path: tuple[str, ...]) -> str:
+    names = [config.get(*path, 'kwargs', name) for name in ('model_name', 'model_type')]
+    return str(next(filter(None, names), config.get(*path, 'key')))
 
 
 @torch.no_grad()
