@@ -108,7 +108,9 @@ def draw_curves(runs: Mapping[str, History]) -> Figure:
             axes.set_ylim(bottom=0)
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
-    figure.legend(handles.values(), handles, loc='outside upper center', ncols=4, frameon=False, handlelength=3.5)
+    figure.legend(
+        list(handles.values()), list(handles), loc='outside upper center', ncols=4, frameon=False, handlelength=3.5
+    )
     return figure
 
 
