@@ -15,6 +15,10 @@ COMMANDS = {
     'eval': ('trg_torchdistill.cli.eval', 'test a trained student class by class, and compare it with its teacher'),
     'add': ('trg_torchdistill.cli.add', 'write TRG into the YAML of a distillation that you have'),
     'check': ('trg_torchdistill.cli.check', 'say whether a YAML will train, and what its steps cost, on random data'),
+    'plot': (
+        'trg_torchdistill.cli.plot',
+        'draw curves of runs, or token graph, context maps and t-SNE of the models of a YAML',
+    ),
     'demo': ('trg_torchdistill.cli.demo', 'compare the student alone, with KD and with TRG on handwritten digits'),
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

@@ -1,4 +1,4 @@
-"""Curves of finished epochs, from the lines of ``metrics.jsonl``. Needs matplotlib; opens no window."""
+"""Figures and their styles, and curves of finished epochs from ``metrics.jsonl``. Needs matplotlib; no window opens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trg_torchdistill.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,7 @@ STYLES: tuple[tuple[str, Any], ...] = (
     ('#56B4E9', (0, (3, 1, 1, 1, 1, 1))),
 )
 REFERENCE_COLOR = '#555555'
+CHOSEN = STYLES[3][0]
 PANEL_INCHES = (5.0, 3.6)
 
 
@@ -37,8 +40,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
-def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
-    """Returns an empty figure and its panels, row by row.
+def blank_figure(width: float, height: float) -> Figure:
+    """Returns a figure without panels, in inches.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -49,8 +52,36 @@ def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
         raise ImportError(
             "expected matplotlib to be installed, got none; run: pip install 'trg_torchdistill[cli]'"
         ) from error
-    figure = Figure(figsize=(PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows), layout='constrained')
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
+    """Returns an empty figure and its panels, row by row.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figure = blank_figure(PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows)
     return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure in the format of the path's suffix, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    metadata = {'Date': None} if path.suffix == '.svg' else None
+    with rc_context({'svg.hashsalt': 'trg_torchdistill'}), replacing(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:], dpi=dpi, metadata=metadata)
+
+
+def style_of(position: int) -> tuple[str, Any]:
+    """Returns the colour and the dashes of a line; more lines than ``STYLES`` combine them in other ways."""
+    rounds = position // len(STYLES)
+    return STYLES[position % len(STYLES)][0], STYLES[(position + rounds) % len(STYLES)][1]
 
 
 def draw_accuracy(
@@ -79,7 +110,7 @@ def draw_terms(axes: Axes, history: History) -> None:
     The terms differ by orders of magnitude, hence the ratio; the label of a line gives the first mean.
     """
     series = {}
-    for name, label in _leaf_terms(history).items():
+    for name, label in leaf_terms(history).items():
         values = [line['terms'].get(name) for line in history]
         first = next((value for value in values if value), None)
         if first is not None:
@@ -103,26 +134,36 @@ def draw_temperature(axes: Axes, history: History) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
+def draw_line(axes: Axes, values: Sequence[float | None], label: str, position: int) -> None:
+    """Draws one value an epoch, None leaving a gap, in the style of a position."""
+    color, dashes = style_of(position)
+    points = [float('nan') if value is None else value for value in values]
+    marker = 'o' if len(points) == 1 else None
+    epochs = range(1, len(points) + 1)
+    axes.plot(epochs, points, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=label)
+
+
+def finish_epochs(axes: Axes, label: str) -> None:
+    """Names the axes of a panel over epochs and gives it a light grid."""
     from matplotlib.ticker import MaxNLocator
 
-    for position, (name, values) in enumerate(series.items(), first_style):
-        color, dashes = STYLES[position % len(STYLES)]
-        points = [float('nan') if value is None else value for value in values]
-        marker = 'o' if len(points) == 1 else None
-        epochs = range(1, len(points) + 1)
-        axes.plot(epochs, points, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
     axes.set_xlabel('epoch')
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.grid(color='#dddddd', linewidth=0.6)
     axes.spines[['top', 'right']].set_visible(False)
+
+
+def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
+    for position, (name, values) in enumerate(series.items(), first_style):
+        draw_line(axes, values, name, position)
+    finish_epochs(axes, label)
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize='small')
 
 
-def _leaf_terms(history: History) -> dict[str, str]:
-    """Names in ``terms`` and their labels; a term with parts, ``trg`` of ``trg.local``, is left to its parts."""
+def leaf_terms(history: History) -> dict[str, str]:
+    """Returns names in ``terms`` and their labels; one with parts, ``trg`` of ``trg.local``, is left to its parts."""
     names = list(dict.fromkeys(name for line in history for name in line['terms']))
     labels = {}
     for name in names:

@@ -1,0 +1,194 @@
+"""What the token graph and the context maps show, before anything is drawn."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.cli.plot_graph import draw_graph, shared_with
+from trg_torchdistill.cli.plot_images import Images
+from trg_torchdistill.cli.plot_models import Model, hooked_features, penultimate_features
+from trg_torchdistill.cli.plot_tokens import (
+    Neighbor,
+    Tokens,
+    cell_index,
+    context_error,
+    context_row,
+    edges_to_other_images,
+    neighbors_in_other_images,
+    tokens_of,
+)
+from trg_torchdistill.graph import context_similarity, nearest_neighbors
+from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
+
+ENDS = {
+    'student_module_path': 'layer',
+    'student_module_io': 'output',
+    'teacher_module_path': 'layer',
+    'teacher_module_io': 'output',
+}
+GRID = (2, 3)
+
+
+class Layer(nn.Module):
+    """Brings an image [B, 3, h, w] into a layout, with class tokens of zeros in front of a sequence."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.layout = layout
+
+    def forward(self, images):
+        if self.layout == 'bhwc':
+            return images.permute(0, 2, 3, 1)
+        if self.layout == 'bnd':
+            sequence = images.flatten(2).transpose(1, 2)
+            return torch.cat([torch.zeros_like(sequence[:, :1]), sequence], 1)
+        return images
+
+
+class Net(nn.Module):
+    def __init__(self, layout='bchw'):
+        super().__init__()
+        self.layer = Layer(layout)
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, images):
+        self.layer(images)
+        return self.fc(images.mean((2, 3)))
+
+
+def model(layout='bchw', label='student after', is_teacher=False):
+    return Model(label, 'net', Net(layout).eval(), is_teacher)
+
+
+def by_hand(tokens, image, cell, count):
+    """(distance, place) of the nearest tokens of other images, from all distances."""
+    distances = torch.cdist(tokens[image, cell][None, None], tokens[None].flatten(1, 2))[0, 0]
+    ends = [(value, divmod(index, 6)) for index, value in enumerate(distances.tolist()) if index // 6 != image]
+    return [(value, (other, index // 3, index % 3)) for value, (other, index) in sorted(ends)[:count]]
+
+
+@pytest.mark.parametrize('normalize_tokens', [True, False])
+@pytest.mark.parametrize('image', [0, 2, 3])
+def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens):
+    tokens = torch.randn(4, 6, 5)
+    loss = TRGLoss(**ENDS, normalize_tokens=normalize_tokens, sigma=2.0)
+    found = neighbors_in_other_images(tokens, GRID, image, (1, 2), 7, loss)
+    used = functional.normalize(tokens, dim=2) if normalize_tokens else tokens
+    expected = by_hand(used, image, 5, 7)
+    assert [neighbor.place for neighbor in found] == [place for _, place in expected]
+    affinities = [torch.tensor(-(distance**2) / 4).exp() for distance, _ in expected]
+    assert torch.allclose(torch.tensor([neighbor.affinity for neighbor in found]), torch.stack(affinities))
+
+
+def test_neighbors_are_those_of_the_graph_where_images_have_one_token_each():
+    tokens = torch.randn(9, 1, 4)
+    found = neighbors_in_other_images(tokens, (1, 1), 3, (0, 0), 4, TRGLoss(**ENDS, normalize_tokens=False))
+    assert {neighbor.image for neighbor in found} == set(nearest_neighbors(tokens[:, 0], 4)[3].tolist())
+
+
+def test_more_neighbors_than_tokens_are_all_tokens():
+    assert len(neighbors_in_other_images(torch.randn(2, 6, 5), GRID, 0, (0, 0), 99, TRGLoss(**ENDS))) == 6
+
+
+def test_the_edges_of_all_tokens():
+    tokens, loss = torch.randn(3, 6, 5), TRGLoss(**ENDS, normalize_tokens=False)
+    edges = edges_to_other_images(tokens, GRID, 2, loss)
+    assert len(edges) == 3 * 6 * 2
+    expected = {(2, 4, place) for _, place in by_hand(tokens, 2, 4, 2)}
+    assert {edge for edge in edges if edge[:2] == (2, 4)} == expected
+
+
+@pytest.mark.parametrize('normalize_tokens', [True, False])
+def test_a_context_row_is_that_of_the_loss(normalize_tokens):
+    tokens, loss = torch.randn(6, 5), TokenContextualLoss(**ENDS, normalize_tokens=normalize_tokens, temperature=0.3)
+    if normalize_tokens:
+        expected = context_similarity(functional.normalize(tokens, dim=1)[None], 0.3)
+    else:
+        expected = context_similarity(tokens[None])
+    assert torch.allclose(context_row(tokens, 4, loss), expected[0, 4])
+    assert context_error(tokens, tokens, loss) == 0
+    features = {'layer': {'output': tokens.T.reshape(1, 5, 2, 3)}}
+    other = {'layer': {'output': torch.randn(1, 5, 2, 3)}}
+    flat = other['layer']['output'].flatten(2).transpose(1, 2)[0]
+    assert context_error(tokens, flat, loss) == pytest.approx(loss(features, other).item())
+
+
+@pytest.mark.parametrize('layout', ['bchw', 'bhwc', 'bnd'])
+def test_tokens_are_cut_by_the_tokenizer_of_the_loss(layout):
+    images = torch.randn(2, 3, *GRID)
+    options = {'bnd': {'num_prefix_tokens': 1, 'grid_size': [2, 3]}}.get(layout, {'layout': layout})
+    loss = TRGLoss(**ENDS, student_tokens=options)
+    tokens = tokens_of(loss, [model(label='teacher', is_teacher=True), model(layout)], images)
+    assert list(tokens.values) == ['teacher', 'student after']
+    assert tokens.grid == GRID
+    assert all(torch.equal(values, images.flatten(2).transpose(1, 2)) for values in tokens.values.values())
+
+
+def test_without_a_teacher_a_student_stands_for_it():
+    tokens = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
+    assert list(tokens.values) == ['student after']
+
+
+def test_the_smaller_grid_counts():
+    class Pooled(Layer):
+        def forward(self, images):
+            return functional.adaptive_avg_pool2d(images, 2)
+
+    student, images = model(), torch.randn(2, 3, 4, 4)
+    student.module.layer = Pooled('bchw')
+    tokens = tokens_of(TRGLoss(**ENDS), [model(label='teacher', is_teacher=True), student], images)
+    assert tokens.grid == (2, 2)
+    assert torch.allclose(tokens.values['teacher'], tokens.values['student after'])
+
+
+def test_hooks_see_the_plain_student_and_are_taken_away():
+    student, images = model(), torch.randn(2, 3, *GRID)
+    found = hooked_features(student, [('student_model.layer', 'output'), ('.', 'input')], images)
+    assert torch.equal(found['student_model.layer']['output'], images)
+    assert torch.equal(found['.']['input'][0], images)
+    assert not student.module.layer._forward_hooks
+    with pytest.raises(ConfigError, match=r"module path 'layr' .* got none; nearest: `layer`; name a layer with"):
+        hooked_features(student, [('layr', 'output')], images)
+
+
+def test_penultimate_features_enter_the_last_layer():
+    images = torch.randn(60, 3, *GRID)
+    assert torch.allclose(penultimate_features(model(), images), images.mean((2, 3)))
+    convolutional = Model('student', 'conv', nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Flatten(2)))
+    assert torch.allclose(penultimate_features(convolutional, images), images.relu().mean((2, 3)))
+
+
+def test_the_chosen_cell():
+    tokens = Tokens({}, (4, 6))
+    assert cell_index(tokens, None, '`layer`') == (2, 3)
+    assert cell_index(tokens, [3, 5], '`layer`') == (3, 5)
+    for outside in ([4, 0], [0, 6], [-1, 0]):
+        with pytest.raises(ConfigError, match=r'row from 0 to 3 and a column from 0 to 5 of the 4 x 6 tokens'):
+            cell_index(tokens, outside, '`layer`')
+    with pytest.raises(ConfigError, match='more than one token an image, got 1; name a layer before pooling'):
+        cell_index(Tokens({}, (1, 1)), None, '`layer`')
+
+
+def test_an_edge_is_drawn_to_the_middle_of_its_cell():
+    from matplotlib.patches import ConnectionPatch, Rectangle
+
+    graphs = {
+        'teacher': [Neighbor(1, 0, 2, 0.9), Neighbor(2, 1, 0, 0.5)],
+        'student after': [Neighbor(2, 1, 0, 0.7), Neighbor(1, 1, 1, 0.2)],
+    }
+    assert shared_with(graphs['student after'], graphs['teacher']) == 1
+    images = Images(torch.zeros(3, 3, 4, 6), [0, 0, 1], [0, 1, 2], {0: 'cat', 1: 'dog'})
+    models = [model(label='teacher', is_teacher=True), model()]
+    figure = draw_graph(graphs, {'student after': 0.25}, models, images, torch.zeros(3, 4, 6, 3), (0, 1, 1), GRID)
+    edges = [artist for artist in figure.artists if isinstance(artist, ConnectionPatch)]
+    assert [edge.xy2 for edge in edges] == [(4.5, 0.5), (0.5, 2.5), (0.5, 2.5), (2.5, 2.5)]
+    assert {edge.xy1 for edge in edges} == {(2.5, 2.5)}
+    assert [edge.axesB for edge in edges] == [figure.axes[position] for position in (1, 2, 5, 4)]
+    assert edges[0].get_edgecolor() == edges[2].get_edgecolor() != edges[3].get_edgecolor()
+    assert edges[2].get_linestyle() != edges[3].get_linestyle()
+    corners = [patch.get_xy() for patch in figure.axes[4].patches if isinstance(patch, Rectangle)]
+    assert corners == [(1.5, 1.5)]
+    assert figure.axes[3].get_ylabel() == 'student after\n(net)\n1 of 2 as the teacher\n(25% over all tokens)'
+    assert [axes.get_title() for axes in figure.axes[:3]] == ['class cat', 'class cat', 'class dog']
