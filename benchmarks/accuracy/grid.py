@@ -6,8 +6,8 @@ run: each method with the weights that did best on val/, every seed, and notes t
 tables: writes the tables of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
-``--lines``; what stands there is not run again, so that a grid can be stopped at any time and continued. Every run is
-``trg-torchdistill train`` on a YAML of its own, ``--workers`` at a time.
+``--lines``; what stands there is not run again, and what was stopped on the way goes on after its last epoch. Every run
+is ``trg-torchdistill train`` on a YAML of its own, ``--workers`` at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _small(teacher: str, student: str) -> Pair:
 
 
 RECIPES = {
-    'cpu': Recipe(_small('resnet20', 'resnet8'), epochs=12, teacher_epochs=30),
+    'cpu': Recipe(_small('resnet20', 'resnet8'), epochs=12, teacher_epochs=60),
     'resnet56_resnet20': Recipe(_small('resnet56', 'resnet20'), epochs=240, teacher_epochs=240, num_workers=2),
 }
 
@@ -137,9 +137,12 @@ class Grid:
         folder = self.options.out / ('teacher' if run.method == 'teacher' else run.name)
         folder.mkdir(parents=True, exist_ok=True)
         text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run.setting))
-        (folder / 'config.yaml').write_text(text, encoding='utf-8')
-        command = [sys.executable, '-m', 'trg_torchdistill', 'train', str(folder / 'config.yaml'), '--overwrite']
-        command += ['--seed', str(run.seed), '--device', self.options.device, '--run_dir', str(folder), '-student_only']
+        config = folder / 'config.yaml'
+        goes_on = (folder / 'last.pt').exists() and config.read_text(encoding='utf-8') == text
+        config.write_text(text, encoding='utf-8')
+        command = [sys.executable, '-m', 'trg_torchdistill', 'train', str(config)]
+        command += ['--resume' if goes_on else '--overwrite', '--run_dir', str(folder), '-student_only']
+        command += ['--seed', str(run.seed), '--device', self.options.device]
         threads = str(self.options.threads)
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE'}
         with (folder / 'log.txt').open('w', encoding='utf-8') as log:
