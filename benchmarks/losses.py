@@ -230,8 +230,7 @@ def measure_growth(term: str, count: int, device: str) -> int:
         'dense local': lambda student, teacher: dense_local(student, teacher, True),
     }
     rows = count // MEMORY_CELLS if term == 'contextual' else count
-    sizes = (2 if term == 'contextual' else 16), rows
-    small, large = (make_tokens(size, *shape, device=device) for size in sizes)
+    small, large = (make_tokens(size, *shape, device=device) for size in (2 if term == 'contextual' else 16, rows))
     grad(losses[term](*small), small[0])
     reset_peak(device)
     before = peak_bytes(device)

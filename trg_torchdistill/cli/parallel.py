@@ -145,15 +145,12 @@ def _check_shared(box: Any, models: list[nn.Module], config: Config, stage: tupl
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and id(parameter) in trained and id(parameter) not in shared:
                 kind = type(model).__name__
-                advice = 'let it call `wrap_if_distributed` on that part' if _is_auxiliary(model) else 'wrap it'
+                is_auxiliary = isinstance(model, AuxiliaryModelWrapper)
+                advice = 'let it call `wrap_if_distributed` on that part' if is_auxiliary else 'wrap it'
                 raise ConfigError(
                     f'expected {config.where(*stage)} to train only what the processes share, got `{name}` of '
                     f'`{kind}`, which no DistributedDataParallel holds; {advice}, or train in one process'
                 )
-
-
-def _is_auxiliary(model: nn.Module) -> bool:
-    return isinstance(model, AuxiliaryModelWrapper)
 
 
 def _parameters_of(box: Any) -> list[Tensor]:
