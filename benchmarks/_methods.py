@@ -6,7 +6,8 @@ Every method is the same ``KDLoss`` plus its own terms, so that its cost is what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 Config = dict[str, Any]
@@ -14,44 +15,64 @@ CRD_NEGATIVES, CRD_FEATURES = 16384, 128
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A teacher and a student whose stages have equal widths.
+class Network:
+    """A model and where its features are.
 
     Args:
-        teacher: Key of the teacher.
-        student: Key of the student.
+        key: Key of the model.
+        layers: Paths of the stages.
+        widths: Channels of their outputs.
+    """
+
+    key: str
+    layers: tuple[str, ...]
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher and a student.
+
+    Attributes:
+        teacher: Teacher.
+        student: Student, with as many stages.
         classes: Number of classes.
-        widths: Channels of `layer1`, `layer2`, ...
-        strides: By how much each of these stages is smaller than the image.
+        strides: By how much each stage of the student is smaller than the image.
         review_width: ``mid_channels`` of ReviewKD.
+        attention: (student, teacher) paths of features of equal size, for AT; empty for the last two stages.
         sizes: Side of the images and batch size, by kind of device.
     """
 
-    teacher: str
-    student: str
+    teacher: Network
+    student: Network
     classes: int
-    widths: tuple[int, ...]
     strides: tuple[int, ...]
-    review_width: int
-    sizes: dict[str, tuple[int, int]]
+    review_width: int = 64
+    attention: tuple[tuple[str, str], ...] = ()
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    @property
-    def layers(self) -> list[str]:
-        """Paths of the stages."""
-        return [f'layer{index}' for index in range(1, len(self.widths) + 1)]
+
+def stages(key: str, *widths: int) -> Network:
+    """A model whose stages are `layer1`, `layer2`, ..."""
+    return Network(key, tuple(f'layer{index}' for index in range(1, len(widths) + 1)), widths)
 
 
 PAIRS = {
     'imagenet': Pair(
-        'resnet34',
-        'resnet18',
+        stages('resnet34', 64, 128, 256, 512),
+        stages('resnet18', 64, 128, 256, 512),
         1000,
-        (64, 128, 256, 512),
         (4, 8, 16, 32),
         512,
-        {'cpu': (64, 64), 'cuda': (224, 256)},
+        sizes={'cpu': (64, 64), 'cuda': (224, 256)},
     ),
-    'cifar': Pair('resnet56', 'resnet20', 100, (16, 32, 64), (1, 2, 4), 64, {'cpu': (32, 128), 'cuda': (32, 128)}),
+    'cifar': Pair(
+        stages('resnet56', 16, 32, 64),
+        stages('resnet20', 16, 32, 64),
+        100,
+        (1, 2, 4),
+        sizes={'cpu': (32, 128), 'cuda': (32, 128)},
+    ),
 }
 
 
@@ -70,11 +91,11 @@ def term(key: str, weight: float = 1.0, **kwargs: Any) -> Config:
     return {'criterion': {'key': key, 'kwargs': kwargs}, 'weight': weight}
 
 
-def side(output: list[str] | None = None, inputs: list[str] | None = None, **more: Any) -> Config:
+def side(output: Sequence[str] = (), inputs: Sequence[str] = (), **more: Any) -> Config:
     """A `teacher:` or `student:` block."""
     return {
         'forward_proc': 'forward_batch_only',
-        'forward_hook': {'input': inputs or [], 'output': output or []},
+        'forward_hook': {'input': list(inputs), 'output': list(output)},
         'wrapper': None,
         'requires_grad': True,
         **more,
@@ -86,7 +107,7 @@ def wrapped(key: str, **kwargs: Any) -> Config:
     return {'auxiliary_model_wrapper': {'key': key, 'kwargs': kwargs}}
 
 
-def feature_pairs(students: list[str], teachers: list[str]) -> Config:
+def feature_pairs(students: Sequence[str], teachers: Sequence[str]) -> Config:
     """Pairs of outputs, as ATLoss, VIDLoss and ChSimLoss take them."""
     return {
         f'pair{index}': {
@@ -98,24 +119,33 @@ def feature_pairs(students: list[str], teachers: list[str]) -> Config:
     }
 
 
+def projected(pair: Pair) -> tuple[Config, Config]:
+    """The `student:` block with a learned projection of its last stage, and ``TRGLoss``'s keyword that names it."""
+    path = f'student_model.{pair.student.layers[-1]}'
+    widths = {'in_features': pair.student.widths[-1], 'out_features': pair.teacher.widths[-1]}
+    projectors = {'last': {'path': path, 'io': 'output', **widths}}
+    student = side([path, 'projectors.last'], **wrapped('Student4TRG', projectors=projectors))
+    return student, {'projection_module_path': 'projectors.last'}
+
+
 def trg_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
     """Ours: TRG with its defaults, with the contextual term, and that with a learned projection."""
-    last, width = pair.layers[-1], pair.widths[-1]
-    inner, projector = f'student_model.{last}', {'path': f'student_model.{last}', 'io': 'output'}
-    projectors = {'last': {**projector, 'in_features': width, 'out_features': width}}
+    student, teacher = pair.student.layers[-1], pair.teacher.layers[-1]
+    both, inner = paths(student, teacher), f'student_model.{student}'
+    student_side, kwargs = projected(pair)
     return {
-        'TRG': (side([last]), side([last]), {'trg': term('TRGLoss', **paths(last, last))}),
+        'TRG': (side([teacher]), side([student]), {'trg': term('TRGLoss', **both)}),
         'TRG + contextual': (
-            side([last]),
-            side([last]),
-            {'trg': term('TRGLoss', **paths(last, last)), 'inner': term('TokenContextualLoss', **paths(last, last))},
+            side([teacher]),
+            side([student]),
+            {'trg': term('TRGLoss', **both), 'inner': term('TokenContextualLoss', **both)},
         ),
         'TRG + contextual + projector': (
-            side([last]),
-            side([inner, 'projectors.last'], **wrapped('Student4TRG', projectors=projectors)),
+            side([teacher]),
+            student_side,
             {
-                'trg': term('TRGLoss', **paths(inner, last), projection_module_path='projectors.last'),
-                'inner': term('TokenContextualLoss', **paths(inner, last)),
+                'trg': term('TRGLoss', **paths(inner, teacher), **kwargs),
+                'inner': term('TokenContextualLoss', **paths(inner, teacher)),
             },
         ),
     }
@@ -123,9 +153,12 @@ def trg_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
 
 def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
     """Of torchdistill, those that learn nothing beside the student."""
-    layers, last = pair.layers, pair.layers[-1]
-    outputs = {'teacher_output_path': last, 'student_output_path': last}
-    at_pairs = feature_pairs(layers[-2:], layers[-2:])
+    student, teacher = pair.student.layers[-1], pair.teacher.layers[-1]
+    last = (side([teacher]), side([student]))
+    outputs = {'teacher_output_path': teacher, 'student_output_path': student}
+    attention = pair.attention or tuple(zip(pair.student.layers, pair.teacher.layers, strict=True))[-2:]
+    students, teachers = zip(*attention, strict=True)
+    at_pairs = feature_pairs(students, teachers)
     return {
         'DIST': (side(), side(), {'dist': term('DISTLoss', 2.0, **paths('.', '.'), beta=1.0, gamma=1.0, tau=1.0)}),
         'PKT': (
@@ -133,19 +166,19 @@ def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
             side(inputs=['fc']),
             {'pkt': term('PKTLoss', 30000.0, **paths('fc', 'fc', 'input'), eps=1e-7)},
         ),
-        'SPKD': (side([last]), side([last]), {'spkd': term('SPKDLoss', **outputs, reduction='batchmean')}),
+        'SPKD': (*last, {'spkd': term('SPKDLoss', **outputs, reduction='batchmean')}),
         'RKD': (
-            side([last]),
-            side([last]),
+            *last,
             {'rkd': term('RKDLoss', **outputs, dist_factor=1.0, angle_factor=2.0, reduction='mean')},
         ),
-        'AT': (side(layers[-2:]), side(layers[-2:]), {'at': term('ATLoss', 1000.0, at_pairs=at_pairs, mode='code')}),
+        'AT': (side(teachers), side(students), {'at': term('ATLoss', 1000.0, at_pairs=at_pairs, mode='code')}),
     }
 
 
 def learned_methods(pair: Pair, image_size: int, crd_rows: int) -> dict[str, tuple[Config, Config, Config]]:
     """Of torchdistill, those with layers of their own."""
-    layers, widths, last, width = pair.layers, pair.widths, pair.layers[-1], pair.widths[-1]
+    layers, widths, width = pair.student.layers, pair.student.widths, pair.student.widths[-1]
+    teacher_layers, teacher_widths = pair.teacher.layers, pair.teacher.widths
     inner = [f'student_model.{layer}' for layer in layers]
     regressors = {
         f'regressor{index}': {
@@ -153,21 +186,26 @@ def learned_methods(pair: Pair, image_size: int, crd_rows: int) -> dict[str, tup
             'path': path,
             'kwargs': {
                 'in_channels': count,
-                'middle_channels': count,
-                'out_channels': count,
+                'middle_channels': teacher_count,
+                'out_channels': teacher_count,
                 'eps': 1e-5,
                 'init_pred_var': 5.0,
             },
         }
-        for index, (path, count) in enumerate(zip(inner, widths, strict=True))
+        for index, (path, count, teacher_count) in enumerate(zip(inner, widths, teacher_widths, strict=True))
     }
     regressed = [f'regressor_dict.{name}' for name in regressors]
-    embeddings = {'last': {'path': inner[-1], 'io': 'output', 'in_channels': width, 'out_channels': width}}
-    norm = {'input_module': {'path': f'model.{last}', 'io': 'output'}}
-    norm['norm_kwargs'] = {'num_features': width, 'eps': 1e-4, 'affine': False}
-    linear = {'in_features': width, 'out_features': width}
+    embed_widths = {'in_channels': width, 'out_channels': teacher_widths[-1]}
+    embeddings = {'last': {'path': inner[-1], 'io': 'output', **embed_widths}}
+    norm = {'norm_kwargs': {'num_features': teacher_widths[-1], 'eps': 1e-4, 'affine': False}}
+    srd_hooks = [[f'model.{path}', 'norm_layer'] for path in (teacher_layers[-1], layers[-1])]
+    srd_inputs = [{'input_module': {'path': hooks[0], 'io': 'output'}} for hooks in srd_hooks]
+    linear = {'in_features': width, 'out_features': teacher_widths[-1]}
     embed = {'input_module_path': 'model.avgpool', 'power': 2}
-    embed['linear_kwargs'] = {'in_features': width, 'out_features': CRD_FEATURES, 'bias': True}
+    embed_teacher, embed_student = (
+        {**embed, 'linear_kwargs': {'in_features': count, 'out_features': CRD_FEATURES, 'bias': True}}
+        for count in (teacher_widths[-1], width)
+    )
     crd_hook, supp = ['model.avgpool', 'normalizer'], {'forward_proc': 'forward_batch_supp_dict'}
     crd_paths = {f'{name}_norm_module_path': 'normalizer' for name in ('student', 'teacher')}
     crd = {'input_size': CRD_FEATURES, 'output_size': crd_rows, 'num_samples': crd_rows, 'temperature': 0.07}
@@ -185,18 +223,18 @@ def learned_methods(pair: Pair, image_size: int, crd_rows: int) -> dict[str, tup
     hcl = {'reduction': 'mean', 'output_sizes': [4, 2, 1]}
     return {
         'VID': (
-            side(layers),
+            side(teacher_layers),
             side([*inner, *regressed], **wrapped('VariationalDistributor4VID', regressors=regressors)),
-            {'vid': term('VIDLoss', feature_pairs=feature_pairs(regressed, layers), margin=1.0)},
+            {'vid': term('VIDLoss', feature_pairs=feature_pairs(regressed, teacher_layers), margin=1.0)},
         ),
         'ICKD': (
-            side([last]),
+            side(teacher_layers[-1:]),
             side([inner[-1], 'embed_dict.last'], **wrapped('Student4ICKD', embeddings=embeddings)),
-            {'cs': term('ChSimLoss', 500.0, feature_pairs=feature_pairs(['embed_dict.last'], [last]))},
+            {'cs': term('ChSimLoss', 500.0, feature_pairs=feature_pairs(['embed_dict.last'], teacher_layers[-1:]))},
         ),
         'SRD': (
-            side([f'model.{last}', 'norm_layer'], **wrapped('SRDModelWrapper', **norm)),
-            side([f'model.{last}', 'norm_layer'], **wrapped('SRDModelWrapper', **norm, linear_kwargs=linear)),
+            side(srd_hooks[0], **wrapped('SRDModelWrapper', **srd_inputs[0], **norm)),
+            side(srd_hooks[1], **wrapped('SRDModelWrapper', **srd_inputs[1], **norm, linear_kwargs=linear)),
             {
                 'srd': term(
                     'SRDLoss',
@@ -213,8 +251,8 @@ def learned_methods(pair: Pair, image_size: int, crd_rows: int) -> dict[str, tup
             },
         ),
         'CRD': (
-            side(crd_hook, **supp, **wrapped('Linear4CRD', **embed), frozen_modules=['model']),
-            side(crd_hook, ['empty'], **supp, **wrapped('Linear4CRD', **embed)),
+            side(crd_hook, **supp, **wrapped('Linear4CRD', **embed_teacher), frozen_modules=['model']),
+            side(crd_hook, ['empty'], **supp, **wrapped('Linear4CRD', **embed_student)),
             {
                 'crd': term(
                     'CRDLoss',

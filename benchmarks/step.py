@@ -47,7 +47,7 @@ def make_model(table: str, key: str, classes: int) -> nn.Module:
 
 def make_step(table: str, pair: Pair, config: Config, batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
     """A call that does one training step, and how many parameters are trained beside the student's."""
-    teacher, student = (make_model(table, key, pair.classes).to(device) for key in (pair.teacher, pair.student))
+    teacher, student = (make_model(table, key, pair.classes).to(device) for key in (pair.teacher.key, pair.student.key))
     size = sum(parameter.numel() for parameter in student.parameters())
     box = get_distillation_box(teacher, student, {}, copy.deepcopy(config), device, None, False, 1)
     box.pre_epoch_process(epoch=0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from methods import METHODS, Config, Pair, Weights, train_sides
+from ablations import UNCHANGED, Variant
+from methods import METHODS, Config, Weights, train_sides
+from recipes import Recipe
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
 SETTINGS = {
@@ -16,27 +18,6 @@ SETTINGS = {
     'longtailed': {'imbalance': 100},
     'lowdata': {'imbalance': 1, 'num_samples': 4500},
 }
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every student of a grid is trained: SGD with one cycle of the learning rate, steps of equal size.
-
-    Attributes:
-        pair: Teacher and student.
-        epochs: Epochs of a student.
-        teacher_epochs: Epochs of the teacher.
-        max_lr: Peak of the cycle.
-        batch_size: Images a step; an incomplete last batch is dropped.
-        num_workers: Processes that read images.
-    """
-
-    pair: Pair
-    epochs: int
-    teacher_epochs: int
-    max_lr: float = 0.2
-    batch_size: int = 128
-    num_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +30,7 @@ class Run:
         seed: Seed of the training; the images of a setting do not depend on it.
         weights: Weights of the method's terms.
         kd: (alpha, temperature) of the ``KDLoss``.
-        options: Further keywords of ``TRGLoss``.
+        variant: What is changed, for an ablation.
     """
 
     setting: str
@@ -57,14 +38,18 @@ class Run:
     seed: int
     weights: Weights = ()
     kd: Weights = ()
-    options: Config = field(default_factory=dict)
+    variant: Variant = UNCHANGED
 
     @property
     def name(self) -> str:
         """Name of the folder of the run."""
         parts = [self.setting, self.method.replace('+', '_'), *(f'{weight:g}' for weight in self.weights)]
-        parts += [f'{key}={value}' for key, value in self.options.items()]
+        parts += [self.variant.name.replace(' ', '_')] if self.variant.name else []
         return '-'.join([*parts, f'seed{self.seed}'])
+
+    def batch_size(self, recipe: Recipe) -> int:
+        """Images a step."""
+        return self.variant.batch_size or recipe.batch_size
 
 
 class _Tagged(dict[str, Any]):
@@ -134,22 +119,24 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
     """
     pair, is_teacher = recipe.pair, run.method == 'teacher'
     epochs = recipe.teacher_epochs if is_teacher else recipe.epochs
+    batch_size = run.batch_size(recipe)
+    max_lr = recipe.max_lr * batch_size / recipe.batch_size
     train: Config = {
         'log_freq': 1000,
         'num_epochs': epochs,
-        'train_data_loader': _loader('train', 'RandomSampler', recipe, batch_size=recipe.batch_size, drop_last=True),
+        'train_data_loader': _loader('train', 'RandomSampler', recipe, batch_size=batch_size, drop_last=True),
         'val_data_loader': _loader('val', 'SequentialSampler', recipe, batch_size=500),
         'optimizer': {
             'key': 'SGD',
-            'kwargs': {'lr': recipe.max_lr, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
+            'kwargs': {'lr': max_lr, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
         },
         'scheduler': {
             'key': 'OneCycleLR',
-            'kwargs': {'max_lr': recipe.max_lr, 'total_steps': epochs * num_steps, 'pct_start': 0.25},
+            'kwargs': {'max_lr': max_lr, 'total_steps': epochs * num_steps, 'pct_start': 0.25},
             'scheduling_step': 1,
         },
     }
-    own = _model(pair.teacher if is_teacher else pair.student, pair.classes, None, folder / 'best.pt')
+    own = _model((pair.teacher if is_teacher else pair.student).key, pair.classes, None, folder / 'best.pt')
     if is_teacher or run.method == 'student':
         models = {'model': own}
         loss = {'key': 'CrossEntropyLoss', 'kwargs': {'reduction': 'mean'}}
@@ -159,9 +146,10 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
             'kwargs': {'sub_terms': {'ce': {'criterion': loss, 'criterion_wrapper': SIMPLE_WRAPPER, 'weight': 1.0}}},
         }
     else:
-        models = {'teacher_model': _model(pair.teacher, pair.classes, teacher), 'student_model': own}
-        train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
-        train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.options)
+        models = {'teacher_model': _model(pair.teacher.key, pair.classes, teacher), 'student_model': own}
+        if not run.variant.teacher_trains:
+            train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
+        train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant.options)
     config = {
         'dependencies': [{'name': 'trg_torchdistill'}],
         'datasets': {

@@ -1,8 +1,9 @@
-"""The accuracy grid, resumable: python benchmarks/accuracy/grid.py teacher|tune|run|tables --data DATA --out OUT.
+"""The accuracy grid, resumable: python benchmarks/accuracy/grid.py STAGE --data DATA --out OUT.
 
-teacher: trains the teacher on the whole training part.
+teacher: trains the teacher on the whole training part, and puts its weights beside the notes.
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
+ablate: KD + TRG with one thing changed at a time, every seed + 100, and notes the accuracy on val/.
 tables: writes the tables of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
@@ -19,29 +20,22 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 from _timing import describe_machine
-from config import SETTINGS, Recipe, Run, make_config
-from methods import METHODS, Pair, Weights
+from ablations import AXES, UNCHANGED, VARIANTS
+from config import SETTINGS, Run, make_config
+from methods import METHODS, Weights
+from recipes import RECIPES
 from tables import write_tables
 
 FOLDER = Path(__file__).resolve().parent
-CIFAR_WIDTHS, CIFAR_STRIDES = (16, 32, 64), (1, 2, 4)
 TUNING_SEED = 100
-
-
-def _small(teacher: str, student: str) -> Pair:
-    return Pair(teacher, student, 10, CIFAR_WIDTHS, CIFAR_STRIDES, 64, {})
-
-
-RECIPES = {
-    'cpu': Recipe(_small('resnet20', 'resnet8'), epochs=12, teacher_epochs=60),
-    'resnet56_resnet20': Recipe(_small('resnet56', 'resnet20'), epochs=240, teacher_epochs=240, num_workers=2),
-}
 
 
 class Grid:
@@ -54,7 +48,7 @@ class Grid:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.recipe = RECIPES[options.recipe]
-        self.teacher = options.out / 'teacher' / 'best.pt'
+        self.teacher = options.lines.with_name(f'{options.recipe}-teacher.pt')
 
     def notes(self) -> list[dict[str, Any]]:
         """The lines of this recipe so far."""
@@ -89,6 +83,8 @@ class Grid:
         stage, settings = self.options.stage, self.options.settings
         if stage == 'teacher':
             return [Run('whole', 'teacher', 0)]
+        if not self.teacher.exists():
+            raise SystemExit(f'expected the weights of the teacher in {self.teacher}; run `grid.py teacher` first')
         names = [name for name in self.options.methods if name != 'kd']
         if stage == 'tune':
             first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in METHODS['kd'].candidates]
@@ -101,6 +97,14 @@ class Grid:
                 for name in names
                 for weights in METHODS[name].candidates
                 if len(METHODS[name].candidates) > 1
+            ]
+        if stage == 'ablate':
+            return [
+                replace(self._run(s, v.method, TUNING_SEED + seed, self.best(s, v.method)), variant=v)
+                for seed in self.options.seeds
+                for s in settings
+                for v in (UNCHANGED, *VARIANTS)
+                if v.axis in ('', *self.options.axes)
             ]
         return [
             self._run(setting, name, seed, self.best(setting, name))
@@ -136,13 +140,13 @@ class Grid:
         """Trains one student, and notes it; says where to look if that fails."""
         folder = self.options.out / ('teacher' if run.method == 'teacher' else run.name)
         folder.mkdir(parents=True, exist_ok=True)
-        text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run.setting))
+        text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run))
         config = folder / 'config.yaml'
         goes_on = (folder / 'last.pt').exists() and config.read_text(encoding='utf-8') == text
         config.write_text(text, encoding='utf-8')
         command = [sys.executable, '-m', 'trg_torchdistill', 'train', str(config)]
         command += ['--resume' if goes_on else '--overwrite', '--run_dir', str(folder), '-student_only']
-        command += ['--seed', str(run.seed), '--device', self.options.device]
+        command += ['--seed', str(run.seed), '--device', self.options.device, *self.recipe.flags]
         threads = str(self.options.threads)
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE'}
         with (folder / 'log.txt').open('w', encoding='utf-8') as log:
@@ -150,11 +154,18 @@ class Grid:
         if code:
             print(f'FAILED {run.name}, exit code {code}; see {folder}/log.txt', flush=True)
             return False
+        if run.method == 'teacher':
+            weights = torch.load(folder / 'best.pt', map_location='cpu', weights_only=True)['model']
+            half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+            torch.save({'model': half}, self.teacher)
         self._note(run, folder, text)
         return True
 
     def _note(self, run: Run, folder: Path, text: str) -> None:
         epochs = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+        portable = text
+        for path in (folder, self.options.data, self.teacher):
+            portable = portable.replace(str(path), '')
         line: dict[str, Any] = {
             'stage': self.options.stage,
             'recipe': self.options.recipe,
@@ -168,12 +179,14 @@ class Grid:
             'epochs': len(epochs),
             'train_loss': epochs[-1]['loss'],
             'minutes': sum(sum(epoch['seconds'].values()) for epoch in epochs) / 60,
-            'config_sha256': hashlib.sha256(text.replace(str(folder), '').encode()).hexdigest()[:16],
+            'variant': run.variant.name,
+            'config_sha256': _sha256(portable.encode()),
+            'teacher_sha256': _sha256(self.teacher.read_bytes()),
             'commit': _commit(),
             'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
             'machine': {**describe_machine(self.options.device), 'threads': self.options.threads},
         }
-        if self.options.stage != 'tune':
+        if self.options.stage in ('teacher', 'run'):
             test = json.loads((folder / 'test.json').read_text(encoding='utf-8'))['test']
             line |= {'test_top1': test['top1'], 'test_per_class': test['per_class'], 'groups': test.get('groups')}
         with self.options.lines.open('a', encoding='utf-8') as stream:
@@ -181,8 +194,8 @@ class Grid:
         shown = line.get('test_top1', line['val_top1'])
         print(f'{run.name}: {shown:.2f} ({line["minutes"]:.1f} min)', flush=True)
 
-    def _num_steps(self, setting: str) -> int:
-        subset = SETTINGS[setting]
+    def _num_steps(self, run: Run) -> int:
+        subset = SETTINGS[run.setting]
         counts = [len(os.listdir(path)) for path in sorted((self.options.data / 'train').iterdir())]
         if subset is None:
             total = sum(counts)
@@ -193,7 +206,11 @@ class Grid:
             total = sum(
                 int(min(counts) * subset['imbalance'] ** (-label / last) + 1e-6) for label in range(len(counts))
             )
-        return total // self.recipe.batch_size
+        return total // run.batch_size(self.recipe)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _commit() -> str:
@@ -204,13 +221,14 @@ def _commit() -> str:
 def main() -> None:
     """Runs one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('stage', choices=['teacher', 'tune', 'run', 'tables'])
+    parser.add_argument('stage', choices=['teacher', 'tune', 'run', 'ablate', 'tables'])
     parser.add_argument('--data', type=Path, help='folder made by prepare.py')
     parser.add_argument('--out', type=Path, help='folder for the runs')
     parser.add_argument('--lines', type=Path, default=FOLDER / 'results' / 'lines.jsonl', help='notes of finished runs')
     parser.add_argument('--recipe', choices=list(RECIPES), default='cpu')
     parser.add_argument('--settings', nargs='+', choices=list(SETTINGS), default=['balanced', 'longtailed'])
     parser.add_argument('--methods', nargs='+', choices=list(METHODS), default=list(METHODS))
+    parser.add_argument('--axes', nargs='+', choices=AXES, default=AXES, help='what `ablate` changes')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from _methods import Config, Pair, make_methods, paths, side, term, wrapped
+from _methods import Config, Pair, make_methods, paths, projected, side, term
 
 Weights = tuple[float, ...]
 DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'cosine'}
@@ -90,19 +90,18 @@ def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, optio
 
 def our_sides(method: Method, pair: Pair, weights: dict[str, float], options: Config) -> tuple[Config, Config, Config]:
     """Hooks and terms of ours on the last stage; the global term has a learned projection and a dynamic temperature."""
-    last, width = pair.layers[-1], pair.widths[-1]
-    student, feature, terms = side([last]), last, {}
+    feature, target = pair.student.layers[-1], pair.teacher.layers[-1]
+    student, terms = side([feature]), {}
     if 'global' in weights:
-        feature = f'student_model.{last}'
-        projectors = {'last': {'path': feature, 'io': 'output', 'in_features': width, 'out_features': width}}
-        student = side([feature, 'projectors.last'], **wrapped('Student4TRG', projectors=projectors))
-        options = {'projection_module_path': 'projectors.last', 'temperature': DYNAMIC} | options
+        feature = f'student_model.{feature}'
+        student, projection = projected(pair)
+        options = {**projection, 'temperature': DYNAMIC} | options
     if {'local', 'global'} & weights.keys():
         options = {f'{name}_weight': weights.get(name, 0.0) for name in ('local', 'global')} | options
-        terms['trg'] = term('TRGLoss', **paths(feature, last), **options)
+        terms['trg'] = term('TRGLoss', **paths(feature, target), **options)
     if 'contextual' in weights:
-        terms['contextual'] = term('TokenContextualLoss', weights['contextual'], **paths(feature, last))
-    return side([last]), student, terms
+        terms['contextual'] = term('TokenContextualLoss', weights['contextual'], **paths(feature, target))
+    return side([target]), student, terms
 
 
 def describe(weights: Any) -> str:

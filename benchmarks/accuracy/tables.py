@@ -29,16 +29,19 @@ def write_tables(lines: Path, document: Path) -> None:
 
 
 def render(notes: Notes) -> str:
-    """One section for each recipe and setting, and one for the weights that were tried."""
+    """One section for each recipe and setting: accuracies, the weights that were tried, and the ablations."""
     parts = []
-    for recipe, setting in sorted({(note['recipe'], note['setting']) for note in notes if note['stage'] == 'run'}):
+    for recipe, setting in sorted({(note['recipe'], note['setting']) for note in notes if note['stage'] != 'teacher'}):
         own = [note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)]
-        parts.append(f'### {setting}, recipe `{recipe}`\n\n{_accuracies(own)}\n\n{_tuning(own)}\n')
+        shown = [f'### {setting}, recipe `{recipe}`', _accuracies(own), _tuning(own), _ablations(own)]
+        parts.append('\n\n'.join(part for part in shown if part) + '\n')
     return '\n'.join(parts)
 
 
 def _accuracies(notes: Notes) -> str:
     runs = [note for note in notes if note['stage'] == 'run']
+    if not runs:
+        return ''
     by_method = {name: {n['seed']: n for n in runs if n['method'] == name} for name in METHODS}
     grouped = any(note.get('groups') for note in runs)
     groups = ('many', 'medium', 'few') if grouped else ()
@@ -65,6 +68,21 @@ def _tuning(notes: Notes) -> str:
         if tried:
             cells = (f'{describe(note["weights"])}: {note["val_top1"]:.1f}' for note in tried)
             rows.append(f'| {name} | {", ".join(cells)} |')
+    return '\n'.join(rows) if len(rows) > 2 else ''
+
+
+def _ablations(notes: Notes) -> str:
+    """Accuracy on val/ of each variant, beside the same method without the change and the same seed."""
+    notes = [note for note in notes if note['stage'] == 'ablate']
+    plain = {note['seed']: note['val_top1'] for note in notes if not note['variant']}
+    if not plain:
+        return ''
+    rows = ['| change | seeds | accuracy on val/ | to no change, 95 % interval |', '|---|---|---|---|']
+    rows.append(f'| none | {len(plain)} | {spread(list(plain.values()))} | |')
+    for name in dict.fromkeys(note['variant'] for note in notes if note['variant']):
+        values = {note['seed']: note['val_top1'] for note in notes if note['variant'] == name}
+        differences = [value - plain[seed] for seed, value in values.items() if seed in plain]
+        rows.append(f'| {name} | {len(values)} | {spread(list(values.values()))} | {interval(differences)} |')
     return '\n'.join(rows)
 
 

@@ -11,6 +11,13 @@ import pytest
 from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
+VARIANTS = [
+    '',
+    'kl_direction=student_teacher',
+    'batch_size=4',
+    'teacher=evaluation mode',
+    'teacher=training mode',
+]
 CLASSES = [f'class{index}' for index in range(10)]
 
 
@@ -56,19 +63,27 @@ def run(grid, data, tmp_path_factory):
     lines = folder / 'lines.jsonl'
     with pytest.MonkeyPatch.context() as patch:
         recipe = grid.RECIPES['cpu']
-        small = replace(recipe, pair=replace(recipe.pair, teacher='resnet8'), epochs=1, teacher_epochs=1, batch_size=8)
+        small = replace(recipe, epochs=1, teacher_epochs=1, batch_size=8)
         patch.setitem(grid.RECIPES, 'cpu', small)
-        candidates = {'kd': ((0.1, 4.0), (0.5, 4.0)), 'kd+trg+contextual': ((1.0, 0.3, 100.0),)}
+        candidates = {
+            'kd': ((0.1, 4.0), (0.5, 4.0)),
+            'kd+local': ((0.5,),),
+            'kd+trg': ((1.0, 0.3),),
+            'kd+trg+contextual': ((1.0, 0.3, 100.0),),
+        }
+        axes = ('kl_direction', 'batch_size', 'teacher')
         for name in list(grid.METHODS):
             if name not in candidates:
                 patch.delitem(grid.METHODS, name)
             else:
                 patch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates[name]))
+        variants = [replace(each, value='4', batch_size=4) if each.batch_size == 64 else each for each in grid.VARIANTS]
+        patch.setattr(grid, 'VARIANTS', [each for each in variants if each.name in VARIANTS])
         patch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
 
         def stage(name):
             words = [name, '--data', str(data), '--out', str(folder), '--lines', str(lines)]
-            words += ['--settings', 'longtailed', '--methods', *candidates, '--seeds', '0']
+            words += ['--settings', 'longtailed', '--methods', *candidates, '--seeds', '0', '--axes', *axes]
             patch.setattr(sys, 'argv', ['grid.py', *words])
             with pytest.raises(SystemExit) as ended:
                 grid.main()
@@ -79,8 +94,9 @@ def run(grid, data, tmp_path_factory):
 
 
 def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
-    assert 'run `grid.py tune` first' in run('run')[0]
+    assert 'run `grid.py teacher` first' in run('run')[0]
     assert run('teacher')[0] == 0
+    assert 'run `grid.py tune` first' in run('run')[0]
     code, notes = run('tune')
     assert code == 0
     assert [(note['stage'], note['method']) for note in notes] == [
@@ -89,7 +105,7 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
         ('tune', 'kd'),
     ]
     assert all('test_top1' not in note for note in notes[1:])
-    best = max(notes[1:], key=lambda note: note['val_top1'])
+    best = max(sorted(notes[1:], key=lambda note: note['weights']), key=lambda note: note['val_top1'])
 
     code, notes = run('run')
     assert code == 0
@@ -97,10 +113,17 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert ran['kd']['weights'] == ran['kd+trg+contextual']['kd'] == best['weights']
     assert ran['kd+trg+contextual']['weights'] == [1.0, 0.3, 100.0]
     assert set(ran['kd']['groups']) == {'many', 'medium', 'few'}
-    assert {'seed', 'config_sha256', 'commit', 'machine', 'date', 'minutes'} <= set(ran['kd'])
+    assert {'seed', 'config_sha256', 'teacher_sha256', 'commit', 'machine', 'date', 'minutes'} <= set(ran['kd'])
+
+    code, notes = run('ablate')
+    assert code == 0
+    ablated = {note['variant']: note for note in notes if note['stage'] == 'ablate'}
+    assert set(ablated) == set(VARIANTS)
+    assert len({note['config_sha256'] for note in ablated.values()}) == len(VARIANTS)
+    assert all('test_top1' not in note for note in ablated.values())
 
     capfd.readouterr()
-    assert run('run') == (0, notes)  # nothing is left to do
+    assert run('run') == run('ablate') == (0, notes)  # nothing is left to do
     assert capfd.readouterr().out == ''
 
     document, lines = tmp_path / 'results.md', tmp_path / 'lines.jsonl'
@@ -113,6 +136,7 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert 'old' not in text
     assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
     assert '0.1/4: ' in text
+    assert f'| kl_direction=student_teacher | 1 | {ablated["kl_direction=student_teacher"]["val_top1"]:.2f} |' in text
 
 
 def test_spread_and_paired_interval(grid):

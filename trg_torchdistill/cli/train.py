@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.backends import cudnn
 
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-adjust_lr', action='store_true', help='multiply the learning rate by the number of processes')
     parser.add_argument(
         '--amp', choices=sorted(DTYPES), help='mixed precision; fp16 scales the gradients (default: float32)'
+    )
+    parser.add_argument(
+        '--channels_last', action='store_true', help='lay images and features out as NHWC: faster convolutions'
     )
     parser.add_argument('--run_dir', metavar='DIR', help='state, metrics and results; default: dst_ckpt without suffix')
     existing = parser.add_mutually_exclusive_group()
@@ -158,7 +162,12 @@ def _build_models(args: argparse.Namespace, config: Config, placement: Placement
     if not args.test_only:
         models = {'model': student} if teacher is None else {'teacher': teacher, 'student': student}
         check_module_paths(config, models)
-    return None if teacher is None else teacher.to(placement.device), student.to(placement.device)
+    for model in (teacher, student):
+        if model is not None:
+            model.to(placement.device)
+            if args.channels_last:
+                model.to(memory_format=torch.channels_last)
+    return teacher, student
 
 
 def _prepare(
@@ -261,4 +270,6 @@ def _resume_command(args: argparse.Namespace, processes: Processes) -> str:
     for name in ('disable_cudnn_benchmark', 'student_only', 'log_config', 'adjust_lr'):
         if getattr(args, name):
             words.append(f'-{name}')
+    if args.channels_last:
+        words.append('--channels_last')
     return shlex.join([*words, '--resume'])
