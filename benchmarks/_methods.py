@@ -7,73 +7,12 @@ Every method is the same ``KDLoss`` plus its own terms, so that its cost is what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from _pairs import Pair
 
 Config = dict[str, Any]
 CRD_NEGATIVES, CRD_FEATURES = 16384, 128
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model and where its features are.
-
-    Args:
-        key: Key of the model.
-        layers: Paths of the stages.
-        widths: Channels of their outputs.
-    """
-
-    key: str
-    layers: tuple[str, ...]
-    widths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A teacher and a student.
-
-    Attributes:
-        teacher: Teacher.
-        student: Student, with as many stages.
-        classes: Number of classes.
-        strides: By how much each stage of the student is smaller than the image.
-        review_width: ``mid_channels`` of ReviewKD.
-        attention: (student, teacher) paths of features of equal size, for AT; empty for the last two stages.
-        sizes: Side of the images and batch size, by kind of device.
-    """
-
-    teacher: Network
-    student: Network
-    classes: int
-    strides: tuple[int, ...]
-    review_width: int = 64
-    attention: tuple[tuple[str, str], ...] = ()
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-def stages(key: str, *widths: int) -> Network:
-    """A model whose stages are `layer1`, `layer2`, ..."""
-    return Network(key, tuple(f'layer{index}' for index in range(1, len(widths) + 1)), widths)
-
-
-PAIRS = {
-    'imagenet': Pair(
-        stages('resnet34', 64, 128, 256, 512),
-        stages('resnet18', 64, 128, 256, 512),
-        1000,
-        (4, 8, 16, 32),
-        512,
-        sizes={'cpu': (64, 64), 'cuda': (224, 256)},
-    ),
-    'cifar': Pair(
-        stages('resnet56', 16, 32, 64),
-        stages('resnet20', 16, 32, 64),
-        100,
-        (1, 2, 4),
-        sizes={'cpu': (32, 128), 'cuda': (32, 128)},
-    ),
-}
 
 
 def paths(student: str, teacher: str, io: str = 'output', teacher_io: str | None = None) -> Config:

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 import torchvision
-from _methods import CRD_NEGATIVES, PAIRS, Config, Pair, make_methods
+from _methods import CRD_NEGATIVES, Config, make_methods
+from _pairs import PAIRS, Pair
 from _timing import add_bar, clock, finish, interleave, make_parser, make_row, parse_sizes, print_row, use_clock
 from torch import nn
 from torchdistill.common.constant import def_logger

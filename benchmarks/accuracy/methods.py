@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from _methods import Config, Pair, make_methods, paths, projected, side, term
+from _methods import Config, make_methods, paths, projected, side, term
+from _pairs import Pair
 
 Weights = tuple[float, ...]
 DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'cosine'}

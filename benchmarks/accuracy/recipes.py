@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from _methods import Network, Pair, stages
+from _pairs import Network, Pair, stages
 
 FAST = ('--amp', 'bf16', '--channels_last')
 CLASSES = 10
