@@ -27,7 +27,7 @@ class Run:
     Attributes:
         setting: Key of :data:`SETTINGS`.
         method: Key of ``METHODS``, or ``teacher``.
-        seed: Seed of the training; the images of a setting do not depend on it.
+        seed: Seed of the training, and index of the cycle of a teacher; the images of a setting do not depend on it.
         weights: Weights of the method's terms.
         kd: (alpha, temperature) of the ``KDLoss``.
         variant: What is changed, for an ablation.
@@ -118,9 +118,9 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
         num_steps: Steps of an epoch.
     """
     pair, is_teacher = recipe.pair, run.method == 'teacher'
-    epochs = recipe.teacher_epochs if is_teacher else recipe.epochs
     batch_size = run.batch_size(recipe)
-    max_lr = recipe.max_lr * batch_size / recipe.batch_size
+    epochs, max_lr = recipe.teacher_cycles[run.seed] if is_teacher else (recipe.epochs, recipe.max_lr)
+    max_lr *= batch_size / recipe.batch_size
     train: Config = {
         'log_freq': 1000,
         'num_epochs': epochs,
@@ -136,7 +136,8 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
             'scheduling_step': 1,
         },
     }
-    own = _model((pair.teacher if is_teacher else pair.student).key, pair.classes, None, folder / 'best.pt')
+    source = teacher if is_teacher and run.seed > 0 else None
+    own = _model((pair.teacher if is_teacher else pair.student).key, pair.classes, source, folder / 'best.pt')
     if is_teacher or run.method == 'student':
         models = {'model': own}
         loss = {'key': 'CrossEntropyLoss', 'kwargs': {'reduction': 'mean'}}

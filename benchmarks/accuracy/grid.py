@@ -82,7 +82,7 @@ class Grid:
         """The runs of the stage, in the order of their start."""
         stage, settings = self.options.stage, self.options.settings
         if stage == 'teacher':
-            return [Run('whole', 'teacher', 0)]
+            return [Run('whole', 'teacher', cycle) for cycle in range(len(self.recipe.teacher_cycles))]
         if not self.teacher.exists():
             raise SystemExit(f'expected the weights of the teacher in {self.teacher}; run `grid.py teacher` first')
         names = [name for name in self.options.methods if name != 'kd']
@@ -128,7 +128,8 @@ class Grid:
         failures = 0
         while todo := [run for run in self.plan() if not self._is_noted(run)]:
             print(f'{self.options.stage}: {len(todo)} runs to do', flush=True)
-            with ThreadPoolExecutor(self.options.workers) as pool:
+            workers = 1 if self.options.stage == 'teacher' else self.options.workers
+            with ThreadPoolExecutor(workers) as pool:
                 futures = {pool.submit(self._train, run): run for run in todo}
                 for future in as_completed(futures):
                     failures += not future.result()
@@ -138,7 +139,7 @@ class Grid:
 
     def _train(self, run: Run) -> bool:
         """Trains one student, and notes it; says where to look if that fails."""
-        folder = self.options.out / ('teacher' if run.method == 'teacher' else run.name)
+        folder = self.options.out / run.name
         folder.mkdir(parents=True, exist_ok=True)
         text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run))
         config = folder / 'config.yaml'
@@ -214,8 +215,14 @@ def _sha256(data: bytes) -> str:
 
 
 def _commit() -> str:
-    command = ['git', 'describe', '--always', '--dirty', '--abbrev=10']
-    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True).stdout.strip() or 'unknown'
+    """The commit, marked when something else than results differs from it."""
+    described = _git('describe', '--always', '--abbrev=10') or 'unknown'
+    changed = _git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':!/docs', f':!{FOLDER}/results')
+    return f'{described}-dirty' if changed else described
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(['git', *words], cwd=FOLDER, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:

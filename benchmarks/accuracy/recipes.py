@@ -15,13 +15,13 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every student of a grid is trained: SGD with one cycle of the learning rate, steps of equal size.
+    """How every student of a grid is trained: SGD with cycles of the learning rate, steps of equal size.
 
     Attributes:
         pair: Teacher and student.
         epochs: Epochs of a student.
-        teacher_epochs: Epochs of the teacher.
-        max_lr: Peak of the cycle.
+        teacher_cycles: Epochs and peak of each cycle of the teacher, one after the other.
+        max_lr: Peak of a student's cycle.
         batch_size: Images a step; an incomplete last batch is dropped.
         num_workers: Processes that read images.
         flags: Further words of the command line of every training.
@@ -29,7 +29,7 @@ class Recipe:
 
     pair: Pair
     epochs: int
-    teacher_epochs: int
+    teacher_cycles: tuple[tuple[int, float], ...]
     max_lr: float = 0.2
     batch_size: int = 128
     num_workers: int = 0
@@ -42,13 +42,15 @@ def _wrn(key: str) -> Network:
 
 
 def _full(pair: Pair) -> Recipe:
-    return Recipe(pair, epochs=240, teacher_epochs=240, num_workers=2)
+    return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), num_workers=2)
 
 
 STRIDES = (1, 2, 4)
 RECIPES = {
     'cpu': Recipe(
-        Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES), epochs=12, teacher_epochs=24
+        Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES),
+        epochs=12,
+        teacher_cycles=((24, 0.2), (15, 0.1)),
     ),
     'resnet56_resnet20': _full(
         Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES),
