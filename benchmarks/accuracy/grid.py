@@ -4,7 +4,7 @@ teacher: trains the teacher on the whole training part, and puts its weights bes
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
 ablate: KD + TRG with one thing changed at a time, every seed + 100, and notes the accuracy on val/.
-tables: writes the tables of ``docs/results.md`` from the notes.
+tables: writes the tables and the picture of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
 ``--lines``; what stands there is not run again, and what was stopped on the way goes on after its last epoch. Every run
@@ -30,11 +30,13 @@ import torch
 from _timing import describe_machine
 from ablations import AXES, UNCHANGED, VARIANTS
 from config import SETTINGS, Run, make_config
+from figures import draw_results
 from methods import METHODS, Weights
 from recipes import RECIPES
-from tables import write_tables
+from tables import read_notes, write_tables
 
 FOLDER = Path(__file__).resolve().parent
+DOCUMENT = FOLDER.parents[1] / 'docs' / 'results.md'
 TUNING_SEED = 100
 
 
@@ -54,8 +56,7 @@ class Grid:
         """The lines of this recipe so far."""
         if not self.options.lines.exists():
             return []
-        lines = map(json.loads, self.options.lines.read_text(encoding='utf-8').splitlines())
-        return [line for line in lines if line['recipe'] == self.options.recipe]
+        return [line for line in read_notes(self.options.lines) if line['recipe'] == self.options.recipe]
 
     def best(self, setting: str, method: str) -> Weights:
         """The candidate of a method that did best on val/.
@@ -242,7 +243,10 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     options = parser.parse_args()
     if options.stage == 'tables':
-        write_tables(options.lines, FOLDER.parents[1] / 'docs' / 'results.md')
+        write_tables(options.lines, DOCUMENT)
+        draw_results(
+            read_notes(options.lines), options.recipe, DOCUMENT.parent / 'images' / f'accuracy-{options.recipe}'
+        )
         return
     if options.data is None or options.out is None:
         parser.error('`--data` and `--out` are needed to train')

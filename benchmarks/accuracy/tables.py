@@ -14,13 +14,18 @@ BEGIN, END = '<!-- tables: begin -->\n', '<!-- tables: end -->\n'
 Notes = list[dict[str, Any]]
 
 
+def read_notes(lines: Path) -> Notes:
+    """The notes of finished runs, in the order of their end."""
+    return [json.loads(line) for line in lines.read_text(encoding='utf-8').splitlines()]
+
+
 def write_tables(lines: Path, document: Path) -> None:
     """Replaces what stands between the two marks of a document.
 
     Raises:
         ValueError: If the document has no marks.
     """
-    notes = [json.loads(line) for line in lines.read_text(encoding='utf-8').splitlines()]
+    notes = read_notes(lines)
     text = document.read_text(encoding='utf-8')
     if BEGIN not in text or END not in text:
         raise ValueError(f'expected {document} to hold the lines {BEGIN.strip()} and {END.strip()}')

@@ -101,6 +101,7 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert code == 0
     assert [(note['stage'], note['method']) for note in notes] == [
         ('teacher', 'teacher'),
+        ('teacher', 'teacher'),
         ('tune', 'kd'),
         ('tune', 'kd'),
     ]
@@ -137,6 +138,14 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
     assert '0.1/4: ' in text
     assert f'| kl_direction=student_teacher | 1 | {ablated["kl_direction=student_teacher"]["val_top1"]:.2f} |' in text
+
+    figures = importlib.import_module('figures')
+    assert figures.draw_results(notes, 'cpu', tmp_path / 'accuracy')
+    svg = (tmp_path / 'accuracy.svg').read_text()
+    assert all(f'<!-- {name} -->' in svg for name in (*ran, 'longtailed'))
+    assert (tmp_path / 'accuracy.png').stat().st_size > 0
+    assert not figures.draw_results([note for note in notes if note['stage'] != 'run'], 'cpu', tmp_path / 'none')
+    assert not (tmp_path / 'none.svg').exists()
 
 
 def test_spread_and_paired_interval(grid):
