@@ -1,5 +1,6 @@
 """The accuracy grid on made-up images: every stage, what it notes, that it goes on where it stopped, and its tables."""
 
+import copy
 import importlib
 import json
 import sys
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from host import one_step
 from PIL import Image
+
+from trg_torchdistill.cli.build import Placement, build_box, build_model
+from trg_torchdistill.cli.config import load_config
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 VARIANTS = [
@@ -18,6 +24,7 @@ VARIANTS = [
     'teacher=evaluation mode',
     'teacher=training mode',
 ]
+RECIPES = ['cpu', 'resnet56_resnet20', 'wrn_40_2_wrn_16_2', 'resnet32x4_shufflenetv2']
 CLASSES = [f'class{index}' for index in range(10)]
 
 
@@ -146,6 +153,23 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert (tmp_path / 'accuracy.png').stat().st_size > 0
     assert not figures.draw_results([note for note in notes if note['stage'] != 'run'], 'cpu', tmp_path / 'none')
     assert not (tmp_path / 'none.svg').exists()
+
+
+@pytest.mark.parametrize('key', RECIPES)
+def test_every_method_of_a_recipe_takes_a_step(key, grid, data, tmp_path):
+    recipe = replace(grid.RECIPES[key], batch_size=4, num_workers=0)
+    models = None
+    for name, method in grid.METHODS.items():
+        kd = () if name in ('student', 'kd') else (0.1, 4.0)
+        planned = grid.Run('whole', name, 0, method.candidates[0], kd)
+        file = tmp_path / 'config.yaml'
+        file.write_text(grid.make_config(planned, recipe, data, tmp_path / 'teacher.pt', tmp_path, 10))
+        config = load_config(str(file))
+        if config.teacher_path is None:
+            continue
+        models = models or [build_model(config, path) for path in (config.teacher_path, config.student_path)]
+        box = build_box(config, *copy.deepcopy(models), Placement(torch.device('cpu')))
+        assert torch.isfinite(one_step(box)), name
 
 
 def test_spread_and_paired_interval(grid):
