@@ -67,17 +67,21 @@ class Grid:
         candidates = METHODS[method].candidates
         if len(candidates) == 1:
             return candidates[0]
-        tuned = {
-            tuple(line['weights']): line['val_top1']
-            for line in self.notes()
-            if (line['stage'], line['setting'], line['method']) == ('tune', setting, method)
-        }
-        missing = [weights for weights in candidates if weights not in tuned]
+        tuned = self._tuned(setting, method)
+        missing = METHODS[method].untried(tuned)
         if missing:
             raise SystemExit(
                 f'expected {method} on {setting} to be tuned, no note of {missing}; run `grid.py tune` first'
             )
-        return max(candidates, key=lambda weights: tuned[weights])
+        return METHODS[method].best(tuned)
+
+    def _tuned(self, setting: str, method: str) -> dict[Weights, float]:
+        """Accuracy on val/ of the weights that were tried."""
+        return {
+            tuple(line['weights']): line['val_top1']
+            for line in self.notes()
+            if (line['stage'], line['setting'], line['method']) == ('tune', setting, method)
+        }
 
     def plan(self) -> list[Run]:
         """The runs of the stage, in the order of their start."""
@@ -96,8 +100,8 @@ class Grid:
                 self._run(setting, name, TUNING_SEED, weights)
                 for setting in settings
                 for name in names
-                for weights in METHODS[name].candidates
                 if len(METHODS[name].candidates) > 1
+                for weights in METHODS[name].untried(self._tuned(setting, name))
             ]
         if stage == 'ablate':
             return [

@@ -1,7 +1,8 @@
 """The methods of the accuracy grid: a student alone, KD, and KD with one more relation loss, and their weights to tune.
 
 All methods of a data set share the recipe and the ``KDLoss``. Each gets the same number of candidates, which bracket
-the weight of torchdistill's sample configuration or, for our terms, of a first trial; ``grid.py tune`` chooses.
+the weight of torchdistill's sample configuration or, for our terms, of a first trial, and one more beyond the first or
+the last of them if that did best; ``grid.py tune`` chooses.
 """
 
 from __future__ import annotations
@@ -26,14 +27,39 @@ class Method:
     Attributes:
         name: As the tables say it.
         candidates: Weights to choose from; of ``kd`` they are (alpha, temperature).
+        beyond: Weights before the first candidate and after the last one.
         peer: Name in ``_methods.py`` for a method of torchdistill, else None.
         terms: For ours, which of local, global and contextual take part, in the order of the weights.
     """
 
     name: str
     candidates: tuple[Weights, ...]
+    beyond: tuple[Weights, ...] = ()
     peer: str | None = None
     terms: tuple[str, ...] = ()
+
+    def untried(self, accuracies: dict[Weights, float]) -> list[Weights]:
+        """What is still to be tried, given the accuracy of what has been."""
+        missing = [weights for weights in self.candidates if weights not in accuracies]
+        if missing or not self.beyond:
+            return missing
+        best = max(self.candidates, key=lambda weights: accuracies[weights])
+        ends = {self.candidates[0]: self.beyond[0], self.candidates[-1]: self.beyond[1]}
+        return [weights for weights in [ends.get(best)] if weights is not None and weights not in accuracies]
+
+    def best(self, accuracies: dict[Weights, float]) -> Weights:
+        """The weights of the highest accuracy; the first of equal ones."""
+        tried = [weights for weights in (*self.candidates, *self.beyond) if weights in accuracies]
+        return max(tried, key=lambda weights: accuracies[weights])
+
+
+def _ours(name: str, candidates: tuple[Weights, ...], beyond: tuple[Weights, ...], *terms: str) -> Method:
+    return Method(name, candidates, beyond, terms=terms)
+
+
+def _peer(key: str, candidates: Weights, beyond: Weights) -> Method:
+    each = [tuple((weight,) for weight in weights) for weights in (candidates, beyond)]
+    return Method(f'kd+{key.lower()}', *each, peer=key)
 
 
 METHODS = {
@@ -41,21 +67,24 @@ METHODS = {
     for method in (
         Method('student', ((),)),
         Method('kd', ((0.1, 4.0), (0.5, 4.0), (0.1, 2.0))),
-        Method('kd+local', ((0.3,), (1.0,), (3.0,)), terms=('local',)),
-        Method('kd+global', ((0.1,), (0.3,), (1.0,)), terms=('global',)),
-        Method('kd+trg', ((1.0, 0.1), (1.0, 0.3), (1.0, 1.0)), terms=('local', 'global')),
-        Method('kd+contextual', ((30.0,), (100.0,), (300.0,)), terms=('contextual',)),
-        Method(
+        _ours('kd+local', ((0.3,), (1.0,), (3.0,)), ((0.1,), (10.0,)), 'local'),
+        _ours('kd+global', ((0.1,), (0.3,), (1.0,)), ((0.03,), (3.0,)), 'global'),
+        _ours('kd+trg', ((1.0, 0.1), (1.0, 0.3), (1.0, 1.0)), ((1.0, 0.03), (1.0, 3.0)), 'local', 'global'),
+        _ours('kd+contextual', ((30.0,), (100.0,), (300.0,)), ((10.0,), (1000.0,)), 'contextual'),
+        _ours(
             'kd+trg+contextual',
             ((1.0, 0.1, 30.0), (1.0, 0.3, 100.0), (0.3, 0.1, 100.0)),
-            terms=('local', 'global', 'contextual'),
+            ((1.0, 0.1, 10.0), (0.3, 0.1, 300.0)),
+            'local',
+            'global',
+            'contextual',
         ),
-        Method('kd+at', ((100.0,), (300.0,), (1000.0,)), peer='AT'),
-        Method('kd+spkd', ((30.0,), (300.0,), (3000.0,)), peer='SPKD'),
-        Method('kd+rkd', ((0.3,), (1.0,), (5.0,)), peer='RKD'),
-        Method('kd+pkt', ((3000.0,), (10000.0,), (30000.0,)), peer='PKT'),
-        Method('kd+srd', ((0.3,), (1.0,), (3.0,)), peer='SRD'),
-        Method('kd+dist', ((0.5,), (1.0,), (2.0,)), peer='DIST'),
+        _peer('AT', (100.0, 300.0, 1000.0), (30.0, 3000.0)),
+        _peer('SPKD', (30.0, 300.0, 3000.0), (3.0, 30000.0)),
+        _peer('RKD', (0.3, 1.0, 5.0), (0.1, 20.0)),
+        _peer('PKT', (3000.0, 10000.0, 30000.0), (1000.0, 100000.0)),
+        _peer('SRD', (0.3, 1.0, 3.0), (0.1, 10.0)),
+        _peer('DIST', (0.5, 1.0, 2.0), (0.25, 4.0)),
     )
 }
 

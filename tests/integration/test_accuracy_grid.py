@@ -63,7 +63,7 @@ def data(grid, tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def run(grid, data, tmp_path_factory):
     """Runs a stage with a recipe of one epoch, two methods and few candidates; returns the exit code and the notes."""
     folder = tmp_path_factory.mktemp('runs')
@@ -155,10 +155,22 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert not (tmp_path / 'none.svg').exists()
 
 
+def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
+    method = replace(grid.METHODS['kd+at'], candidates=((1.0,), (2.0,), (3.0,)), beyond=((0.5,), (9.0,)))
+    assert method.untried({(2.0,): 70.0}) == [(1.0,), (3.0,)]
+    middle, first, last = (
+        {(1.0,): low, (2.0,): mid, (3.0,): high} for low, mid, high in ((1, 2, 1), (2, 2, 1), (1, 2, 3))
+    )
+    assert [method.untried(each) for each in (middle, first, last)] == [[], [(0.5,)], [(9.0,)]]
+    assert method.untried({**first, (0.5,): 3.0}) == []
+    assert method.best({**first, (0.5,): 3.0}) == (0.5,)
+    assert method.best(first) == (1.0,)
+
+
 @pytest.mark.parametrize('key', RECIPES)
 def test_every_method_of_a_recipe_takes_a_step(key, grid, data, tmp_path):
     recipe = replace(grid.RECIPES[key], batch_size=4, num_workers=0)
-    models = None
+    models, stepped = None, set()
     for name, method in grid.METHODS.items():
         kd = () if name in ('student', 'kd') else (0.1, 4.0)
         planned = grid.Run('whole', name, 0, method.candidates[0], kd)
@@ -170,6 +182,9 @@ def test_every_method_of_a_recipe_takes_a_step(key, grid, data, tmp_path):
         models = models or [build_model(config, path) for path in (config.teacher_path, config.student_path)]
         box = build_box(config, *copy.deepcopy(models), Placement(torch.device('cpu')))
         assert torch.isfinite(one_step(box)), name
+        stepped.add(name)
+    assert stepped == set(grid.METHODS) - {'student'}
+    assert len(stepped) == 12
 
 
 def test_spread_and_paired_interval(grid):
