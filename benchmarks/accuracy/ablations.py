@@ -1,4 +1,4 @@
-"""What `grid.py ablate` changes, one thing at a time, in KD + TRG with the weights that `tune` chose."""
+"""What `grid.py ablate` changes, one thing at a time, in a method with the weights that `tune` chose."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ class Variant:
     """One change to a method.
 
     Attributes:
-        axis: What is changed; variants of an axis stand together in the table.
+        axis: What is changed; variants of an axis stand together in the table. Empty for no change.
         value: To what.
         method: The method that is changed.
-        options: Keywords of ``TRGLoss``.
+        trg: Keywords of ``TRGLoss``.
+        contextual: Keywords of ``TokenContextualLoss``.
+        weights: Weights of the method's terms in place of the tuned ones.
         batch_size: Images a step in place of the recipe's; the learning rate changes in proportion.
         teacher_trains: Whether the teacher stays in training mode, as torchdistill's own pre-epoch process leaves it.
     """
@@ -22,7 +24,9 @@ class Variant:
     axis: str = ''
     value: str = ''
     method: str = 'kd+trg'
-    options: dict[str, Any] = field(default_factory=dict)
+    trg: dict[str, Any] = field(default_factory=dict)
+    contextual: dict[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] | None = None
     batch_size: int | None = None
     teacher_trains: bool = False
 
@@ -35,22 +39,34 @@ class Variant:
 UNCHANGED = Variant()
 
 
-def _options(axis: str, *values: Any, **more: Any) -> tuple[Variant, ...]:
-    return tuple(Variant(axis, str(value), options={axis: value, **more}) for value in values)
+def _trg(axis: str, *values: Any) -> tuple[Variant, ...]:
+    return tuple(Variant(axis, str(value), trg={axis: value}) for value in values)
+
+
+def _normalized(temperature: float, weight: float) -> Variant:
+    return Variant(
+        'normalized contextual',
+        f'temperature {temperature:g}, weight {weight:g}',
+        'kd+contextual',
+        contextual={'normalize_tokens': True, 'temperature': temperature},
+        weights=(weight,),
+    )
 
 
 VARIANTS = (
-    *_options('num_neighbors', 2, 4, 16, 32),
-    *_options('sigma', 0.1, 0.25, 1.0, 2.0),
-    *_options('tokens_per_image', 2, 4, 16, 32),
-    *_options('kl_direction', 'student_teacher'),
-    Variant('affinity_support', 'neighbors', options={'affinity_support': 'neighbors', 'local_reduction': 'mean'}),
-    *_options('normalize_tokens', False),
-    *_options('temperature', 0.1, 0.2, 0.5),
-    Variant('temperature', '0.1 to 0.5', options={'temperature': {'start': 0.1, 'end': 0.5, 'schedule': 'cosine'}}),
+    *_trg('num_neighbors', 2, 4, 16, 32),
+    *_trg('sigma', 0.1, 0.25, 1.0, 2.0),
+    *_trg('tokens_per_image', 2, 4, 16, 32),
+    *_trg('kl_direction', 'student_teacher'),
+    Variant('affinity_support', 'neighbors', trg={'affinity_support': 'neighbors', 'local_reduction': 'mean'}),
+    *_trg('normalize_tokens', False),
+    *_trg('temperature', 0.1, 0.2, 0.5),
+    Variant('temperature', '0.1 to 0.5', trg={'temperature': {'start': 0.1, 'end': 0.5, 'schedule': 'cosine'}}),
     Variant('batch_size', '64', batch_size=64),
     Variant('batch_size', '256', batch_size=256),
-    Variant('teacher', 'evaluation mode', method='kd+local'),
-    Variant('teacher', 'training mode', method='kd+local', teacher_trains=True),
+    Variant('teacher', 'training mode', 'kd+local', teacher_trains=True),
+    _normalized(0.1, 30.0),
+    _normalized(0.1, 300.0),
+    _normalized(0.5, 3000.0),
 )
 AXES = tuple(dict.fromkeys(variant.axis for variant in VARIANTS))

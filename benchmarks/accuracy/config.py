@@ -150,7 +150,7 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
         models = {'teacher_model': _model(pair.teacher.key, pair.classes, teacher), 'student_model': own}
         if not run.variant.teacher_trains:
             train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
-        train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant.options)
+        train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant)
     config = {
         'dependencies': [{'name': 'trg_torchdistill'}],
         'datasets': {

@@ -3,7 +3,7 @@
 teacher: trains the teacher on the whole training part, and puts its weights beside the notes.
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
-ablate: KD + TRG with one thing changed at a time, every seed + 100, and notes the accuracy on val/.
+ablate: our methods with one thing changed at a time, every seed + 100, and notes the accuracy on val/.
 tables: writes the tables and the picture of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from _timing import describe_machine
-from ablations import AXES, UNCHANGED, VARIANTS
+from ablations import AXES, VARIANTS, Variant
 from config import SETTINGS, Run, make_config
 from figures import draw_results
 from methods import METHODS, Weights
@@ -104,12 +104,13 @@ class Grid:
                 for weights in METHODS[name].untried(self._tuned(setting, name))
             ]
         if stage == 'ablate':
+            changes = [variant for variant in VARIANTS if variant.axis in self.options.axes]
+            plain = [Variant(method=method) for method in dict.fromkeys(variant.method for variant in changes)]
             return [
-                replace(self._run(s, v.method, TUNING_SEED + seed, self.best(s, v.method)), variant=v)
+                self._ablated(setting, TUNING_SEED + seed, variant)
                 for seed in self.options.seeds
-                for s in settings
-                for v in (UNCHANGED, *VARIANTS)
-                if v.axis in ('', *self.options.axes)
+                for setting in settings
+                for variant in (*plain, *changes)
             ]
         return [
             self._run(setting, name, seed, self.best(setting, name))
@@ -121,6 +122,10 @@ class Grid:
     def _run(self, setting: str, method: str, seed: int, weights: Weights) -> Run:
         kd = () if method in ('student', 'kd') else self.best(setting, 'kd')
         return Run(setting, method, seed, weights, kd)
+
+    def _ablated(self, setting: str, seed: int, variant: Variant) -> Run:
+        weights = variant.weights or self.best(setting, variant.method)
+        return replace(self._run(setting, variant.method, seed, weights), variant=variant)
 
     def _is_noted(self, run: Run) -> bool:
         return any(

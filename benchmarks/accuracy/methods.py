@@ -15,6 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _methods import Config, make_methods, paths, projected, side, term
 from _pairs import Pair
+from ablations import Variant
 
 Weights = tuple[float, ...]
 DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'cosine'}
@@ -89,7 +90,7 @@ METHODS = {
 }
 
 
-def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, options: Config) -> Config:
+def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, variant: Variant) -> Config:
     """The `teacher:`, `student:` and `criterion:` blocks of a method.
 
     Args:
@@ -97,7 +98,7 @@ def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, optio
         pair: Teacher and student.
         kd: (alpha, temperature) of the ``KDLoss``.
         weights: Weights of the method's terms.
-        options: Further keywords of ``TRGLoss``, for ablations.
+        variant: What is changed, for an ablation.
     """
     alpha, temperature = weights if method.name == 'kd' else kd
     kd_term = term('KDLoss', **paths('.', '.'), temperature=temperature, alpha=alpha, reduction='batchmean')
@@ -109,7 +110,7 @@ def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, optio
         for each in terms.values():
             each['weight'] = weights[0]
     elif method.terms:
-        teacher, student, terms = our_sides(method, pair, dict(zip(method.terms, weights, strict=True)), options)
+        teacher, student, terms = our_sides(pair, dict(zip(method.terms, weights, strict=True)), variant)
     sub_terms = {'kd': kd_term, **terms}
     return {
         'teacher': {**teacher, 'requires_grad': False},
@@ -118,10 +119,10 @@ def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, optio
     }
 
 
-def our_sides(method: Method, pair: Pair, weights: dict[str, float], options: Config) -> tuple[Config, Config, Config]:
+def our_sides(pair: Pair, weights: dict[str, float], variant: Variant) -> tuple[Config, Config, Config]:
     """Hooks and terms of ours on the last stage; the global term has a learned projection and a dynamic temperature."""
     feature, target = pair.student.layers[-1], pair.teacher.layers[-1]
-    student, terms = side([feature]), {}
+    student, terms, options = side([feature]), {}, variant.trg
     if 'global' in weights:
         feature = f'student_model.{feature}'
         student, projection = projected(pair)
@@ -130,7 +131,9 @@ def our_sides(method: Method, pair: Pair, weights: dict[str, float], options: Co
         options = {f'{name}_weight': weights.get(name, 0.0) for name in ('local', 'global')} | options
         terms['trg'] = term('TRGLoss', **paths(feature, target), **options)
     if 'contextual' in weights:
-        terms['contextual'] = term('TokenContextualLoss', weights['contextual'], **paths(feature, target))
+        terms['contextual'] = term(
+            'TokenContextualLoss', weights['contextual'], **paths(feature, target), **variant.contextual
+        )
     return side([target]), student, terms
 
 

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from ablations import VARIANTS
 from methods import METHODS, describe
 from scipy import stats
 
@@ -77,18 +78,20 @@ def _tuning(notes: Notes) -> str:
 
 
 def _ablations(notes: Notes) -> str:
-    """Accuracy on val/ of each variant, beside the same method without the change and the same seed."""
+    """Accuracy on val/ of each variant, beside the same method and seed without the change."""
     notes = [note for note in notes if note['stage'] == 'ablate']
-    plain = {note['seed']: note['val_top1'] for note in notes if not note['variant']}
-    if not plain:
-        return ''
-    rows = ['| change | seeds | accuracy on val/ | to no change, 95 % interval |', '|---|---|---|---|']
-    rows.append(f'| none | {len(plain)} | {spread(list(plain.values()))} | |')
-    for name in dict.fromkeys(note['variant'] for note in notes if note['variant']):
-        values = {note['seed']: note['val_top1'] for note in notes if note['variant'] == name}
-        differences = [value - plain[seed] for seed, value in values.items() if seed in plain]
-        rows.append(f'| {name} | {len(values)} | {spread(list(values.values()))} | {interval(differences)} |')
-    return '\n'.join(rows)
+    rows = ['| method | change | seeds | accuracy on val/ | to no change, 95 % interval |', '|---|---|---|---|---|']
+    for method in dict.fromkeys(note['method'] for note in notes):
+        own = [note for note in notes if note['method'] == method]
+        plain = {note['seed']: note['val_top1'] for note in own if not note['variant']}
+        found = {note['variant'] for note in own}
+        order = dict.fromkeys(['', *(variant.name for variant in VARIANTS), *sorted(found)])
+        for name in [name for name in order if name in found]:
+            values = {note['seed']: note['val_top1'] for note in own if note['variant'] == name}
+            differences = [value - plain[seed] for seed, value in values.items() if seed in plain]
+            shown = interval(differences) if name else ''
+            rows.append(f'| {method} | {name or "none"} | {len(values)} | {spread(list(values.values()))} | {shown} |')
+    return '\n'.join(rows) if len(rows) > 2 else ''
 
 
 def spread(values: list[float]) -> str:

@@ -17,13 +17,15 @@ from trg_torchdistill.cli.build import Placement, build_box, build_model
 from trg_torchdistill.cli.config import load_config
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
-VARIANTS = [
-    '',
-    'kl_direction=student_teacher',
-    'batch_size=4',
-    'teacher=evaluation mode',
-    'teacher=training mode',
-]
+ABLATED = {
+    ('kd+trg', ''),
+    ('kd+trg', 'kl_direction=student_teacher'),
+    ('kd+trg', 'batch_size=4'),
+    ('kd+local', ''),
+    ('kd+local', 'teacher=training mode'),
+    ('kd+contextual', ''),
+    ('kd+contextual', 'normalized contextual=temperature 0.1, weight 30'),
+}
 RECIPES = ['cpu', 'resnet56_resnet20', 'wrn_40_2_wrn_16_2', 'resnet32x4_shufflenetv2']
 CLASSES = [f'class{index}' for index in range(10)]
 
@@ -76,16 +78,17 @@ def run(grid, data, tmp_path_factory):
             'kd': ((0.1, 4.0), (0.5, 4.0)),
             'kd+local': ((0.5,),),
             'kd+trg': ((1.0, 0.3),),
+            'kd+contextual': ((30.0,),),
             'kd+trg+contextual': ((1.0, 0.3, 100.0),),
         }
-        axes = ('kl_direction', 'batch_size', 'teacher')
+        axes = ('kl_direction', 'batch_size', 'teacher', 'normalized contextual')
         for name in list(grid.METHODS):
             if name not in candidates:
                 patch.delitem(grid.METHODS, name)
             else:
                 patch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates[name]))
         variants = [replace(each, value='4', batch_size=4) if each.batch_size == 64 else each for each in grid.VARIANTS]
-        patch.setattr(grid, 'VARIANTS', [each for each in variants if each.name in VARIANTS])
+        patch.setattr(grid, 'VARIANTS', [each for each in variants if (each.method, each.name) in ABLATED])
         patch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
 
         def stage(name):
@@ -125,9 +128,9 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
 
     code, notes = run('ablate')
     assert code == 0
-    ablated = {note['variant']: note for note in notes if note['stage'] == 'ablate'}
-    assert set(ablated) == set(VARIANTS)
-    assert len({note['config_sha256'] for note in ablated.values()}) == len(VARIANTS)
+    ablated = {(note['method'], note['variant']): note for note in notes if note['stage'] == 'ablate'}
+    assert set(ablated) == ABLATED
+    assert len({note['config_sha256'] for note in ablated.values()}) == len(ABLATED)
     assert all('test_top1' not in note for note in ablated.values())
 
     capfd.readouterr()
@@ -144,7 +147,8 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert 'old' not in text
     assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
     assert '0.1/4: ' in text
-    assert f'| kl_direction=student_teacher | 1 | {ablated["kl_direction=student_teacher"]["val_top1"]:.2f} |' in text
+    accuracy = ablated['kd+trg', 'kl_direction=student_teacher']['val_top1']
+    assert f'| kd+trg | kl_direction=student_teacher | 1 | {accuracy:.2f} |' in text
 
     figures = importlib.import_module('figures')
     assert figures.draw_results(notes, 'cpu', tmp_path / 'accuracy')
