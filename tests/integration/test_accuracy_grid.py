@@ -100,10 +100,11 @@ def run(grid, data, tmp_path_factory):
             notes = lines.read_text().splitlines() if lines.exists() else []
             return ended.value.code, [json.loads(line) for line in notes]
 
+        stage.folder = folder
         yield stage
 
 
-def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
+def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert 'run `grid.py teacher` first' in run('run')[0]
     assert run('teacher')[0] == 0
     assert 'run `grid.py tune` first' in run('run')[0]
@@ -157,6 +158,14 @@ def test_the_stages_of_a_grid(grid, run, tmp_path, capfd):
     assert (tmp_path / 'accuracy.png').stat().st_size > 0
     assert not figures.draw_results([note for note in notes if note['stage'] != 'run'], 'cpu', tmp_path / 'none')
     assert not (tmp_path / 'none.svg').exists()
+
+    contexts = importlib.import_module('contexts')
+    words = [str(run.folder / ran['kd']['run']), '--data', str(data), '--teacher', str(run.folder / 'cpu-teacher.pt')]
+    monkeypatch.setattr(sys, 'argv', ['contexts.py', *words])
+    contexts.main()
+    rows = [line.split('|')[1:-1] for line in capfd.readouterr().out.splitlines() if line.startswith('|')]
+    assert [row[0].strip() for row in rows[2:]] == ['teacher', ran['kd']['run'], 'equal entries']
+    assert float(rows[2][3]) == 0 < float(rows[3][3])
 
 
 def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
