@@ -18,6 +18,7 @@ class Variant:
         contextual: Keywords of ``TokenContextualLoss``.
         weights: Weights of the method's terms in place of the tuned ones.
         batch_size: Images a step in place of the recipe's; the learning rate changes in proportion.
+        loss: Key of TRG's loss.
         teacher_trains: Whether the teacher stays in training mode, as torchdistill's own pre-epoch process leaves it.
     """
 
@@ -28,6 +29,7 @@ class Variant:
     contextual: dict[str, Any] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
     batch_size: int | None = None
+    loss: str = 'TRGLoss'
     teacher_trains: bool = False
 
     @property
@@ -65,6 +67,7 @@ VARIANTS = (
     Variant('batch_size', '64', batch_size=64),
     Variant('batch_size', '256', batch_size=256),
     Variant('teacher', 'training mode', 'kd+local', teacher_trains=True),
+    Variant('teacher', 'of other images', 'kd+local', loss='TRGLossOfOtherImages'),
     _normalized(0.1, 30.0),
     _normalized(0.1, 300.0),
     _normalized(0.5, 3000.0),

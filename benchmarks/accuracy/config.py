@@ -151,8 +151,9 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
         if not run.variant.teacher_trains:
             train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
         train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant)
+    dependencies = ['trg_torchdistill', *([] if run.variant.loss == 'TRGLoss' else ['controls'])]
     config = {
-        'dependencies': [{'name': 'trg_torchdistill'}],
+        'dependencies': [{'name': name} for name in dependencies],
         'datasets': {
             'train': _images(data, 'train', SETTINGS[run.setting], augmented=True),
             'val': _images(data, 'val', None, augmented=False),

@@ -159,7 +159,8 @@ class Grid:
         command += ['--resume' if goes_on else '--overwrite', '--run_dir', str(folder), '-student_only']
         command += ['--seed', str(run.seed), '--device', self.options.device, *self.recipe.flags]
         threads = str(self.options.threads)
-        environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE'}
+        paths = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get('PYTHONPATH')]))
+        environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE', 'PYTHONPATH': paths}
         with (folder / 'log.txt').open('w', encoding='utf-8') as log:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code:

@@ -129,7 +129,7 @@ def our_sides(pair: Pair, weights: dict[str, float], variant: Variant) -> tuple[
         options = {**projection, 'temperature': DYNAMIC} | options
     if {'local', 'global'} & weights.keys():
         options = {f'{name}_weight': weights.get(name, 0.0) for name in ('local', 'global')} | options
-        terms['trg'] = term('TRGLoss', **paths(feature, target), **options)
+        terms['trg'] = term(variant.loss, **paths(feature, target), **options)
     if 'contextual' in weights:
         terms['contextual'] = term(
             'TokenContextualLoss', weights['contextual'], **paths(feature, target), **variant.contextual

@@ -23,6 +23,7 @@ ABLATED = {
     ('kd+trg', 'batch_size=4'),
     ('kd+local', ''),
     ('kd+local', 'teacher=training mode'),
+    ('kd+local', 'teacher=of other images'),
     ('kd+contextual', ''),
     ('kd+contextual', 'normalized contextual=temperature 0.1, weight 30'),
 }
