@@ -160,13 +160,17 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert not figures.draw_results([note for note in notes if note['stage'] != 'run'], 'cpu', tmp_path / 'none')
     assert not (tmp_path / 'none.svg').exists()
 
-    contexts = importlib.import_module('contexts')
+    features = importlib.import_module('features')
     words = [str(run.folder / ran['kd']['run']), '--data', str(data), '--teacher', str(run.folder / 'cpu-teacher.pt')]
-    monkeypatch.setattr(sys, 'argv', ['contexts.py', *words])
-    contexts.main()
+    monkeypatch.setattr(sys, 'argv', ['features.py', *words])
+    features.main()
     rows = [line.split('|')[1:-1] for line in capfd.readouterr().out.splitlines() if line.startswith('|')]
-    assert [row[0].strip() for row in rows[2:]] == ['teacher', ran['kd']['run'], 'equal entries']
-    assert float(rows[2][3]) == 0 < float(rows[3][3])
+    assert [row[0].strip() for row in rows[2:]] == ['teacher', ran['kd']['run'], 'chance']
+    teacher, student = ([float(cell) for cell in row[1:]] for row in rows[2:4])
+    assert teacher[2:4] == [0.0, 8.0]
+    assert student[2] > 0
+    assert student[3] < 8
+    assert student[4] < student[5]
 
 
 def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
