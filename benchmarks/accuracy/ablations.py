@@ -45,6 +45,11 @@ def _trg(axis: str, *values: Any) -> tuple[Variant, ...]:
     return tuple(Variant(axis, str(value), trg={axis: value}) for value in values)
 
 
+def _dynamic(start: float, end: float) -> Variant:
+    schedule = {'start': start, 'end': end, 'schedule': 'cosine'}
+    return Variant('temperature', f'{start:g} to {end:g}', trg={'temperature': schedule})
+
+
 def _normalized(temperature: float, weight: float) -> Variant:
     return Variant(
         'normalized contextual',
@@ -62,8 +67,10 @@ VARIANTS = (
     *_trg('kl_direction', 'student_teacher'),
     Variant('affinity_support', 'neighbors', trg={'affinity_support': 'neighbors', 'local_reduction': 'mean'}),
     *_trg('normalize_tokens', False),
-    *_trg('temperature', 0.1, 0.2, 0.5),
-    Variant('temperature', '0.1 to 0.5', trg={'temperature': {'start': 0.1, 'end': 0.5, 'schedule': 'cosine'}}),
+    *_trg('temperature', 0.05, 0.1, 0.2, 0.5),
+    _dynamic(0.5, 0.05),
+    _dynamic(0.2, 0.05),
+    _dynamic(0.1, 0.5),
     Variant('batch_size', '64', batch_size=64),
     Variant('batch_size', '256', batch_size=256),
     Variant('teacher', 'training mode', 'kd+local', teacher_trains=True),

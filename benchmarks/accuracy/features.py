@@ -7,12 +7,15 @@ A table of the teacher and of the students in the folders RUN of ``grid.py``, ov
 - in the graph of 8 tokens an image, L2-normalised: how many of a token's 8 neighbours are the teacher's as well, the
   squared distance to its own neighbours, and to the teacher's.
 
-A map of equal entries and neighbours drawn at random are the last row.
+A map of equal entries and neighbours drawn at random are the last row. A second table says, of a row of the softmax of
+cosine / temperature in the teacher's graph, what the token itself gets, and what two kinds of tokens get that InfoNCE
+takes for negatives: the others of its image, and those of its class in other images.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,7 @@ import trg_torchdistill  # noqa: F401  registers the models
 from trg_torchdistill.graph import context_similarity, nearest_neighbors
 from trg_torchdistill.tokens import draw_cells, flatten_grid, normalize, take_cells
 
+TEMPERATURES = (0.5, 0.1, 0.05)
 NUM_IMAGES, TOKENS_PER_IMAGE, NUM_NEIGHBORS = 128, 8, 8
 WEIGHTS = Path(__file__).resolve().parent / 'results'
 HEADER = (
@@ -57,12 +61,13 @@ class Features:
     neighbors: Tensor
 
 
-def read_images(folder: Path) -> Tensor:
-    """Some images of all classes, [B, 3, 32, 32]."""
+def read_images(folder: Path) -> tuple[Tensor, Tensor]:
+    """Some images of all classes, [B, 3, 32, 32], and their classes [B]."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     images = datasets.ImageFolder(folder, transform)
     step = max(1, len(images) // NUM_IMAGES)
-    return torch.stack([images[index][0] for index in range(0, len(images), step)][:NUM_IMAGES])
+    chosen = [images[index] for index in range(0, len(images), step)][:NUM_IMAGES]
+    return torch.stack([image for image, _ in chosen]), torch.tensor([label for _, label in chosen])
 
 
 @torch.inference_mode()
@@ -91,6 +96,16 @@ def describe(own: Features, teacher: Features) -> list[str]:
     ]
 
 
+def describe_softmax(graph: Tensor, labels: Tensor, temperature: float) -> list[str]:
+    """Shares of a row of the softmax, in percent."""
+    softmax = (graph @ graph.T / temperature).softmax(1)
+    image, label = (each.repeat_interleave(TOKENS_PER_IMAGE) for each in (torch.arange(len(labels)), labels))
+    itself = torch.eye(len(graph), dtype=torch.bool)
+    same_image, same_class = (each[:, None] == each for each in (image, label))
+    masks = (itself, same_image & ~itself, same_class & ~same_image)
+    return [f'{100 * (softmax * mask).sum(1).mean():.0f}' for mask in masks]
+
+
 def _describe_context(own: Tensor, teacher: Tensor) -> list[str]:
     return [f'{torch.special.entr(own).sum(-1).mean():.2f}', f'{(own - teacher).square().mean():.5f}']
 
@@ -107,7 +122,8 @@ def main() -> None:
     parser.add_argument('--teacher', type=Path, help='its weights; default: those beside the notes')
     parser.add_argument('--recipe', choices=list(RECIPES), default='cpu')
     options = parser.parse_args()
-    pair, images = RECIPES[options.recipe].pair, read_images(options.data / 'val')
+    pair = RECIPES[options.recipe].pair
+    images, labels = read_images(options.data / 'val')
     models = {'teacher': (pair.teacher, options.teacher or WEIGHTS / f'{options.recipe}-teacher.pt')}
     models |= {run.name: (pair.student, run / 'best.pt') for run in options.runs}
     rows = [HEADER, ['---'] * len(HEADER)]
@@ -120,6 +136,16 @@ def main() -> None:
     equal = torch.full_like(teacher.context, 1 / teacher.context.shape[-1])
     expected = NUM_NEIGHBORS**2 / (len(teacher.graph) - 1)
     rows.append(['chance', '', *_describe_context(equal, teacher.context), f'{expected:.2f}', '', ''])
+    print_table(rows)
+    header = ['temperature', 'the token itself', 'its image', 'its class, other images']
+    rows = [header, ['---'] * len(header)]
+    rows += [[f'{t:g}', *describe_softmax(teacher.graph, labels, t)] for t in TEMPERATURES]
+    print()
+    print_table(rows)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints Markdown."""
     print('\n'.join(f'| {" | ".join(row)} |' for row in rows))
 
 

@@ -10,7 +10,11 @@ from methods import METHODS
 
 from trg_torchdistill.cli.plots import REFERENCE_COLOR, STYLES, new_figure, save_figure
 
-OURS, OTHERS = (STYLES[0][0], 'o'), (STYLES[1][0], 's')
+KINDS = {
+    'without relations': (REFERENCE_COLOR, 'D'),
+    'this package': (STYLES[0][0], 'o'),
+    'torchdistill': (STYLES[1][0], 's'),
+}
 INCHES_A_ROW = 0.3
 
 
@@ -30,7 +34,7 @@ def draw_results(notes: list[dict[str, Any]], recipe: str, path: Path) -> bool:
     if not settings:
         return False
     figure, panels = new_figure(1, len(settings))
-    figure.set_figheight(1.2 + INCHES_A_ROW * len(METHODS))
+    figure.set_figheight(1.5 + INCHES_A_ROW * len({note['method'] for note in notes}))
     for axes, setting in zip(panels, settings, strict=True):
         _draw_setting(axes, setting, [note for note in notes if note['setting'] == setting])
     for suffix in ('.png', '.svg'):
@@ -41,10 +45,14 @@ def draw_results(notes: list[dict[str, Any]], recipe: str, path: Path) -> bool:
 def _draw_setting(axes: Any, setting: str, notes: list[dict[str, Any]]) -> None:
     values = {name: [note['test_top1'] for note in notes if note['method'] == name] for name in METHODS}
     values = {name: found for name, found in values.items() if found}
+    labelled: set[str] = set()
     for row, (name, found) in enumerate(values.items()):
-        color, marker = OTHERS if METHODS[name].peer else OURS
+        kind = _kind(name)
+        color, marker = KINDS[kind]
+        label = None if kind in labelled else kind
+        labelled.add(kind)
         axes.plot(found, [row] * len(found), marker, markersize=4, markerfacecolor='none', color=color)
-        axes.plot(statistics.mean(found), row, marker, markersize=8, color=color)
+        axes.plot(statistics.mean(found), row, marker, markersize=8, color=color, label=label)
     if 'kd' in values:
         axes.axvline(statistics.mean(values['kd']), color=REFERENCE_COLOR, linestyle=':', linewidth=1.2)
     axes.set_yticks(range(len(values)), list(values))
@@ -53,3 +61,9 @@ def _draw_setting(axes: Any, setting: str, notes: list[dict[str, Any]]) -> None:
     axes.set_title(setting)
     axes.grid(axis='x', color='#dddddd', linewidth=0.6)
     axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False, fontsize='small')
+
+
+def _kind(name: str) -> str:
+    method = METHODS[name]
+    return 'torchdistill' if method.peer else 'this package' if method.terms else 'without relations'

@@ -165,12 +165,14 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, 'argv', ['features.py', *words])
     features.main()
     rows = [line.split('|')[1:-1] for line in capfd.readouterr().out.splitlines() if line.startswith('|')]
-    assert [row[0].strip() for row in rows[2:]] == ['teacher', ran['kd']['run'], 'chance']
+    assert [row[0].strip() for row in rows[2:5]] == ['teacher', ran['kd']['run'], 'chance']
     teacher, student = ([float(cell) for cell in row[1:]] for row in rows[2:4])
     assert teacher[2:4] == [0.0, 8.0]
     assert student[2] > 0
     assert student[3] < 8
     assert student[4] < student[5]
+    assert [float(row[0]) for row in rows[7:]] == [0.5, 0.1, 0.05]
+    assert all(0 < sum(map(float, row[1:])) <= 100 for row in rows[7:])
 
 
 def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
