@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--amp', choices=sorted(DTYPES), help='mixed precision; fp16 scales the gradients (default: float32)'
     )
     parser.add_argument(
-        '--channels_last', action='store_true', help='lay images and features out as NHWC: faster convolutions'
+        '--channels_last', action='store_true', help='lay weights and features out as NHWC: faster convolutions'
     )
     parser.add_argument('--run_dir', metavar='DIR', help='state, metrics and results; default: dst_ckpt without suffix')
     existing = parser.add_mutually_exclusive_group()
