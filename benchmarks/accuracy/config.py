@@ -151,7 +151,7 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
         if not run.variant.teacher_trains:
             train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
         train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant)
-    dependencies = ['trg_torchdistill', *([] if run.variant.loss == 'TRGLoss' else ['controls'])]
+    dependencies = ['trg_torchdistill', *([] if run.variant.loss == UNCHANGED.loss else ['controls'])]
     config = {
         'dependencies': [{'name': name} for name in dependencies],
         'datasets': {
