@@ -2,6 +2,7 @@
 
 Every method is the same ``KDLoss`` plus its own terms, so that its cost is what it adds to plain KD. Sources:
 ``configs/sample/ilsvrc2012/<method>/*.yaml`` of torchdistill, with the layers, widths and sizes of the pair.
+``RKD (pooled)`` relates one vector an image, as the paper of RKD does; the sample flattens whole maps, at more cost.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
     student, teacher = pair.student.layers[-1], pair.teacher.layers[-1]
     last = (side([teacher]), side([student]))
     outputs = {'teacher_output_path': teacher, 'student_output_path': student}
+    pooled = {'teacher_output_path': 'avgpool', 'student_output_path': 'avgpool'}
+    rkd = {'dist_factor': 1.0, 'angle_factor': 2.0, 'reduction': 'mean'}
     attention = pair.attention or tuple(zip(pair.student.layers, pair.teacher.layers, strict=True))[-2:]
     students, teachers = zip(*attention, strict=True)
     at_pairs = feature_pairs(students, teachers)
@@ -106,10 +109,8 @@ def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
             {'pkt': term('PKTLoss', 30000.0, **paths('fc', 'fc', 'input'), eps=1e-7)},
         ),
         'SPKD': (*last, {'spkd': term('SPKDLoss', **outputs, reduction='batchmean')}),
-        'RKD': (
-            *last,
-            {'rkd': term('RKDLoss', **outputs, dist_factor=1.0, angle_factor=2.0, reduction='mean')},
-        ),
+        'RKD': (*last, {'rkd': term('RKDLoss', **outputs, **rkd)}),
+        'RKD (pooled)': (side(['avgpool']), side(['avgpool']), {'rkd': term('RKDLoss', **pooled, **rkd)}),
         'AT': (side(teachers), side(students), {'at': term('ATLoss', 1000.0, at_pairs=at_pairs, mode='code')}),
     }
 

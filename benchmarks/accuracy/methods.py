@@ -60,7 +60,7 @@ def _ours(name: str, candidates: tuple[Weights, ...], beyond: tuple[Weights, ...
 
 def _peer(key: str, candidates: Weights, beyond: Weights) -> Method:
     each = [tuple((weight,) for weight in weights) for weights in (candidates, beyond)]
-    return Method(f'kd+{key.lower()}', *each, peer=key)
+    return Method(f'kd+{key.split()[0].lower()}', *each, peer=key)
 
 
 METHODS = {
@@ -82,7 +82,7 @@ METHODS = {
         ),
         _peer('AT', (100.0, 300.0, 1000.0), (30.0, 3000.0)),
         _peer('SPKD', (30.0, 300.0, 3000.0), (3.0, 30000.0)),
-        _peer('RKD', (0.3, 1.0, 5.0), (0.1, 20.0)),
+        _peer('RKD (pooled)', (0.3, 1.0, 5.0), (0.1, 20.0)),
         _peer('PKT', (3000.0, 10000.0, 30000.0), (1000.0, 100000.0)),
         _peer('SRD', (0.3, 1.0, 3.0), (0.1, 10.0)),
         _peer('DIST', (0.5, 1.0, 2.0), (0.25, 4.0)),
