@@ -96,7 +96,7 @@ def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
     student, teacher = pair.student.layers[-1], pair.teacher.layers[-1]
     last = (side([teacher]), side([student]))
     outputs = {'teacher_output_path': teacher, 'student_output_path': student}
-    pooled = {'teacher_output_path': 'avgpool', 'student_output_path': 'avgpool'}
+    pooled = {'teacher_output_path': pair.teacher.pool, 'student_output_path': pair.student.pool}
     rkd = {'dist_factor': 1.0, 'angle_factor': 2.0, 'reduction': 'mean'}
     attention = pair.attention or tuple(zip(pair.student.layers, pair.teacher.layers, strict=True))[-2:]
     students, teachers = zip(*attention, strict=True)
@@ -110,7 +110,11 @@ def output_methods(pair: Pair) -> dict[str, tuple[Config, Config, Config]]:
         ),
         'SPKD': (*last, {'spkd': term('SPKDLoss', **outputs, reduction='batchmean')}),
         'RKD': (*last, {'rkd': term('RKDLoss', **outputs, **rkd)}),
-        'RKD (pooled)': (side(['avgpool']), side(['avgpool']), {'rkd': term('RKDLoss', **pooled, **rkd)}),
+        'RKD (pooled)': (
+            side([pair.teacher.pool]),
+            side([pair.student.pool]),
+            {'rkd': term('RKDLoss', **pooled, **rkd)},
+        ),
         'AT': (side(teachers), side(students), {'at': term('ATLoss', 1000.0, at_pairs=at_pairs, mode='code')}),
     }
 

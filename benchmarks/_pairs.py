@@ -13,11 +13,13 @@ class Network:
         key: Key of the model.
         layers: Paths of the stages.
         widths: Channels of their outputs.
+        pool: Path of the module whose output is one vector an image; a last stage where a model has none.
     """
 
     key: str
     layers: tuple[str, ...]
     widths: tuple[int, ...]
+    pool: str = 'avgpool'
 
 
 @dataclass(frozen=True)

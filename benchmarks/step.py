@@ -68,7 +68,10 @@ def run(table: str, sizes: tuple[int, int], options: Namespace) -> dict[str, Any
     image_size, batch_size = sizes
     methods = make_methods(pair, image_size, options.crd_rows)
     if options.methods:
-        methods = {name: methods[name] for name in options.methods.split(',')}
+        names = options.methods.split(',')
+        if unknown := [name for name in names if name not in methods]:
+            raise SystemExit(f'expected --methods of {", ".join(methods)}, found {", ".join(unknown)}')
+        methods = {name: methods[name] for name in names}
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=generator)
     targets = torch.randint(pair.classes, (batch_size,), generator=generator)

@@ -3,7 +3,7 @@
 teacher: trains the teacher on the whole training part, and puts its weights beside the notes.
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
-ablate: our methods with one thing changed at a time, every seed + 100, and notes the accuracy on val/.
+ablate: our methods with one thing changed at a time, and KD, every seed + 100, and notes the accuracy on val/.
 tables: writes the tables and the picture of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
@@ -33,7 +33,7 @@ from config import SETTINGS, Run, make_config
 from figures import draw_results
 from methods import METHODS, Weights
 from recipes import RECIPES
-from tables import read_notes, write_tables
+from tables import ABLATION_STAGES, read_notes, write_tables
 
 FOLDER = Path(__file__).resolve().parent
 DOCUMENT = FOLDER.parents[1] / 'docs' / 'results.md'
@@ -64,12 +64,9 @@ class Grid:
         Raises:
             SystemExit: If it has not been tuned.
         """
-        candidates = METHODS[method].candidates
-        if len(candidates) == 1:
-            return candidates[0]
         tuned = self._tuned(setting, method)
         missing = METHODS[method].untried(tuned)
-        if missing:
+        if missing and len(METHODS[method].candidates) > 1:
             raise SystemExit(
                 f'expected {method} on {setting} to be tuned, no note of {missing}; run `grid.py tune` first'
             )
@@ -77,11 +74,7 @@ class Grid:
 
     def _tuned(self, setting: str, method: str) -> dict[Weights, float]:
         """Accuracy on val/ of the weights that were tried."""
-        return {
-            tuple(line['weights']): line['val_top1']
-            for line in self.notes()
-            if (line['stage'], line['setting'], line['method']) == ('tune', setting, method)
-        }
+        return METHODS[method].tuned([line for line in self.notes() if line['setting'] == setting])
 
     def plan(self) -> list[Run]:
         """The runs of the stage, in the order of their start."""
@@ -105,7 +98,8 @@ class Grid:
             ]
         if stage == 'ablate':
             changes = [variant for variant in VARIANTS if variant.axis in self.options.axes]
-            plain = [Variant(method=method) for method in dict.fromkeys(variant.method for variant in changes)]
+            methods = dict.fromkeys(['kd', *(variant.method for variant in changes)])
+            plain = [Variant(method=method) for method in methods]
             return [
                 self._ablated(setting, TUNING_SEED + seed, variant)
                 for seed in self.options.seeds
@@ -128,9 +122,9 @@ class Grid:
         return replace(self._run(setting, variant.method, seed, weights), variant=variant)
 
     def _is_noted(self, run: Run) -> bool:
+        stages = ABLATION_STAGES if self.options.stage == 'ablate' else (self.options.stage,)
         return any(
-            (line['stage'], line['run'], tuple(line['kd'])) == (self.options.stage, run.name, run.kd)
-            for line in self.notes()
+            line['stage'] in stages and (line['run'], tuple(line['kd'])) == (run.name, run.kd) for line in self.notes()
         )
 
     def execute(self) -> int:
@@ -253,10 +247,9 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     options = parser.parse_args()
     if options.stage == 'tables':
-        write_tables(options.lines, DOCUMENT)
-        draw_results(
-            read_notes(options.lines), options.recipe, DOCUMENT.parent / 'images' / f'accuracy-{options.recipe}'
-        )
+        notes = read_notes(options.lines)
+        write_tables(notes, DOCUMENT)
+        draw_results(notes, options.recipe, DOCUMENT.parent / 'images' / f'accuracy-{options.recipe}')
         return
     if options.data is None or options.out is None:
         parser.error('`--data` and `--out` are needed to train')

@@ -39,6 +39,11 @@ class Method:
     peer: str | None = None
     terms: tuple[str, ...] = ()
 
+    def tuned(self, notes: list[dict[str, Any]]) -> dict[Weights, float]:
+        """Accuracy on val/ of the weights that were tried, from the notes of one recipe and setting."""
+        own = [note for note in notes if (note['stage'], note['method']) == ('tune', self.name)]
+        return {tuple(note['weights']): note['val_top1'] for note in own}
+
     def untried(self, accuracies: dict[Weights, float]) -> list[Weights]:
         """What is still to be tried, given the accuracy of what has been."""
         missing = [weights for weights in self.candidates if weights not in accuracies]
@@ -49,9 +54,9 @@ class Method:
         return [weights for weights in [ends.get(best)] if weights is not None and weights not in accuracies]
 
     def best(self, accuracies: dict[Weights, float]) -> Weights:
-        """The weights of the highest accuracy; the first of equal ones."""
+        """The weights of the highest accuracy; the first of equal ones, or of all if none was tried."""
         tried = [weights for weights in (*self.candidates, *self.beyond) if weights in accuracies]
-        return max(tried, key=lambda weights: accuracies[weights])
+        return max(tried, key=lambda weights: accuracies[weights], default=self.candidates[0])
 
 
 def _ours(name: str, candidates: tuple[Weights, ...], beyond: tuple[Weights, ...], *terms: str) -> Method:

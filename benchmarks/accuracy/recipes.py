@@ -59,7 +59,7 @@ RECIPES = {
     'resnet32x4_shufflenetv2': _full(
         Pair(
             stages('resnet32x4', 64, 128, 256),
-            Network('shufflenetv2_cifar', ('stage2', 'stage3', 'conv5'), (116, 232, 1024)),
+            Network('shufflenetv2_cifar', ('stage2', 'stage3', 'conv5'), (116, 232, 1024), pool='conv5'),
             CLASSES,
             strides=(2, 4, 8),
             attention=(('stage2', 'layer2'), ('stage3', 'layer3')),

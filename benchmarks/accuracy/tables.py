@@ -12,6 +12,8 @@ from methods import METHODS, describe
 from scipy import stats
 
 BEGIN, END = '<!-- tables: begin -->\n', '<!-- tables: end -->\n'
+# A run of `tune` is the unchanged one of its seed, and not made again.
+ABLATION_STAGES = ('ablate', 'tune')
 Notes = list[dict[str, Any]]
 
 
@@ -20,13 +22,12 @@ def read_notes(lines: Path) -> Notes:
     return [json.loads(line) for line in lines.read_text(encoding='utf-8').splitlines()]
 
 
-def write_tables(lines: Path, document: Path) -> None:
+def write_tables(notes: Notes, document: Path) -> None:
     """Replaces what stands between the two marks of a document.
 
     Raises:
         ValueError: If the document has no marks.
     """
-    notes = read_notes(lines)
     text = document.read_text(encoding='utf-8')
     if BEGIN not in text or END not in text:
         raise ValueError(f'expected {document} to hold the lines {BEGIN.strip()} and {END.strip()}')
@@ -78,11 +79,15 @@ def _tuning(notes: Notes) -> str:
 
 
 def _ablations(notes: Notes) -> str:
-    """Accuracy on val/ of each variant, beside the same method and seed without the change."""
-    notes = [note for note in notes if note['stage'] == 'ablate']
+    """Accuracy on val/ of each variant, beside the same method and seed without the change, and of KD."""
     rows = ['| method | change | seeds | accuracy on val/ | to no change, 95 % interval |', '|---|---|---|---|---|']
-    for method in dict.fromkeys(note['method'] for note in notes):
-        own = [note for note in notes if note['method'] == method]
+    changed = {note['method'] for note in notes if note['variant']}
+    if not changed:
+        return ''
+    for method in [name for name in METHODS if name in {'kd', *changed}]:
+        weights = METHODS[method].best(METHODS[method].tuned(notes))
+        own = [note for note in notes if note['stage'] in ABLATION_STAGES and note['method'] == method]
+        own = [note for note in own if note['variant'] or tuple(note['weights']) == weights]
         plain = {note['seed']: note['val_top1'] for note in own if not note['variant']}
         found = {note['variant'] for note in own}
         order = dict.fromkeys(['', *(variant.name for variant in VARIANTS), *sorted(found)])
@@ -91,7 +96,7 @@ def _ablations(notes: Notes) -> str:
             differences = [value - plain[seed] for seed, value in values.items() if seed in plain]
             shown = interval(differences) if name else ''
             rows.append(f'| {method} | {name or "none"} | {len(values)} | {spread(list(values.values()))} | {shown} |')
-    return '\n'.join(rows) if len(rows) > 2 else ''
+    return '\n'.join(rows)
 
 
 def spread(values: list[float]) -> str:

@@ -139,10 +139,9 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert run('run') == run('ablate') == (0, notes)  # nothing is left to do
     assert capfd.readouterr().out == ''
 
-    document, lines = tmp_path / 'results.md', tmp_path / 'lines.jsonl'
+    document = tmp_path / 'results.md'
     document.write_text(f'before\n{tables().BEGIN}old\n{tables().END}after\n')
-    lines.write_text(''.join(f'{json.dumps(note)}\n' for note in notes))
-    tables().write_tables(lines, document)
+    tables().write_tables(notes, document)
     text = document.read_text()
     assert text.startswith('before\n')
     assert text.endswith('after\n')
@@ -151,6 +150,7 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert '0.1/4: ' in text
     accuracy = ablated['kd+trg', 'kl_direction=student_teacher']['val_top1']
     assert f'| kd+trg | kl_direction=student_teacher | 1 | {accuracy:.2f} |' in text
+    assert f'| kd | none | 1 | {max(note["val_top1"] for note in notes if note["stage"] == "tune"):.2f} |  |' in text
 
     figures = importlib.import_module('figures')
     assert figures.draw_results(notes, 'cpu', tmp_path / 'accuracy')
