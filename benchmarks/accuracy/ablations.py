@@ -16,7 +16,9 @@ class Variant:
         method: The method that is changed.
         trg: Keywords of ``TRGLoss``.
         contextual: Keywords of ``TokenContextualLoss``.
-        weights: Weights of the method's terms in place of the tuned ones.
+        weights: Weights of the method's terms in place of the tuned ones; of ``kd`` (alpha, temperature).
+        kd: (alpha, temperature) of the ``KDLoss`` beside the method's terms, in place of the tuned ones.
+        epochs: Epochs in place of the recipe's.
         batch_size: Images a step in place of the recipe's; the learning rate changes in proportion.
         loss: Key of TRG's loss.
         teacher_trains: Whether the teacher stays in training mode, as torchdistill's own pre-epoch process leaves it.
@@ -28,6 +30,8 @@ class Variant:
     trg: dict[str, Any] = field(default_factory=dict)
     contextual: dict[str, Any] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
+    kd: tuple[float, ...] | None = None
+    epochs: int | None = None
     batch_size: int | None = None
     loss: str = 'TRGLoss'
     teacher_trains: bool = False
@@ -60,6 +64,11 @@ def _normalized(temperature: float, weight: float) -> Variant:
     )
 
 
+def _also_of_kd(axis: str, value: Any, **change: Any) -> tuple[Variant, ...]:
+    return tuple(Variant(axis, str(value), method, **change) for method in ('kd', 'kd+trg'))
+
+
+# A change that plain KD knows, too, is made to both.
 VARIANTS = (
     *_trg('num_neighbors', 2, 4, 16, 32),
     *_trg('sigma', 0.1, 0.25, 1.0, 2.0),
@@ -71,8 +80,11 @@ VARIANTS = (
     _dynamic(0.5, 0.05),
     _dynamic(0.2, 0.05),
     _dynamic(0.1, 0.5),
-    Variant('batch_size', '64', batch_size=64),
-    Variant('batch_size', '256', batch_size=256),
+    *_also_of_kd('epochs', 36, epochs=36),
+    *_also_of_kd('batch_size', 64, batch_size=64),
+    *_also_of_kd('batch_size', 256, batch_size=256),
+    Variant('KDLoss', 'temperature 8', 'kd', weights=(0.1, 8.0)),
+    Variant('KDLoss', 'temperature 8', kd=(0.1, 8.0)),
     Variant('teacher', 'training mode', 'kd+local', teacher_trains=True),
     Variant('teacher', 'of other images', 'kd+local', loss='TRGLossOfOtherImages'),
     _normalized(0.1, 30.0),

@@ -119,7 +119,8 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
     """
     pair, is_teacher = recipe.pair, run.method == 'teacher'
     batch_size = run.batch_size(recipe)
-    epochs, max_lr = recipe.teacher_cycles[run.seed] if is_teacher else (recipe.epochs, recipe.max_lr)
+    own_cycle = (run.variant.epochs or recipe.epochs, recipe.max_lr)
+    epochs, max_lr = recipe.teacher_cycles[run.seed] if is_teacher else own_cycle
     max_lr *= batch_size / recipe.batch_size
     train: Config = {
         'log_freq': 1000,

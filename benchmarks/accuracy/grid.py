@@ -119,7 +119,8 @@ class Grid:
 
     def _ablated(self, setting: str, seed: int, variant: Variant) -> Run:
         weights = variant.weights or self.best(setting, variant.method)
-        return replace(self._run(setting, variant.method, seed, weights), variant=variant)
+        run = self._run(setting, variant.method, seed, weights)
+        return replace(run, kd=variant.kd or run.kd, variant=variant)
 
     def _is_noted(self, run: Run) -> bool:
         stages = ABLATION_STAGES if self.options.stage == 'ablate' else (self.options.stage,)

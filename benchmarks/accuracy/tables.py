@@ -79,24 +79,37 @@ def _tuning(notes: Notes) -> str:
 
 
 def _ablations(notes: Notes) -> str:
-    """Accuracy on val/ of each variant, beside the same method and seed without the change, and of KD."""
-    rows = ['| method | change | seeds | accuracy on val/ | to no change, 95 % interval |', '|---|---|---|---|---|']
+    """Accuracy on val/ of each variant, beside the same seed without the change, and of KD with the same change."""
     changed = {note['method'] for note in notes if note['variant']}
     if not changed:
         return ''
+    header = ['method', 'change', 'seeds', 'accuracy on val/', 'to no change, 95 % interval', 'to KD, 95 % interval']
+    rows = [header, ['---'] * len(header)]
+    kd = _by_variant(notes, 'kd')
     for method in [name for name in METHODS if name in {'kd', *changed}]:
-        weights = METHODS[method].best(METHODS[method].tuned(notes))
-        own = [note for note in notes if note['stage'] in ABLATION_STAGES and note['method'] == method]
-        own = [note for note in own if note['variant'] or tuple(note['weights']) == weights]
-        plain = {note['seed']: note['val_top1'] for note in own if not note['variant']}
-        found = {note['variant'] for note in own}
+        found = _by_variant(notes, method)
         order = dict.fromkeys(['', *(variant.name for variant in VARIANTS), *sorted(found)])
         for name in [name for name in order if name in found]:
-            values = {note['seed']: note['val_top1'] for note in own if note['variant'] == name}
-            differences = [value - plain[seed] for seed, value in values.items() if seed in plain]
-            shown = interval(differences) if name else ''
-            rows.append(f'| {method} | {name or "none"} | {len(values)} | {spread(list(values.values()))} | {shown} |')
-    return '\n'.join(rows)
+            values = found[name]
+            to_plain = _paired(values, found['']) if name else ''
+            to_kd = _paired(values, kd.get(name, kd[''])) if method != 'kd' else ''
+            rows.append([method, name or 'none', str(len(values)), spread(list(values.values())), to_plain, to_kd])
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def _by_variant(notes: Notes, method: str) -> dict[str, dict[int, float]]:
+    """Accuracy on val/ by seed, by variant; under the empty name that of the tuned method."""
+    weights = METHODS[method].best(METHODS[method].tuned(notes))
+    found: dict[str, dict[int, float]] = {'': {}}
+    for note in notes:
+        is_own = note['stage'] in ABLATION_STAGES and note['method'] == method
+        if is_own and (note['variant'] or tuple(note['weights']) == weights):
+            found.setdefault(note['variant'], {})[note['seed']] = note['val_top1']
+    return found
+
+
+def _paired(values: dict[int, float], others: dict[int, float]) -> str:
+    return interval([value - others[seed] for seed, value in values.items() if seed in others])
 
 
 def spread(values: list[float]) -> str:

@@ -20,7 +20,11 @@ FOLDER = Path(__file__).parents[2] / 'benchmarks'
 ABLATED = {
     ('kd+trg', ''),
     ('kd+trg', 'kl_direction=student_teacher'),
+    ('kd', 'batch_size=4'),
     ('kd+trg', 'batch_size=4'),
+    ('kd', 'KDLoss=temperature 8'),
+    ('kd+trg', 'KDLoss=temperature 8'),
+    ('kd+trg', 'epochs=2'),
     ('kd+local', ''),
     ('kd+local', 'teacher=training mode'),
     ('kd+local', 'teacher=of other images'),
@@ -82,13 +86,14 @@ def run(grid, data, tmp_path_factory):
             'kd+contextual': ((30.0,),),
             'kd+trg+contextual': ((1.0, 0.3, 100.0),),
         }
-        axes = ('kl_direction', 'batch_size', 'teacher', 'normalized contextual')
+        axes = ('kl_direction', 'epochs', 'batch_size', 'KDLoss', 'teacher', 'normalized contextual')
         for name in list(grid.METHODS):
             if name not in candidates:
                 patch.delitem(grid.METHODS, name)
             else:
                 patch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates[name]))
         variants = [replace(each, value='4', batch_size=4) if each.batch_size == 64 else each for each in grid.VARIANTS]
+        variants = [replace(each, value='2', epochs=2) if each.epochs else each for each in variants]
         patch.setattr(grid, 'VARIANTS', [each for each in variants if (each.method, each.name) in ABLATED])
         patch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
 
@@ -134,6 +139,11 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert set(ablated) == ABLATED
     assert len({note['config_sha256'] for note in ablated.values()}) == len(ABLATED)
     assert all('test_top1' not in note for note in ablated.values())
+    assert {note['epochs'] for name, note in ablated.items() if name != ('kd+trg', 'epochs=2')} == {1}
+    assert ablated['kd+trg', 'epochs=2']['epochs'] == 2
+    assert (
+        ablated['kd', 'KDLoss=temperature 8']['weights'] == ablated['kd+trg', 'KDLoss=temperature 8']['kd'] == [0.1, 8]
+    )
 
     capfd.readouterr()
     assert run('run') == run('ablate') == (0, notes)  # nothing is left to do
@@ -148,9 +158,21 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert 'old' not in text
     assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
     assert '0.1/4: ' in text
-    accuracy = ablated['kd+trg', 'kl_direction=student_teacher']['val_top1']
-    assert f'| kd+trg | kl_direction=student_teacher | 1 | {accuracy:.2f} |' in text
-    assert f'| kd | none | 1 | {max(note["val_top1"] for note in notes if note["stage"] == "tune"):.2f} |  |' in text
+    kd = max(note['val_top1'] for note in notes if note['stage'] == 'tune')
+    plain, same, hot, hot_kd = (
+        ablated[name]['val_top1']
+        for name in [
+            ('kd+trg', ''),
+            ('kd+trg', 'kl_direction=student_teacher'),
+            ('kd+trg', 'KDLoss=temperature 8'),
+            ('kd', 'KDLoss=temperature 8'),
+        ]
+    )
+    assert f'| kd | none | 1 | {kd:.2f} |  |  |' in text
+    assert (
+        f'| kd+trg | kl_direction=student_teacher | 1 | {same:.2f} | {same - plain:+.2f} | {same - kd:+.2f} |' in text
+    )
+    assert f'| kd+trg | KDLoss=temperature 8 | 1 | {hot:.2f} | {hot - plain:+.2f} | {hot - hot_kd:+.2f} |' in text
 
     figures = importlib.import_module('figures')
     assert figures.draw_results(notes, 'cpu', tmp_path / 'accuracy')
