@@ -43,8 +43,8 @@ def draw_results(notes: list[dict[str, Any]], recipe: str, path: Path) -> bool:
 
 
 def _draw_setting(axes: Any, setting: str, notes: list[dict[str, Any]]) -> None:
-    values = {name: [note['test_top1'] for note in notes if note['method'] == name] for name in METHODS}
-    values = {name: found for name, found in values.items() if found}
+    by_seed = {name: {n['seed']: n['test_top1'] for n in notes if n['method'] == name} for name in METHODS}
+    values = {name: list(found.values()) for name, found in by_seed.items() if found}
     labelled: set[str] = set()
     for row, (name, found) in enumerate(values.items()):
         kind = _kind(name)

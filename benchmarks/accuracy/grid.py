@@ -144,6 +144,8 @@ class Grid:
 
     def _train(self, run: Run) -> bool:
         """Trains one student, and notes it; says where to look if that fails."""
+        if self._is_noted(run):  # by another grid since the plan was made
+            return True
         folder = self.options.out / run.name
         folder.mkdir(parents=True, exist_ok=True)
         text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run))
@@ -223,7 +225,7 @@ def _sha256(data: bytes) -> str:
 def _commit() -> str:
     """The commit, marked when something else than results differs from it."""
     described = _git('describe', '--always', '--abbrev=10') or 'unknown'
-    changed = _git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':!/docs', f':!{FOLDER}/results')
+    changed = _git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':!/docs', ':!results')
     return f'{described}-dirty' if changed else described
 
 

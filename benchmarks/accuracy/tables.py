@@ -50,21 +50,19 @@ def _accuracies(notes: Notes) -> str:
     if not runs:
         return ''
     by_method = {name: {n['seed']: n for n in runs if n['method'] == name} for name in METHODS}
+    accuracies = {name: {s: n['test_top1'] for s, n in seeds.items()} for name, seeds in by_method.items()}
     grouped = any(note.get('groups') for note in runs)
     groups = ('many', 'medium', 'few') if grouped else ()
-    header = ['method', 'weights', 'seeds', 'top-1, %', 'to KD, 95 % interval', *groups]
+    header = ['method', 'weights', 'seeds', 'top-1, %', 'to KD, 95 % interval', 'to KD + TRG, 95 % interval', *groups]
     rows = [header, ['---'] * len(header)]
     for name, seeds in by_method.items():
         if not seeds:
             continue
-        values = [note['test_top1'] for note in seeds.values()]
-        differences = [
-            note['test_top1'] - by_method['kd'][s]['test_top1'] for s, note in seeds.items() if s in by_method['kd']
-        ]
+        values = accuracies[name]
         means = [f'{statistics.mean(note["groups"][group] for note in seeds.values()):.1f}' for group in groups]
         weights = sorted({describe(note['weights']) for note in seeds.values()})
-        shown = '' if name == 'kd' else interval(differences)
-        rows.append([name, ', '.join(weights), str(len(values)), spread(values), shown, *means])
+        compared = ['' if name == other else _paired(values, accuracies[other]) for other in ('kd', 'kd+trg')]
+        rows.append([name, ', '.join(weights), str(len(values)), spread(list(values.values())), *compared, *means])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,22 @@ def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
     assert method.untried({**first, (0.5,): 3.0}) == []
     assert method.best({**first, (0.5,): 3.0}) == (0.5,)
     assert method.best(first) == (1.0,)
+
+
+def test_a_commit_is_dirty_when_anything_but_results_differs_from_it(grid, tmp_path, monkeypatch):
+    folder = tmp_path / 'benchmarks' / 'accuracy'
+    files = [folder / 'results' / 'lines.jsonl', tmp_path / 'docs' / 'results.md', tmp_path / 'code.py']
+    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@example.org']
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('before')
+    for words in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'first']):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(grid, 'FOLDER', folder)
+    clean = grid._commit()
+    for file, mark in zip(files, ('', '', '-dirty'), strict=True):
+        file.write_text('after')
+        assert grid._commit() == clean + mark
 
 
 @pytest.mark.parametrize('key', RECIPES)
