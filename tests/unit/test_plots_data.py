@@ -89,7 +89,11 @@ def test_a_run_is_read(tmp_path):
     assert read_runs([tmp_path], ['run']) == {'run': [line()]}
 
 
-def test_labels_are_as_long_as_it_takes_to_tell_runs_apart():
+def test_labels_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):
+    folders = [tmp_path / 'trg-0.1', tmp_path / 'trg-0.3']
+    for folder in folders:
+        folder.mkdir()
+    assert _labels(None, folders, 'folders') == ['trg-0.1', 'trg-0.3']
     assert _labels(None, [Path('/x/kd.pt'), Path('/x/trg.pt')], 'files') == ['kd', 'trg']
     assert _labels(None, [Path('/x/kd/r.pt'), Path('/x/trg/r.pt')], 'files') == ['kd/r', 'trg/r']
     assert _labels(['a', 'b'], [Path('x'), Path('y')], 'files') == ['a', 'b']

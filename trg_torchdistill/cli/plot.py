@@ -143,7 +143,8 @@ def _labels(given: list[str] | None, paths: Sequence[Path], kind: str) -> list[s
                 f'expected `--labels` to be {len(paths)} different names, one for each of the {kind}, got {given}'
             )
         return given
-    parts = [path.resolve().with_suffix('').parts for path in paths]
+    resolved = [path.resolve() for path in paths]
+    parts = [(path if path.is_dir() else path.with_suffix('')).parts for path in resolved]
     if len(set(parts)) < len(parts):
         raise ConfigError(f'expected different {kind}, got one of them twice: {", ".join(map(str, paths))}')
     for length in range(1, max(map(len, parts)) + 1):
