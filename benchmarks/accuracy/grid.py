@@ -66,7 +66,7 @@ class Grid:
         """
         tuned = self._tuned(setting, method)
         missing = METHODS[method].untried(tuned)
-        if missing and len(METHODS[method].candidates) > 1:
+        if missing:
             raise SystemExit(
                 f'expected {method} on {setting} to be tuned, no note of {missing}; run `grid.py tune` first'
             )
@@ -93,7 +93,6 @@ class Grid:
                 self._run(setting, name, TUNING_SEED, weights)
                 for setting in settings
                 for name in names
-                if len(METHODS[name].candidates) > 1
                 for weights in METHODS[name].untried(self._tuned(setting, name))
             ]
         if stage == 'ablate':

@@ -45,7 +45,9 @@ class Method:
         return {tuple(note['weights']): note['val_top1'] for note in own}
 
     def untried(self, accuracies: dict[Weights, float]) -> list[Weights]:
-        """What is still to be tried, given the accuracy of what has been."""
+        """What is still to be tried, given the accuracy of what has been; nothing where there is no choice."""
+        if len(self.candidates) == 1:
+            return []
         missing = [weights for weights in self.candidates if weights not in accuracies]
         if missing or not self.beyond:
             return missing
