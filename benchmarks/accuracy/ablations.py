@@ -57,7 +57,7 @@ def _dynamic(start: float, end: float) -> Variant:
 def _normalized(temperature: float, weight: float) -> Variant:
     return Variant(
         'normalized contextual',
-        f'temperature {temperature:g}, weight {weight:g}',
+        f'temperature {temperature:g}',
         'kd+contextual',
         contextual={'normalize_tokens': True, 'temperature': temperature},
         weights=(weight,),
@@ -81,6 +81,8 @@ VARIANTS = (
     _dynamic(0.2, 0.05),
     _dynamic(0.1, 0.5),
     *_also_of_kd('epochs', 36, epochs=36),
+    *(Variant('epochs', '36', method, epochs=36) for method in ('kd+local', 'kd+at')),
+    *(Variant('epochs', '36', epochs=36, weights=weights) for weights in ((1.0, 0.3), (0.3, 1.0))),
     *_also_of_kd('batch_size', 64, batch_size=64),
     *_also_of_kd('batch_size', 256, batch_size=256),
     Variant('KDLoss', 'temperature 8', 'kd', weights=(0.1, 8.0)),

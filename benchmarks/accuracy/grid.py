@@ -78,39 +78,46 @@ class Grid:
 
     def plan(self) -> list[Run]:
         """The runs of the stage, in the order of their start."""
-        stage, settings = self.options.stage, self.options.settings
+        stage = self.options.stage
         if stage == 'teacher':
             return [Run('whole', 'teacher', cycle) for cycle in range(len(self.recipe.teacher_cycles))]
         if not self.teacher.exists():
             raise SystemExit(f'expected the weights of the teacher in {self.teacher}; run `grid.py teacher` first')
-        names = [name for name in self.options.methods if name != 'kd']
-        if stage == 'tune':
-            first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in METHODS['kd'].candidates]
-            done = all(self._is_noted(run) for run in first)
-            if not done:
-                return first
-            return [
-                self._run(setting, name, TUNING_SEED, weights)
-                for setting in settings
-                for name in names
-                for weights in METHODS[name].untried(self._tuned(setting, name))
-            ]
-        if stage == 'ablate':
-            changes = [variant for variant in VARIANTS if variant.axis in self.options.axes]
-            methods = dict.fromkeys(['kd', *(variant.method for variant in changes)])
-            plain = [Variant(method=method) for method in methods]
-            return [
-                self._ablated(setting, TUNING_SEED + seed, variant)
-                for seed in self.options.seeds
-                for setting in settings
-                for variant in (*plain, *changes)
-            ]
+        return {'tune': self._tunings, 'run': self._finals, 'ablate': self._ablations}[stage]()
+
+    def _tunings(self) -> list[Run]:
+        """The candidates of KD, and once these are done those of the other methods beside the best of them."""
+        settings = self.options.settings
+        first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in METHODS['kd'].candidates]
+        if not all(self._is_noted(run) for run in first):
+            return first
+        return [
+            self._run(setting, name, TUNING_SEED, weights)
+            for setting in settings
+            for name in self.options.methods
+            if name != 'kd'
+            for weights in METHODS[name].untried(self._tuned(setting, name))
+        ]
+
+    def _finals(self) -> list[Run]:
         return [
             self._run(setting, name, seed, self.best(setting, name))
             for seed in self.options.seeds
-            for setting in settings
-            for name in ('kd', *names)
+            for setting in self.options.settings
+            for name in dict.fromkeys(['kd', *self.options.methods])
         ]
+
+    def _ablations(self) -> list[Run]:
+        axes, methods = self.options.axes, self.options.methods
+        changes = [variant for variant in VARIANTS if variant.axis in axes and variant.method in methods]
+        plain = [Variant(method=name) for name in dict.fromkeys(['kd', *(each.method for each in changes)])]
+        runs = [
+            self._ablated(setting, TUNING_SEED + seed, variant)
+            for seed in self.options.seeds
+            for setting in self.options.settings
+            for variant in (*plain, *changes)
+        ]
+        return list({(run.name, run.kd): run for run in runs}.values())  # weights of a change may be the tuned ones
 
     def _run(self, setting: str, method: str, seed: int, weights: Weights) -> Run:
         kd = () if method in ('student', 'kd') else self.best(setting, 'kd')

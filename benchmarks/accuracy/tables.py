@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations import VARIANTS
-from methods import METHODS, describe
+from methods import METHODS, Weights, describe
 from scipy import stats
 
 BEGIN, END = '<!-- tables: begin -->\n', '<!-- tables: end -->\n'
@@ -81,28 +81,32 @@ def _ablations(notes: Notes) -> str:
     changed = {note['method'] for note in notes if note['variant']}
     if not changed:
         return ''
-    header = ['method', 'change', 'seeds', 'accuracy on val/', 'to no change, 95 % interval', 'to KD, 95 % interval']
+    header = ['method', 'change', 'weights', 'seeds', 'accuracy on val/']
+    header += ['to no change, 95 % interval', 'to KD, 95 % interval']
     rows = [header, ['---'] * len(header)]
-    kd = _by_variant(notes, 'kd')
+    kd = {name: values for (name, _), values in _by_variant(notes, 'kd').items()}
+    order = {'': -1} | {variant.name: place for place, variant in enumerate(VARIANTS)}
     for method in [name for name in METHODS if name in {'kd', *changed}]:
         found = _by_variant(notes, method)
-        order = dict.fromkeys(['', *(variant.name for variant in VARIANTS), *sorted(found)])
-        for name in [name for name in order if name in found]:
-            values = found[name]
-            to_plain = _paired(values, found['']) if name else ''
+        plain = next(values for (name, _), values in found.items() if not name)
+        for name, weights in sorted(found, key=lambda row: (order.get(row[0], len(order)), row)):
+            values = found[name, weights]
+            to_plain = _paired(values, plain) if name else ''
             to_kd = _paired(values, kd.get(name, kd[''])) if method != 'kd' else ''
-            rows.append([method, name or 'none', str(len(values)), spread(list(values.values())), to_plain, to_kd])
+            shown = [describe(weights), str(len(values)), spread(list(values.values()))]
+            rows.append([method, name or 'none', *shown, to_plain, to_kd])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def _by_variant(notes: Notes, method: str) -> dict[str, dict[int, float]]:
-    """Accuracy on val/ by seed, by variant; under the empty name that of the tuned method."""
-    weights = METHODS[method].best(METHODS[method].tuned(notes))
-    found: dict[str, dict[int, float]] = {'': {}}
+def _by_variant(notes: Notes, method: str) -> dict[tuple[str, Weights], dict[int, float]]:
+    """Accuracy on val/ by seed, by variant and weights; under the empty name that of the tuned method."""
+    tuned = METHODS[method].best(METHODS[method].tuned(notes))
+    found: dict[tuple[str, Weights], dict[int, float]] = {('', tuned): {}}
     for note in notes:
+        weights = tuple(note['weights'])
         is_own = note['stage'] in ABLATION_STAGES and note['method'] == method
-        if is_own and (note['variant'] or tuple(note['weights']) == weights):
-            found.setdefault(note['variant'], {})[note['seed']] = note['val_top1']
+        if is_own and (note['variant'] or weights == tuned):
+            found.setdefault((note['variant'], weights), {})[note['seed']] = note['val_top1']
     return found
 
 

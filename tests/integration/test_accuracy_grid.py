@@ -30,7 +30,7 @@ ABLATED = {
     ('kd+local', 'teacher=training mode'),
     ('kd+local', 'teacher=of other images'),
     ('kd+contextual', ''),
-    ('kd+contextual', 'normalized contextual=temperature 0.1, weight 30'),
+    ('kd+contextual', 'normalized contextual=temperature 0.1'),
 }
 RECIPES = ['cpu', 'resnet56_resnet20', 'wrn_40_2_wrn_16_2', 'resnet32x4_shufflenetv2']
 CLASSES = [f'class{index}' for index in range(10)]
@@ -138,7 +138,8 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert code == 0
     ablated = {(note['method'], note['variant']): note for note in notes if note['stage'] == 'ablate'}
     assert set(ablated) == ABLATED
-    assert len({note['config_sha256'] for note in ablated.values()}) == len(ABLATED)
+    hashes = [note['config_sha256'] for note in notes if note['stage'] == 'ablate']
+    assert len(set(hashes)) == len(hashes) == len(ABLATED) + 2  # two have a second pair of weights
     assert all('test_top1' not in note for note in ablated.values())
     assert {note['epochs'] for name, note in ablated.items() if name != ('kd+trg', 'epochs=2')} == {1}
     assert ablated['kd+trg', 'epochs=2']['epochs'] == 2
@@ -159,7 +160,7 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert 'old' not in text
     assert f'| kd+trg+contextual | 1/0.3/100 | 1 | {ran["kd+trg+contextual"]["test_top1"]:.2f} |' in text
     assert '0.1/4: ' in text
-    kd = max(note['val_top1'] for note in notes if note['stage'] == 'tune')
+    kd, weights = best['val_top1'], f'{best["weights"][0]:g}/4'
     plain, same, hot, hot_kd = (
         ablated[name]['val_top1']
         for name in [
@@ -169,11 +170,13 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
             ('kd', 'KDLoss=temperature 8'),
         ]
     )
-    assert f'| kd | none | 1 | {kd:.2f} |  |  |' in text
-    assert (
-        f'| kd+trg | kl_direction=student_teacher | 1 | {same:.2f} | {same - plain:+.2f} | {same - kd:+.2f} |' in text
-    )
-    assert f'| kd+trg | KDLoss=temperature 8 | 1 | {hot:.2f} | {hot - plain:+.2f} | {hot - hot_kd:+.2f} |' in text
+    compared = f'{same - plain:+.2f} | {same - kd:+.2f}'
+    assert f'| kd | none | {weights} | 1 | {kd:.2f} |  |  |' in text
+    assert f'| kd+trg | kl_direction=student_teacher | 1/0.3 | 1 | {same:.2f} | {compared} |' in text
+    compared = f'{hot - plain:+.2f} | {hot - hot_kd:+.2f}'
+    assert f'| kd+trg | KDLoss=temperature 8 | 1/0.3 | 1 | {hot:.2f} | {compared} |' in text
+    rows = [line for line in text.splitlines() if line.startswith('| kd+trg | epochs=2 ')]
+    assert [row.split(' | ')[2] for row in rows] == ['0.3/1', '1/0.3']
 
     figures = importlib.import_module('figures')
     assert figures.draw_results(notes, 'cpu', tmp_path / 'accuracy')
