@@ -200,6 +200,13 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert [float(row[0]) for row in rows[7:]] == [0.5, 0.1, 0.05]
     assert all(0 < sum(map(float, row[1:])) <= 100 for row in rows[7:])
 
+    folders = [str(run.folder / ran[name]['run']) for name in ('kd', 'kd+trg')]
+    monkeypatch.setattr(sys, 'argv', ['gradients.py', *folders])
+    importlib.import_module('gradients').main()
+    rows = [line.split(' | ') for line in capfd.readouterr().out.splitlines()[2:]]
+    assert [row[1:3] for row in rows] == [[epochs, f'trg.{part}'] for epochs in '01' for part in ('local', 'global')]
+    assert all(float(row[3]) > 0 and abs(float(row[4].strip(' |'))) < 1 for row in rows)
+
 
 def test_weights_beyond_the_candidates_are_tried_when_an_end_did_best(grid):
     method = replace(grid.METHODS['kd+at'], candidates=((1.0,), (2.0,), (3.0,)), beyond=((0.5,), (9.0,)))

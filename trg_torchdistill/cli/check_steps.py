@@ -101,7 +101,7 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
     Raises:
         ConfigError: If the step fails.
     """
-    with explained('the first training step'), _Witness(box.criterion) as witness:
+    with explained('the first training step'), Witness(box.criterion) as witness:
         loss = forward_loss(box, *batch)
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise ConfigError(
@@ -141,8 +141,16 @@ def explained(what: str) -> Iterator[None]:
         raise ConfigError(f'{what} failed, {type(error).__name__}: {text} (--traceback shows where)') from error
 
 
-class _Witness:
-    """Hooks on the terms of a total loss that keep their values, with graph, and TRG's inputs."""
+class Witness:
+    """Hooks on the terms of a total loss that keep their values, with graph, and TRG's inputs, inside a ``with`` block.
+
+    Args:
+        criterion: The host's ``WeightedSumLoss``.
+
+    Attributes:
+        relations: Our losses among the terms, by the name in the YAML.
+        inputs: Student and teacher features that these got.
+    """
 
     def __init__(self, criterion: Any) -> None:
         self.relations: dict[str, RelationLoss] = relation_losses(criterion)
@@ -152,7 +160,7 @@ class _Witness:
         self._random: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
-    def __enter__(self) -> _Witness:
+    def __enter__(self) -> Witness:
         for name, (term, _) in self._terms.items():
             self._handles.append(term.register_forward_hook(self._keep(name)))
         for name, relation in self.relations.items():
@@ -221,7 +229,7 @@ def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[T
     return [Term(term.name, term.weight, term.value, term.gradient_norm, term.gradient_norm / total) for term in found]
 
 
-def _facts(witness: _Witness, batch_size: int) -> tuple[tuple[GraphFacts, ...], tuple[ContextFacts, ...]]:
+def _facts(witness: Witness, batch_size: int) -> tuple[tuple[GraphFacts, ...], tuple[ContextFacts, ...]]:
     graphs, contexts = [], []
     for name, relation in witness.relations.items():
         if isinstance(relation, TRGLoss):
