@@ -54,10 +54,10 @@ def describe(run: Path) -> Iterator[list[str]]:
     """Yields the rows of a run: each term with random weights, then with the last ones."""
     config = load_config(str(run / 'config.yaml'))
     import_packages(config)
+    if config.teacher_path is None or config.student_path is None:
+        raise SystemExit(f'expected {run} to be a distillation, got the training of one model')
     for is_trained in (False, True):
         torch.manual_seed(0)
-        if config.teacher_path is None or config.student_path is None:
-            raise SystemExit(f'expected {run} to be a distillation, got the training of one model')
         teacher, student = (build_model(config, path) for path in (config.teacher_path, config.student_path))
         box = build_box(config, teacher, student, CPU)
         epochs = 0
