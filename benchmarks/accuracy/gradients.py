@@ -8,7 +8,6 @@ first term, and the cosine of the angle between the two gradients.
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +75,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN')
     options = parser.parse_args()
-    logging.disable(logging.INFO)
     print_table([HEADER, ['---'] * len(HEADER), *(row for run in options.runs for row in describe(run))])
 
 
