@@ -64,8 +64,8 @@ def _normalized(temperature: float, weight: float) -> Variant:
     )
 
 
-def _also_of_kd(axis: str, value: Any, **change: Any) -> tuple[Variant, ...]:
-    return tuple(Variant(axis, str(value), method, **change) for method in ('kd', 'kd+trg'))
+def _also_of_kd(axis: str, value: Any, *others: str, **change: Any) -> tuple[Variant, ...]:
+    return tuple(Variant(axis, str(value), method, **change) for method in ('kd', 'kd+trg', *others))
 
 
 # A change that plain KD knows, too, is made to both.
@@ -80,8 +80,7 @@ VARIANTS = (
     _dynamic(0.5, 0.05),
     _dynamic(0.2, 0.05),
     _dynamic(0.1, 0.5),
-    *_also_of_kd('epochs', 36, epochs=36),
-    *(Variant('epochs', '36', method, epochs=36) for method in ('kd+local', 'kd+at')),
+    *_also_of_kd('epochs', 36, 'kd+local', 'kd+at', epochs=36),
     *(Variant('epochs', '36', epochs=36, weights=weights) for weights in ((1.0, 0.3), (0.3, 1.0))),
     *_also_of_kd('batch_size', 64, batch_size=64),
     *_also_of_kd('batch_size', 256, batch_size=256),

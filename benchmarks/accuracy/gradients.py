@@ -18,7 +18,7 @@ from features import print_table
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.build import Placement, build_box, build_model
-from trg_torchdistill.cli.check_steps import Witness, batches_of
+from trg_torchdistill.cli.check_steps import Witness, batches_of, gradients_of
 from trg_torchdistill.cli.checkpoint import load_training_state, restore_training_state
 from trg_torchdistill.cli.config import import_packages, load_config
 from trg_torchdistill.cli.trainer import forward_loss
@@ -44,9 +44,7 @@ def measure(box: Any, student: nn.Module) -> dict[str, list[tuple[float, float]]
 
 
 def _gradient(weight: float, value: Tensor, student: nn.Module) -> Tensor:
-    parameters = list(student.parameters())
-    parts = torch.autograd.grad(weight * value, parameters, retain_graph=True, materialize_grads=True)
-    return torch.cat([part.flatten() for part in parts])
+    return torch.cat([part.flatten() for part in gradients_of(weight, value, list(student.parameters()))])
 
 
 def describe(run: Path) -> Iterator[list[str]]:

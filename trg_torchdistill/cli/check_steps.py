@@ -212,15 +212,18 @@ class Witness:
         return note
 
 
+def gradients_of(weight: float, value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Returns the gradient of weight * term on each parameter, zeros where the term does not reach it."""
+    return torch.autograd.grad(weight * value, parameters, retain_graph=True, materialize_grads=True)
+
+
 def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[Tensor]) -> list[Term]:
     found = []
     for name, weight, value in terms:
         norm = 0.0
         if isinstance(value, Tensor) and value.requires_grad and parameters:
-            gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
-            norm = math.sqrt(
-                sum(float(part.detach().double().square().sum()) for part in gradients if part is not None)
-            )
+            gradients = gradients_of(weight, value, parameters)
+            norm = math.sqrt(sum(float(part.double().square().sum()) for part in gradients))
         number = float(value.detach()) if isinstance(value, Tensor) else float(value)
         found.append(Term(name, float(weight), number, norm))
     total = sum(term.gradient_norm for term in found)
