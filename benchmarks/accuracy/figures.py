@@ -1,12 +1,14 @@
-"""The picture of ``docs/results.md``: accuracy of each method, a panel a setting."""
+"""The pictures of ``docs/results.md``: accuracy of each method, and of each change to one, a panel a setting."""
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from methods import METHODS
+from tables import Notes, ablations
 
 from trg_torchdistill.cli.plots import REFERENCE_COLOR, STYLES, new_figure, save_figure
 
@@ -16,10 +18,26 @@ KINDS = {
     'torchdistill': (STYLES[1][0], 's'),
 }
 INCHES_A_ROW = 0.3
+PANEL_INCHES = 6.0
 
 
-def draw_results(notes: list[dict[str, Any]], recipe: str, path: Path) -> bool:
-    """Writes ``path`` as PNG and SVG: a mark a seed, a bold one for their mean, and a line at the mean of KD.
+@dataclass(frozen=True)
+class Row:
+    """Accuracies of one method, a value a seed.
+
+    Attributes:
+        label: As the axis says it.
+        method: Whose colour and mark it has.
+        values: One or more.
+    """
+
+    label: str
+    method: str
+    values: list[float]
+
+
+def draw_results(notes: Notes, recipe: str, path: Path) -> bool:
+    """Writes ``path`` as PNG and SVG: a mark a seed, a bold one for their mean, lines at KD and KD + TRG.
 
     Args:
         notes: Lines of finished runs.
@@ -29,39 +47,73 @@ def draw_results(notes: list[dict[str, Any]], recipe: str, path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    notes = [note for note in notes if (note['stage'], note['recipe']) == ('run', recipe)]
-    settings = list(dict.fromkeys(note['setting'] for note in notes))
-    if not settings:
+    finals = [note for note in notes if (note['stage'], note['recipe']) == ('run', recipe)]
+    panels = {}
+    for setting in dict.fromkeys(note['setting'] for note in finals):
+        own = [note for note in finals if note['setting'] == setting]
+        values = {
+            name: list({n['seed']: n['test_top1'] for n in own if n['method'] == name}.values()) for name in METHODS
+        }
+        panels[setting] = [Row(name, name, found) for name, found in values.items() if found]
+    return _draw(panels, 'test top-1, %', path)
+
+
+def draw_ablations(notes: Notes, recipe: str, path: Path) -> bool:
+    """Writes the changes of `ablate` as :func:`draw_results` does, without the epochs, which outdo all else.
+
+    Args:
+        notes: Lines of finished runs.
+        recipe: Whose runs to draw.
+        path: Without suffix.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    panels = {}
+    for setting in dict.fromkeys(note['setting'] for note in notes if note['variant']):
+        rows = [
+            Row(f'{row.method} {row.variant}'.strip(), row.method, list(row.accuracies.values()))
+            for row in ablations([note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)])
+            if not row.variant.startswith('epochs=')
+        ]
+        if len(rows) > len({row.method for row in rows}):
+            panels[setting] = rows
+    return _draw(panels, 'accuracy on val/, %', path)
+
+
+def _draw(panels: dict[str, list[Row]], unit: str, path: Path) -> bool:
+    if not panels:
         return False
-    figure, panels = new_figure(1, len(settings))
-    figure.set_figheight(1.5 + INCHES_A_ROW * len({note['method'] for note in notes}))
-    for axes, setting in zip(panels, settings, strict=True):
-        _draw_setting(axes, setting, [note for note in notes if note['setting'] == setting])
+    figure, all_axes = new_figure(1, len(panels))
+    figure.set_size_inches(PANEL_INCHES * len(panels), 1.5 + INCHES_A_ROW * max(map(len, panels.values())))
+    for axes, (setting, rows) in zip(all_axes, panels.items(), strict=True):
+        _draw_rows(axes, rows)
+        axes.set_title(setting)
+        axes.set_xlabel(unit)
+    handles = {
+        name: handle for axes in all_axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), frameon=False)
     for suffix in ('.png', '.svg'):
         save_figure(figure, path.with_suffix(suffix), dpi=100)
     return True
 
 
-def _draw_setting(axes: Any, setting: str, notes: list[dict[str, Any]]) -> None:
-    by_seed = {name: {n['seed']: n['test_top1'] for n in notes if n['method'] == name} for name in METHODS}
-    values = {name: list(found.values()) for name, found in by_seed.items() if found}
+def _draw_rows(axes: Any, rows: list[Row]) -> None:
     labelled: set[str] = set()
-    for row, (name, found) in enumerate(values.items()):
-        kind = _kind(name)
+    for place, row in enumerate(rows):
+        kind = _kind(row.method)
         color, marker = KINDS[kind]
         label = None if kind in labelled else kind
         labelled.add(kind)
-        axes.plot(found, [row] * len(found), marker, markersize=4, markerfacecolor='none', color=color)
-        axes.plot(statistics.mean(found), row, marker, markersize=8, color=color, label=label)
-    if 'kd' in values:
-        axes.axvline(statistics.mean(values['kd']), color=REFERENCE_COLOR, linestyle=':', linewidth=1.2)
-    axes.set_yticks(range(len(values)), list(values))
+        axes.plot(row.values, [place] * len(row.values), marker, markersize=4, markerfacecolor='none', color=color)
+        axes.plot(statistics.mean(row.values), place, marker, markersize=8, color=color, label=label)
+        if row.label in ('kd', 'kd+trg'):
+            axes.axvline(statistics.mean(row.values), color=color, linestyle=':', linewidth=1.2)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel('test top-1, %')
-    axes.set_title(setting)
     axes.grid(axis='x', color='#dddddd', linewidth=0.6)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, fontsize='small')
 
 
 def _kind(name: str) -> str:

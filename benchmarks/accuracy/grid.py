@@ -4,7 +4,7 @@ teacher: trains the teacher on the whole training part, and puts its weights bes
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
 ablate: our methods with one thing changed at a time, and KD, every seed + 100, and notes the accuracy on val/.
-tables: writes the tables and the picture of ``docs/results.md`` from the notes.
+tables: writes the tables and the pictures of ``docs/results.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
 ``--lines``; what stands there is not run again, and what was stopped on the way goes on after its last epoch. Every run
@@ -30,7 +30,7 @@ import torch
 from _timing import describe_machine
 from ablations import AXES, VARIANTS, Variant
 from config import SETTINGS, Run, make_config
-from figures import draw_results
+from figures import draw_ablations, draw_results
 from methods import METHODS, Weights
 from recipes import RECIPES
 from tables import ABLATION_STAGES, read_notes, write_tables
@@ -258,7 +258,8 @@ def main() -> None:
     if options.stage == 'tables':
         notes = read_notes(options.lines)
         write_tables(notes, DOCUMENT)
-        draw_results(notes, options.recipe, DOCUMENT.parent / 'images' / f'accuracy-{options.recipe}')
+        for name, draw in (('accuracy', draw_results), ('ablations', draw_ablations)):
+            draw(notes, options.recipe, DOCUMENT.parent / 'images' / f'{name}-{options.recipe}')
         return
     if options.data is None or options.out is None:
         parser.error('`--data` and `--out` are needed to train')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,23 @@ BEGIN, END = '<!-- tables: begin -->\n', '<!-- tables: end -->\n'
 # A run of `tune` is the unchanged one of its seed, and not made again.
 ABLATION_STAGES = ('ablate', 'tune')
 Notes = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A method with one change, or, under an empty name, with none.
+
+    Attributes:
+        method: The method that is changed.
+        variant: Name of the change.
+        weights: Weights of the method's terms.
+        accuracies: Accuracy on val/ by seed.
+    """
+
+    method: str
+    variant: str
+    weights: Weights
+    accuracies: dict[int, float]
 
 
 def read_notes(lines: Path) -> Notes:
@@ -78,24 +96,33 @@ def _tuning(notes: Notes) -> str:
 
 def _ablations(notes: Notes) -> str:
     """Accuracy on val/ of each variant, beside the same seed without the change, and of KD with the same change."""
-    changed = {note['method'] for note in notes if note['variant']}
-    if not changed:
+    found = ablations(notes)
+    if not found:
         return ''
     header = ['method', 'change', 'weights', 'seeds', 'accuracy on val/']
     header += ['to no change, 95 % interval', 'to KD, 95 % interval']
     rows = [header, ['---'] * len(header)]
-    kd = {name: values for (name, _), values in _by_variant(notes, 'kd').items()}
-    order = {'': -1} | {variant.name: place for place, variant in enumerate(VARIANTS)}
-    for method in [name for name in METHODS if name in {'kd', *changed}]:
-        found = _by_variant(notes, method)
-        plain = next(values for (name, _), values in found.items() if not name)
-        for name, weights in sorted(found, key=lambda row: (order.get(row[0], len(order)), row)):
-            values = found[name, weights]
-            to_plain = _paired(values, plain) if name else ''
-            to_kd = _paired(values, kd.get(name, kd[''])) if method != 'kd' else ''
-            shown = [describe(weights), str(len(values)), spread(list(values.values()))]
-            rows.append([method, name or 'none', *shown, to_plain, to_kd])
+    plain = {row.method: row.accuracies for row in found if not row.variant}
+    kd = {row.variant: row.accuracies for row in found if row.method == 'kd'}
+    for row in found:
+        values = row.accuracies
+        to_plain = _paired(values, plain[row.method]) if row.variant else ''
+        to_kd = _paired(values, kd.get(row.variant, kd[''])) if row.method != 'kd' else ''
+        shown = [describe(row.weights), str(len(values)), spread(list(values.values()))]
+        rows.append([row.method, row.variant or 'none', *shown, to_plain, to_kd])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def ablations(notes: Notes) -> list[Ablation]:
+    """What `ablate` found in one recipe and setting, method by method, each method first without a change."""
+    changed = {note['method'] for note in notes if note['variant']}
+    order = {'': -1} | {variant.name: place for place, variant in enumerate(VARIANTS)}
+    found = []
+    for method in [name for name in METHODS if changed and name in {'kd', *changed}]:
+        rows = _by_variant(notes, method)
+        names = sorted(rows, key=lambda row: (order.get(row[0], len(order)), row))
+        found += [Ablation(method, *name, rows[name]) for name in names]
+    return found
 
 
 def _by_variant(notes: Notes, method: str) -> dict[tuple[str, Weights], dict[int, float]]:

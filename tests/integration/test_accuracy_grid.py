@@ -183,7 +183,12 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     svg = (tmp_path / 'accuracy.svg').read_text()
     assert all(f'<!-- {name} -->' in svg for name in (*ran, 'longtailed'))
     assert (tmp_path / 'accuracy.png').stat().st_size > 0
+    assert figures.draw_ablations(notes, 'cpu', tmp_path / 'ablations')
+    svg = (tmp_path / 'ablations.svg').read_text()
+    assert '<!-- kd+trg kl_direction=student_teacher -->' in svg
+    assert 'epochs=' not in svg
     assert not figures.draw_results([note for note in notes if note['stage'] != 'run'], 'cpu', tmp_path / 'none')
+    assert not figures.draw_ablations([note for note in notes if not note['variant']], 'cpu', tmp_path / 'none')
     assert not (tmp_path / 'none.svg').exists()
 
     features = importlib.import_module('features')
