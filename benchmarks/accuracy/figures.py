@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods import METHODS
-from tables import Notes, ablations
+from methods import METHODS, Weights, describe
+from tables import Ablation, Notes, ablations
 
 from trg_torchdistill.cli.plots import REFERENCE_COLOR, STYLES, new_figure, save_figure
 
@@ -18,7 +18,7 @@ KINDS = {
     'torchdistill': (STYLES[1][0], 's'),
 }
 INCHES_A_ROW = 0.3
-PANEL_INCHES = 6.0
+PANEL_INCHES = 7.5
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,21 @@ def draw_ablations(notes: Notes, recipe: str, path: Path) -> bool:
     """
     panels = {}
     for setting in dict.fromkeys(note['setting'] for note in notes if note['variant']):
+        found = ablations([note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)])
+        tuned = {row.method: row.weights for row in found if not row.variant}
         rows = [
-            Row(f'{row.method} {row.variant}'.strip(), row.method, list(row.accuracies.values()))
-            for row in ablations([note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)])
+            Row(_label(row, tuned[row.method]), row.method, list(row.accuracies.values()))
+            for row in found
             if not row.variant.startswith('epochs=')
         ]
         if len(rows) > len({row.method for row in rows}):
             panels[setting] = rows
     return _draw(panels, 'accuracy on val/, %', path)
+
+
+def _label(row: Ablation, tuned: Weights) -> str:
+    words = (row.method, row.variant, '' if row.weights == tuned else f'({describe(row.weights)})')
+    return ' '.join(word for word in words if word)
 
 
 def _draw(panels: dict[str, list[Row]], unit: str, path: Path) -> bool:
@@ -111,7 +118,7 @@ def _draw_rows(axes: Any, rows: list[Row]) -> None:
         if row.label in ('kd', 'kd+trg'):
             axes.axvline(statistics.mean(row.values), color=color, linestyle=':', linewidth=1.2)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis='x', color='#dddddd', linewidth=0.6)
     axes.spines[['top', 'right']].set_visible(False)
 
