@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from methods import METHODS, Weights, describe
-from tables import Ablation, Notes, ablations
+from tables import Ablation, Notes, ablations, finals, sections
 
 from trg_torchdistill.cli.plots import REFERENCE_COLOR, STYLES, new_figure, save_figure
 
@@ -47,39 +47,28 @@ def draw_results(notes: Notes, recipe: str, path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    finals = [note for note in notes if (note['stage'], note['recipe']) == ('run', recipe)]
-    panels = {}
-    for setting in dict.fromkeys(note['setting'] for note in finals):
-        own = [note for note in finals if note['setting'] == setting]
-        values = {
-            name: list({n['seed']: n['test_top1'] for n in own if n['method'] == name}.values()) for name in METHODS
-        }
-        panels[setting] = [Row(name, name, found) for name, found in values.items() if found]
+    panels = {
+        setting: [
+            Row(name, name, [note['test_top1'] for note in seeds.values()]) for name, seeds in finals(own).items()
+        ]
+        for (owner, setting), own in sections(notes).items()
+        if owner == recipe
+    }
     return _draw(panels, 'test top-1, %', path)
 
 
 def draw_ablations(notes: Notes, recipe: str, path: Path) -> bool:
-    """Writes the changes of `ablate` as :func:`draw_results` does, without the epochs, which outdo all else.
-
-    Args:
-        notes: Lines of finished runs.
-        recipe: Whose runs to draw.
-        path: Without suffix.
-
-    Returns:
-        Whether there was anything to draw.
-    """
+    """Writes the changes of `ablate` as :func:`draw_results` does, without the epochs, which outdo all else."""
     panels = {}
-    for setting in dict.fromkeys(note['setting'] for note in notes if note['variant']):
-        found = ablations([note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)])
+    for (owner, setting), own in sections(notes).items():
+        found = ablations(own) if owner == recipe else []
         tuned = {row.method: row.weights for row in found if not row.variant}
         rows = [
             Row(_label(row, tuned[row.method]), row.method, list(row.accuracies.values()))
             for row in found
             if not row.variant.startswith('epochs=')
         ]
-        if len(rows) > len({row.method for row in rows}):
-            panels[setting] = rows
+        panels[setting] = rows if len(rows) > len(tuned) else []
     return _draw(panels, 'accuracy on val/, %', path)
 
 
@@ -89,6 +78,7 @@ def _label(row: Ablation, tuned: Weights) -> str:
 
 
 def _draw(panels: dict[str, list[Row]], unit: str, path: Path) -> bool:
+    panels = {setting: rows for setting, rows in panels.items() if rows}
     if not panels:
         return False
     figure, all_axes = new_figure(1, len(panels))
@@ -107,14 +97,11 @@ def _draw(panels: dict[str, list[Row]], unit: str, path: Path) -> bool:
 
 
 def _draw_rows(axes: Any, rows: list[Row]) -> None:
-    labelled: set[str] = set()
     for place, row in enumerate(rows):
         kind = _kind(row.method)
         color, marker = KINDS[kind]
-        label = None if kind in labelled else kind
-        labelled.add(kind)
         axes.plot(row.values, [place] * len(row.values), marker, markersize=4, markerfacecolor='none', color=color)
-        axes.plot(statistics.mean(row.values), place, marker, markersize=8, color=color, label=label)
+        axes.plot(statistics.mean(row.values), place, marker, markersize=8, color=color, label=kind)
         if row.label in ('kd', 'kd+trg'):
             axes.axvline(statistics.mean(row.values), color=color, linestyle=':', linewidth=1.2)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])

@@ -56,30 +56,39 @@ def write_tables(notes: Notes, document: Path) -> None:
 def render(notes: Notes) -> str:
     """One section for each recipe and setting: accuracies, the weights that were tried, and the ablations."""
     parts = []
-    for recipe, setting in sorted({(note['recipe'], note['setting']) for note in notes if note['stage'] != 'teacher'}):
-        own = [note for note in notes if (note['recipe'], note['setting']) == (recipe, setting)]
+    for (recipe, setting), own in sections(notes).items():
         shown = [f'### {setting}, recipe `{recipe}`', _accuracies(own), _tuning(own), _ablations(own)]
         parts.append('\n\n'.join(part for part in shown if part) + '\n')
     return '\n'.join(parts)
 
 
-def _accuracies(notes: Notes) -> str:
+def sections(notes: Notes) -> dict[tuple[str, str], Notes]:
+    """The notes of students by recipe and setting."""
+    names = sorted({(note['recipe'], note['setting']) for note in notes if note['stage'] != 'teacher'})
+    return {name: [note for note in notes if (note['recipe'], note['setting']) == name] for name in names}
+
+
+def finals(notes: Notes) -> dict[str, dict[int, dict[str, Any]]]:
+    """What `run` noted in one recipe and setting, by method and seed; no method without a note."""
     runs = [note for note in notes if note['stage'] == 'run']
-    if not runs:
+    found = {name: {note['seed']: note for note in runs if note['method'] == name} for name in METHODS}
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def _accuracies(notes: Notes) -> str:
+    by_method = finals(notes)
+    if not by_method:
         return ''
-    by_method = {name: {n['seed']: n for n in runs if n['method'] == name} for name in METHODS}
     accuracies = {name: {s: n['test_top1'] for s, n in seeds.items()} for name, seeds in by_method.items()}
-    grouped = any(note.get('groups') for note in runs)
+    grouped = any(note.get('groups') for seeds in by_method.values() for note in seeds.values())
     groups = ('many', 'medium', 'few') if grouped else ()
     header = ['method', 'weights', 'seeds', 'top-1, %', 'to KD, 95 % interval', 'to KD + TRG, 95 % interval', *groups]
     rows = [header, ['---'] * len(header)]
     for name, seeds in by_method.items():
-        if not seeds:
-            continue
         values = accuracies[name]
         means = [f'{statistics.mean(note["groups"][group] for note in seeds.values()):.1f}' for group in groups]
         weights = sorted({describe(note['weights']) for note in seeds.values()})
-        compared = ['' if name == other else _paired(values, accuracies[other]) for other in ('kd', 'kd+trg')]
+        compared = ['' if name == other else _paired(values, accuracies.get(other, {})) for other in ('kd', 'kd+trg')]
         rows.append([name, ', '.join(weights), str(len(values)), spread(list(values.values())), *compared, *means])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
