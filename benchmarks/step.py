@@ -9,6 +9,9 @@ and all step in turn on the same batch; the teacher is in eval mode for all. Not
 imagenet: ResNet-34 -> ResNet-18, 1000 classes; on a CPU 64 x 64 images, batch 64, on a GPU 224 x 224, batch 256.
 cifar: ResNet-56 -> ResNet-20 of torchdistill, 100 classes, 32 x 32 images, batch 128.
 
+``--amp bf16`` runs the forward passes and losses of every method under autocast; on a GPU a column tells by how much a
+step lifts the peak of the device's memory.
+
 CRD draws 16384 negatives an image, as in its sample configuration, from a memory of ``--crd-rows`` (50000) samples.
 """
 
@@ -24,13 +27,25 @@ import torch
 import torchvision
 from _methods import CRD_NEGATIVES, Config, make_methods
 from _pairs import PAIRS, Pair
-from _timing import add_bar, clock, finish, interleave, make_parser, make_row, parse_sizes, print_row, use_clock
+from _timing import (
+    add_bar,
+    clock,
+    finish,
+    interleave,
+    make_parser,
+    make_row,
+    parse_sizes,
+    peak_bytes,
+    print_row,
+    reset_peak,
+    use_clock,
+)
 from torch import nn
 from torchdistill.common.constant import def_logger
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.models import classification
 
-import trg_torchdistill  # noqa: F401  registers the keys
+from trg_torchdistill.cli.precision import Precision
 
 LIMITS = {('imagenet', 'cpu'): 1.05, ('cifar', 'cpu'): 1.15, ('imagenet', 'cuda'): 1.03, ('cifar', 'cuda'): 1.15}
 OURS = ('TRG', 'TRG + contextual', 'TRG + contextual + projector')
@@ -46,7 +61,9 @@ def make_model(table: str, key: str, classes: int) -> nn.Module:
     return model
 
 
-def make_step(table: str, pair: Pair, config: Config, batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+def make_step(
+    table: str, pair: Pair, config: Config, batch: tuple[Any, ...], device: torch.device, precision: Precision
+) -> tuple[Any, ...]:
     """A call that does one training step, and how many parameters are trained beside the student's."""
     teacher, student = (make_model(table, key, pair.classes).to(device) for key in (pair.teacher.key, pair.student.key))
     size = sum(parameter.numel() for parameter in student.parameters())
@@ -57,9 +74,19 @@ def make_step(table: str, pair: Pair, config: Config, batch: tuple[Any, ...], de
 
     def step() -> None:
         images, targets, supp_dict = batch
-        box.post_forward_process(box.forward_process(images, targets, supp_dict))
+        with precision.autocast():
+            loss = box.forward_process(images, targets, supp_dict)
+        precision.post_forward_process(box, loss)
 
     return step, trained - size
+
+
+def _growth(step: Callable[[], object], device: str) -> int:
+    """Bytes by which a step lifts the peak of the device's memory."""
+    before = torch.cuda.memory_allocated(device)
+    reset_peak(device)
+    step()
+    return peak_bytes(device) - before
 
 
 def run(table: str, sizes: tuple[int, int], options: Namespace) -> dict[str, Any]:
@@ -81,19 +108,23 @@ def run(table: str, sizes: tuple[int, int], options: Namespace) -> dict[str, Any
     }
     batch = (images.to(device), targets.to(device), {key: value.to(device) for key, value in supp_dict.items()})
     steps: dict[str, Callable[[], object]] = {}
-    extra, failed = {}, {}
+    extra, failed, memory = {}, {}, {}
+    precision = Precision(options.amp, device)
     for name, config in methods.items():
         try:
-            step, extra[name] = make_step(table, pair, config, batch, device)
+            step, extra[name] = make_step(table, pair, config, batch, device, precision)
             clock(step, options.device)
+            if device.type == 'cuda':
+                memory[name] = _growth(step, options.device)
             steps[name] = step
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             failed[name] = f'{type(error).__name__}: {error}'
             print(f'<!-- {name} does not run here: {failed[name]} -->', flush=True)
     # One step is a sample, however short it is.
     samples = interleave(steps, options.repeats, options.device, shortest=0.0)
-    more = {'extra_parameters': extra, 'failed': failed, 'crd_rows': options.crd_rows}
-    row = make_row({'pair': table, 'image': image_size, 'batch': batch_size}, samples, 'plain KD', **more)
+    more = {'extra_parameters': extra, 'growth_bytes': memory, 'failed': failed, 'crd_rows': options.crd_rows}
+    size = {'pair': table, 'image': image_size, 'batch': batch_size, **({'amp': options.amp} if options.amp else {})}
+    row = make_row(size, samples, 'plain KD', **more)
     ratios = {name: peer['ratio']['median'] for name, peer in row['peers'].items()}
     for name in OURS:
         if name in ratios:
@@ -110,6 +141,7 @@ def main() -> None:
     parser = make_parser(__doc__, PAIRS)
     parser.add_argument('--methods', help='only these, comma-separated, plain KD among them')
     parser.add_argument('--crd-rows', type=int, default=50000, help="samples in CRD's memory")
+    parser.add_argument('--amp', choices=['bf16', 'fp16'], help='run the forward processes under autocast')
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     use_clock(options.clock)
@@ -124,6 +156,7 @@ def main() -> None:
         rows.append(run(options.table, (image_size, batch_size), options))
         print_row(rows[-1], header=len(rows) == 1)
         print(f'<!-- parameters beside the student: {json.dumps(rows[-1]["extra_parameters"])} -->')
+        print(f'<!-- growth of memory, bytes: {json.dumps(rows[-1]["growth_bytes"])} -->')
     finish(options, rows)
 
 

@@ -11,7 +11,7 @@ Everything is computed in float32 or wider, also under autocast; half-precision 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -231,7 +231,7 @@ def _context_square_error(student: Tensor, teacher: Tensor, temperature: float |
     if len(student) <= images_per_chunk:
         return chunk_error(student, teacher)
     chunks = zip(torch.split(student, images_per_chunk), torch.split(teacher, images_per_chunk), strict=True)
-    return torch.stack([checkpoint(chunk_error, *chunk, use_reentrant=False) for chunk in chunks]).sum()
+    return torch.stack([_recomputed(chunk_error, *chunk) for chunk in chunks]).sum()
 
 
 def _row_divergence(p_logits: Tensor, q_logits: Tensor, valid: Tensor, num_others: Tensor | int) -> Tensor:
@@ -257,8 +257,10 @@ def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
         loss: Tensor = functional.linear_cross_entropy(queries, keys, targets, options=options)
         return loss
     rows_per_chunk = max(1, CHUNK_BYTES // (len(keys) * keys.element_size()))
+    if len(queries) <= rows_per_chunk:
+        return functional.cross_entropy(queries @ keys.T, targets)
     losses = [
-        checkpoint(_summed_cross_entropy, rows, keys, labels, use_reentrant=False)
+        _recomputed(_summed_cross_entropy, rows, keys, labels)
         for rows, labels in zip(*(torch.split(part, rows_per_chunk) for part in (queries, targets)), strict=True)
     ]
     return torch.stack(losses).sum() / len(queries)
@@ -266,6 +268,12 @@ def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
 
 def _summed_cross_entropy(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
+
+
+def _recomputed(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """The value of a function that draws no random numbers, which backward computes once more instead of storing."""
+    value: Tensor = checkpoint(function, *parts, use_reentrant=False, preserve_rng_state=False)
+    return value
 
 
 def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

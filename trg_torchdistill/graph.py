@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows, check_sequence
 
+GPU_CHUNK_BYTES = 2**26  # many small blocks would be bound by their launches
+SCORE_CHUNK_BYTES = 2**23  # a block of scores stays in a CPU's cache from product to selection
 EDGE_CHUNK_BYTES = 2**20
 
 
@@ -47,8 +49,7 @@ def nearest_neighbors(
     count = len(tokens)
     rows = check_rows(rows, count)
     if chunk_bytes is None:
-        # On a CPU a block stays in the cache from product to selection; on a GPU small blocks are bound by launches.
-        chunk_bytes = 2**26 if tokens.is_cuda else 2**23
+        chunk_bytes = GPU_CHUNK_BYTES if tokens.is_cuda else SCORE_CHUNK_BYTES
     check_integer('chunk_bytes', chunk_bytes, 1)
     k = min(num_neighbors, count - 1)
     # Distances do not change when all tokens move together; around the origin the Gram form loses the fewest digits.
@@ -104,7 +105,8 @@ class _EdgeSquareDistance(torch.autograd.Function):
 
 def _chunks(tokens: Tensor, neighbors: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Blocks of tokens whose differences to their neighbours fit the byte budget."""
-    rows_per_chunk = max(1, EDGE_CHUNK_BYTES // max(1, tokens[0].nbytes * neighbors.shape[1]))
+    chunk_bytes = GPU_CHUNK_BYTES if tokens.is_cuda else EDGE_CHUNK_BYTES
+    rows_per_chunk = max(1, chunk_bytes // max(1, tokens[0].nbytes * neighbors.shape[1]))
     return zip(*(torch.split(part, rows_per_chunk) for part in (tokens, neighbors, *others)), strict=True)
 
 

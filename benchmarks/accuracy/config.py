@@ -12,6 +12,7 @@ from methods import METHODS, Config, Weights, train_sides
 from recipes import Recipe
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
+PADDING = 4
 SETTINGS = {
     'whole': None,
     'balanced': {'imbalance': 1, 'num_samples': 10000},
@@ -80,24 +81,59 @@ def _call(key: str, **kwargs: Any) -> _Tagged:
     return _Tagged(key=key, init={'kwargs': kwargs})
 
 
-def _images(data: Path, split: str, subset: Config | None, augmented: bool) -> _Tagged:
-    transforms = [
-        _call('torchvision.transforms.ToTensor'),
-        _call('torchvision.transforms.Normalize', mean=MEAN, std=STD),
-    ]
-    if augmented:
-        crop = _call('torchvision.transforms.RandomCrop', size=32, padding=4)
-        transforms = [crop, _call('torchvision.transforms.RandomHorizontalFlip'), *transforms]
-    transform = _call('torchvision.transforms.Compose', transforms=transforms)
-    images = _call('torchvision.datasets.ImageFolder', root=str(data / split), transform=transform)
-    return images if subset is None else _call('trg_torchdistill.datasets.LongTailed', dataset=images, **subset)
+@dataclass(frozen=True)
+class Source:
+    """Where a training gets its images from.
+
+    Attributes:
+        data: Folder that ``prepare.py`` made.
+        num_workers: Processes that read files.
+        device: Device that holds the images, decoded before; None to read a file for each image.
+    """
+
+    data: Path
+    num_workers: int = 0
+    device: str | None = None
+
+    def images(self, split: str, subset: Config | None = None, augmented: bool = False) -> _Tagged:
+        """The data set of a split, or of a selection of it."""
+        if self.device is None:
+            return _selected(_call('torchvision.datasets.ImageFolder', **self._files(split, augmented)), subset)
+        stored = _call('arrays.StoredImages', file=str(self.data / f'{split}.pt'))
+        options = {'padding': PADDING if augmented else None, 'device': self.device}
+        return _call('arrays.Batches', dataset=_selected(stored, subset), mean=MEAN, std=STD, **options)
+
+    def _files(self, split: str, augmented: bool) -> Config:
+        transforms = [
+            _call('torchvision.transforms.ToTensor'),
+            _call('torchvision.transforms.Normalize', mean=MEAN, std=STD),
+        ]
+        if augmented:
+            crop = _call('torchvision.transforms.RandomCrop', size=32, padding=PADDING)
+            transforms = [crop, _call('torchvision.transforms.RandomHorizontalFlip'), *transforms]
+        transform = _call('torchvision.transforms.Compose', transforms=transforms)
+        return {'root': str(self.data / split), 'transform': transform}
+
+    def loader(self, split: str, batch_size: int = 500) -> Config:
+        """The loader of a split: in random order and without the incomplete last batch for ``train``."""
+        trains = split == 'train'
+        if self.device is not None:
+            sampler = f'arrays.{"shuffled" if trains else "in_order"}'
+            return _loader(split, sampler, {'batch_size': batch_size}, num_workers=0, batch_size=None)
+        sampler = f'torch.utils.data.{"RandomSampler" if trains else "SequentialSampler"}'
+        options = {'num_workers': self.num_workers, 'batch_size': batch_size, **({'drop_last': True} if trains else {})}
+        return _loader(split, sampler, {}, **options)
 
 
-def _loader(dataset_id: str, sampler: str, recipe: Recipe, **kwargs: Any) -> Config:
+def _selected(dataset: _Tagged, subset: Config | None) -> _Tagged:
+    return dataset if subset is None else _call('trg_torchdistill.datasets.LongTailed', dataset=dataset, **subset)
+
+
+def _loader(dataset_id: str, sampler: str, sampler_kwargs: Config, **kwargs: Any) -> Config:
     return {
         'dataset_id': dataset_id,
-        'sampler': {'class_or_func': _Got(key=f'torch.utils.data.{sampler}'), 'kwargs': {}},
-        'kwargs': {'num_workers': recipe.num_workers, **kwargs},
+        'sampler': {'class_or_func': _Got(key=sampler), 'kwargs': sampler_kwargs},
+        'kwargs': kwargs,
     }
 
 
@@ -106,13 +142,13 @@ def _model(key: str, classes: int, source: Path | None, target: Path | None = No
     return {'key': key, 'kwargs': {'num_classes': classes}, **files}
 
 
-def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Path, num_steps: int) -> str:
+def make_config(run: Run, recipe: Recipe, source: Source, teacher: Path, folder: Path, num_steps: int) -> str:
     """Returns the YAML of a run.
 
     Args:
         run: What to train.
         recipe: How.
-        data: Folder that ``prepare.py`` made.
+        source: Where its images come from.
         teacher: Weights of the teacher.
         folder: Folder of the run.
         num_steps: Steps of an epoch.
@@ -125,8 +161,8 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
     train: Config = {
         'log_freq': 1000,
         'num_epochs': epochs,
-        'train_data_loader': _loader('train', 'RandomSampler', recipe, batch_size=batch_size, drop_last=True),
-        'val_data_loader': _loader('val', 'SequentialSampler', recipe, batch_size=500),
+        'train_data_loader': source.loader('train', batch_size),
+        'val_data_loader': source.loader('val'),
         'optimizer': {
             'key': 'SGD',
             'kwargs': {'lr': max_lr, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
@@ -137,8 +173,8 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
             'scheduling_step': 1,
         },
     }
-    source = teacher if is_teacher and run.seed > 0 else None
-    own = _model((pair.teacher if is_teacher else pair.student).key, pair.classes, source, folder / 'best.pt')
+    start = teacher if is_teacher and run.seed > 0 else None
+    own = _model((pair.teacher if is_teacher else pair.student).key, pair.classes, start, folder / 'best.pt')
     if is_teacher or run.method == 'student':
         models = {'model': own}
         loss = {'key': 'CrossEntropyLoss', 'kwargs': {'reduction': 'mean'}}
@@ -156,13 +192,13 @@ def make_config(run: Run, recipe: Recipe, data: Path, teacher: Path, folder: Pat
     config = {
         'dependencies': [{'name': name} for name in dependencies],
         'datasets': {
-            'train': _images(data, 'train', SETTINGS[run.setting], augmented=True),
-            'val': _images(data, 'val', None, augmented=False),
-            'test': _images(data, 'test', None, augmented=False),
+            'train': source.images('train', SETTINGS[run.setting], augmented=True),
+            'val': source.images('val'),
+            'test': source.images('test'),
         },
         'models': models,
         'train': train,
-        'test': {'test_data_loader': _loader('test', 'SequentialSampler', recipe, batch_size=500)},
+        'test': {'test_data_loader': source.loader('test')},
     }
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=120)
 

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from _timing import describe_machine
 from ablations import AXES, VARIANTS, Variant
-from config import SETTINGS, Run, make_config
+from arrays import decode
+from config import SETTINGS, Run, Source, make_config
 from figures import draw_ablations, draw_results
 from methods import METHODS, Weights
 from recipes import RECIPES
@@ -50,7 +51,9 @@ class Grid:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.recipe = RECIPES[options.recipe]
-        self.teacher = options.lines.with_name(f'{options.recipe}-teacher.pt')
+        self.methods = {**METHODS, **self.recipe.methods}
+        self.teacher = options.lines.with_name(f'{self.recipe.teacher or options.recipe}-teacher.pt')
+        self.source = Source(options.data, self.recipe.num_workers, options.device if self.recipe.in_memory else None)
 
     def notes(self) -> list[dict[str, Any]]:
         """The lines of this recipe so far."""
@@ -65,16 +68,16 @@ class Grid:
             SystemExit: If it has not been tuned.
         """
         tuned = self._tuned(setting, method)
-        missing = METHODS[method].untried(tuned)
+        missing = self.methods[method].untried(tuned)
         if missing:
             raise SystemExit(
                 f'expected {method} on {setting} to be tuned, no note of {missing}; run `grid.py tune` first'
             )
-        return METHODS[method].best(tuned)
+        return self.methods[method].best(tuned)
 
     def _tuned(self, setting: str, method: str) -> dict[Weights, float]:
         """Accuracy on val/ of the weights that were tried."""
-        return METHODS[method].tuned([line for line in self.notes() if line['setting'] == setting])
+        return self.methods[method].tuned([line for line in self.notes() if line['setting'] == setting])
 
     def plan(self) -> list[Run]:
         """The runs of the stage, in the order of their start."""
@@ -88,7 +91,7 @@ class Grid:
     def _tunings(self) -> list[Run]:
         """The candidates of KD, and once these are done those of the other methods beside the best of them."""
         settings = self.options.settings
-        first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in METHODS['kd'].candidates]
+        first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in self.methods['kd'].candidates]
         if not all(self._is_noted(run) for run in first):
             return first
         return [
@@ -96,7 +99,7 @@ class Grid:
             for setting in settings
             for name in self.options.methods
             if name != 'kd'
-            for weights in METHODS[name].untried(self._tuned(setting, name))
+            for weights in self.methods[name].untried(self._tuned(setting, name))
         ]
 
     def _finals(self) -> list[Run]:
@@ -137,6 +140,9 @@ class Grid:
     def execute(self) -> int:
         """Runs the stage and returns the number of failures."""
         failures = 0
+        if self.recipe.in_memory:
+            for split in ('train', 'val', 'test'):
+                decode(self.options.data / split)
         while todo := [run for run in self.plan() if not self._is_noted(run)]:
             print(f'{self.options.stage}: {len(todo)} runs to do', flush=True)
             workers = 1 if self.options.stage == 'teacher' else self.options.workers
@@ -154,7 +160,7 @@ class Grid:
             return True
         folder = self.options.out / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        text = make_config(run, self.recipe, self.options.data, self.teacher, folder, self._num_steps(run))
+        text = make_config(run, self.recipe, self.source, self.teacher, folder, self._num_steps(run))
         config = folder / 'config.yaml'
         goes_on = (folder / 'last.pt').exists() and config.read_text(encoding='utf-8') == text
         config.write_text(text, encoding='utf-8')

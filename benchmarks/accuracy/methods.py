@@ -58,6 +58,7 @@ class Method:
     def best(self, accuracies: dict[Weights, float]) -> Weights:
         """The weights of the highest accuracy; the first of equal ones, or of all if none was tried."""
         tried = [weights for weights in (*self.candidates, *self.beyond) if weights in accuracies]
+        tried += [weights for weights in accuracies if weights not in tried]
         return max(tried, key=lambda weights: accuracies[weights], default=self.candidates[0])
 
 
@@ -93,6 +94,16 @@ METHODS = {
         _peer('PKT', (3000.0, 10000.0, 30000.0), (1000.0, 100000.0)),
         _peer('SRD', (0.3, 1.0, 3.0), (0.1, 10.0)),
         _peer('DIST', (0.5, 1.0, 2.0), (0.25, 4.0)),
+    )
+}
+
+# For schedules long enough that smaller weights of our terms may be the better ones: other candidates, as many.
+LIGHTER = {
+    method.name: method
+    for method in (
+        _ours('kd+local', ((0.1,), (0.3,), (1.0,)), ((0.03,), (3.0,)), 'local'),
+        _ours('kd+global', ((0.03,), (0.1,), (0.3,)), ((0.01,), (1.0,)), 'global'),
+        _ours('kd+trg', ((0.3, 0.1), (0.3, 0.3), (1.0, 0.3)), ((0.1, 0.1), (1.0, 1.0)), 'local', 'global'),
     )
 }
 

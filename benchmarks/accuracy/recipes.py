@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _pairs import Network, Pair, stages
+from methods import LIGHTER, Method
 
 FAST = ('--amp', 'bf16', '--channels_last')
 CLASSES = 10
@@ -24,6 +25,9 @@ class Recipe:
         max_lr: Peak of a student's cycle.
         batch_size: Images a step; an incomplete last batch is dropped.
         num_workers: Processes that read images.
+        in_memory: Whether the device holds all images.
+        methods: Methods with other candidates than those of ``METHODS``.
+        teacher: Recipe whose teacher it is, where it has none of its own.
         flags: Further words of the command line of every training.
     """
 
@@ -33,6 +37,9 @@ class Recipe:
     max_lr: float = 0.2
     batch_size: int = 128
     num_workers: int = 0
+    in_memory: bool = False
+    methods: dict[str, Method] = field(default_factory=dict)
+    teacher: str | None = None
     flags: tuple[str, ...] = FAST
 
 
@@ -42,19 +49,23 @@ def _wrn(key: str) -> Network:
 
 
 def _full(pair: Pair) -> Recipe:
-    return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), num_workers=2)
+    return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), in_memory=True, methods=LIGHTER)
+
+
+def _short(pair: Pair) -> Recipe:
+    return Recipe(
+        pair, epochs=30, teacher_cycles=((30, 0.4),), max_lr=0.4, batch_size=256, in_memory=True, methods=LIGHTER
+    )
 
 
 STRIDES = (1, 2, 4)
+SMALL = Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES)
+RESNETS = Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES)
 RECIPES = {
-    'cpu': Recipe(
-        Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES),
-        epochs=12,
-        teacher_cycles=((24, 0.2), (15, 0.1)),
-    ),
-    'resnet56_resnet20': _full(
-        Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES),
-    ),
+    'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
+    'long': Recipe(SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=LIGHTER, teacher='cpu'),
+    'resnet56_resnet20_short': _short(RESNETS),
+    'resnet56_resnet20': _full(RESNETS),
     'wrn_40_2_wrn_16_2': _full(Pair(_wrn('wrn_40_2'), _wrn('wrn_16_2'), CLASSES, STRIDES)),
     'resnet32x4_shufflenetv2': _full(
         Pair(

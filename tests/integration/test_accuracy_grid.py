@@ -6,18 +6,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from host import one_step
-from PIL import Image
 
 from trg_torchdistill.cli.build import Placement, build_box, build_model
 from trg_torchdistill.cli.config import load_config
 
-FOLDER = Path(__file__).parents[2] / 'benchmarks'
 ABLATED = {
     ('kd+trg', ''),
     ('kd+trg', 'kl_direction=student_teacher'),
@@ -33,42 +29,10 @@ ABLATED = {
     ('kd+contextual', 'normalized contextual=temperature 0.1'),
 }
 RECIPES = ['cpu', 'resnet56_resnet20', 'wrn_40_2_wrn_16_2', 'resnet32x4_shufflenetv2']
-CLASSES = [f'class{index}' for index in range(10)]
-
-
-@pytest.fixture(scope='module')
-def grid():
-    paths = [str(FOLDER), str(FOLDER / 'accuracy')]
-    before = set(sys.modules)
-    sys.path[:0] = paths
-    yield importlib.import_module('grid')
-    for path in paths:
-        sys.path.remove(path)
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], '__file__', None)):
-            del sys.modules[name]
 
 
 def tables():
     return importlib.import_module('tables')
-
-
-@pytest.fixture(scope='module')
-def data(grid, tmp_path_factory):
-    """8 training, 2 validation and 2 test images a class."""
-    prepare = importlib.import_module('prepare')
-    source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('data') / 'out'
-    generator = np.random.default_rng(0)
-    for split, count in (('train', 10), ('test', 2)):
-        for name in CLASSES:
-            (source / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(source / split / name / f'{index:04d}.png')
-    assert prepare.split_tree(source, out, 2) == {'train': 80, 'val': 20, 'test': 20}
-    with pytest.raises(ValueError, match='expected more than 10 training images'):
-        prepare.split_tree(source, out / 'other', 10)
-    return out
 
 
 @pytest.fixture
@@ -249,7 +213,7 @@ def test_every_method_of_a_recipe_takes_a_step(key, grid, data, tmp_path):
         kd = () if name in ('student', 'kd') else (0.1, 4.0)
         planned = grid.Run('whole', name, 0, method.candidates[0], kd)
         file = tmp_path / 'config.yaml'
-        file.write_text(grid.make_config(planned, recipe, data, tmp_path / 'teacher.pt', tmp_path, 10))
+        file.write_text(grid.make_config(planned, recipe, grid.Source(data), tmp_path / 'teacher.pt', tmp_path, 10))
         config = load_config(str(file))
         if config.teacher_path is None:
             continue

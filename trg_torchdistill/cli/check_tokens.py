@@ -13,7 +13,7 @@ from trg_torchdistill.cli.config import Config, UnknownHereError
 from trg_torchdistill.cli.probe import ModelProbe
 from trg_torchdistill.functional import CHUNK_BYTES
 from trg_torchdistill.graph import (
-    EDGE_CHUNK_BYTES,
+    GPU_CHUNK_BYTES,
     context_similarity,
     edge_square_distances,
     gaussian_affinity,
@@ -85,12 +85,14 @@ def graph_bytes(num_tokens: int, num_neighbors: int, widths: tuple[int, int]) ->
 
     Edges, M * k * 56 bytes: indices (8) and weights (4) of both models, the columns of their union (2 * 8) and both
     models' weights there (2 * 2 * 4). Their look-up, M * 2k * k * 5: a mask and a product. The differences T_i - T_j of
-    one block of rows, min(M * k * D * 4, 4 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB). The
-    tokens themselves, the projection and the global term's block of logits, as large as the scores, are not in it.
+    one block of rows, min(M * k * D * 4, 64 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB), both
+    as on a GPU: on a CPU the blocks are smaller. The tokens themselves, the projection and the global term's block of
+    logits, as large as the scores, are not in it.
     """
     k = min(num_neighbors, max(num_tokens - 1, 0))
     edges = num_tokens * k * (2 * (8 + 4) + 2 * 8 + 2 * 2 * 4) + num_tokens * 2 * k * k * 5
-    return edges + min(num_tokens * k * max(widths) * 4, EDGE_CHUNK_BYTES) + min(num_tokens**2 * 4, CHUNK_BYTES)
+    differences, scores = num_tokens * k * max(widths) * 4, num_tokens**2 * 4
+    return edges + min(differences, GPU_CHUNK_BYTES) + min(scores, GPU_CHUNK_BYTES)
 
 
 def map_bytes(batch_size: int, cells: int) -> int:
