@@ -90,11 +90,11 @@ class Grid:
 
     def _tunings(self) -> list[Run]:
         """The candidates of KD, and once these are done those of the other methods beside the best of them."""
-        settings = self.options.settings
-        first = [self._run(s, 'kd', TUNING_SEED, w) for s in settings for w in self.methods['kd'].candidates]
-        if not all(self._is_noted(run) for run in first):
+        settings, kd = self.options.settings, self.methods['kd'].candidates
+        first = [self._run(setting, 'kd', TUNING_SEED, weights) for setting in settings for weights in kd]
+        if len(kd) > 1 and not all(self._is_noted(run) for run in first):
             return first
-        return [
+        return first + [
             self._run(setting, name, TUNING_SEED, weights)
             for setting in settings
             for name in self.options.methods

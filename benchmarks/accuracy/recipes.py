@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _pairs import Network, Pair, stages
-from methods import LIGHTER, Method
+from methods import GIVEN_KD, LIGHTER, Method
 
 FAST = ('--amp', 'bf16', '--channels_last')
 CLASSES = 10
@@ -54,16 +54,17 @@ def _full(pair: Pair) -> Recipe:
 
 def _short(pair: Pair) -> Recipe:
     return Recipe(
-        pair, epochs=30, teacher_cycles=((30, 0.4),), max_lr=0.4, batch_size=256, in_memory=True, methods=LIGHTER
+        pair, epochs=30, teacher_cycles=((30, 0.4),), max_lr=0.4, batch_size=256, in_memory=True, methods=QUICK
     )
 
 
+QUICK = {**LIGHTER, **GIVEN_KD}
 STRIDES = (1, 2, 4)
 SMALL = Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES)
 RESNETS = Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES)
 RECIPES = {
     'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
-    'long': Recipe(SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=LIGHTER, teacher='cpu'),
+    'long': Recipe(SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu'),
     'resnet56_resnet20_short': _short(RESNETS),
     'resnet56_resnet20': _full(RESNETS),
     'wrn_40_2_wrn_16_2': _full(Pair(_wrn('wrn_40_2'), _wrn('wrn_16_2'), CLASSES, STRIDES)),
