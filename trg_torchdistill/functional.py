@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -32,7 +34,6 @@ from trg_torchdistill.graph import (
     context_similarity,
     edge_square_distances,
     gaussian_affinity,
-    lookup_edges,
     nearest_neighbors,
 )
 from trg_torchdistill.tokens import normalize
@@ -112,14 +113,8 @@ def local_preserving_loss(
             neighbors = nearest_neighbors(tokens, num_neighbors, rows=rows)
             affinity = gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), sigma)
             graphs.append((affinity, neighbors))
-        (_, student_neighbors), (_, teacher_neighbors) = graphs
-        union, is_new = _union(student_neighbors, teacher_neighbors)
-        student_logits, teacher_logits = (lookup_edges(*graph, union) for graph in graphs)
-        num_others = len(student) - is_new.sum(1) if affinity_support == 'all' else 0
-        if kl_direction == 'teacher_student':
-            divergence = _row_divergence(teacher_logits, student_logits, is_new, num_others)
-        else:
-            divergence = _row_divergence(student_logits, teacher_logits, is_new, num_others)
+        num_columns = len(student) if affinity_support == 'all' else None
+        divergence: Tensor = _RowDivergence.apply(*graphs[0], *graphs[1], num_columns, kl_direction)
         return divergence.sum() if reduction == 'sum' else divergence.mean()
 
 
@@ -225,7 +220,8 @@ def _context_square_error(student: Tensor, teacher: Tensor, temperature: float |
     """Sum over all images of (CS^S - CS^T)^2; past the byte budget some images at a time, recomputed in backward."""
 
     def chunk_error(student: Tensor, teacher: Tensor) -> Tensor:
-        return (context_similarity(student, temperature) - context_similarity(teacher, temperature)).square().sum()
+        student_map, teacher_map = (context_similarity(tokens, temperature) for tokens in (student, teacher))
+        return functional.mse_loss(student_map, teacher_map, reduction='sum')
 
     images_per_chunk = max(1, CHUNK_BYTES // (student.shape[1] ** 2 * student.element_size()))
     if len(student) <= images_per_chunk:
@@ -234,18 +230,48 @@ def _context_square_error(student: Tensor, teacher: Tensor, temperature: float |
     return torch.stack([_recomputed(chunk_error, *chunk) for chunk in chunks]).sum()
 
 
-def _row_divergence(p_logits: Tensor, q_logits: Tensor, valid: Tensor, num_others: Tensor | int) -> Tensor:
-    """Row-wise KL(softmax(p) || softmax(q)), [M], over the ``valid`` columns and ``num_others`` more of logit 0."""
-    p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
-    p_total = p_weights.sum(1) + num_others
-    log_ratio = torch.log1p((q_weights - p_weights).sum(1) / p_total)
-    return (p_weights * (p_logits - q_logits)).sum(1) / p_total + log_ratio
+class _RowDivergence(torch.autograd.Function):
+    """Row-wise KL of the softmax of two graphs, [m], with its gradient to the student's affinities in closed form.
 
+    A graph is the affinities [m, k] of its edges and their columns [m, k]. The softmax runs over ``num_columns``, those
+    without an edge having logit 0, or, if that is None, over the columns in which either graph has an edge. With p and
+    q the softmax of the logits a and b, the gradient of KL(p || q) to b is q - p, and that to a is
+    p * (a - b - sum(p * (a - b))).
+    """
 
-def _union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both models' neighbours [M, 2k] of each token, and a mask that drops the second mention of a common one."""
-    is_new = ~(second[:, :, None] == first[:, None, :]).any(2)
-    return torch.cat([first, second], 1), torch.cat([torch.ones_like(is_new), is_new], 1)
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        student_columns: Tensor,
+        teacher: Tensor,
+        teacher_columns: Tensor,
+        num_columns: int | None,
+        kl_direction: str,
+    ) -> Tensor:
+        k = student.shape[1]
+        same = student_columns[:, :, None] == teacher_columns[:, None, :]
+        is_new = ~same.any(1)
+        valid = torch.cat([torch.ones_like(is_new), is_new], 1)
+        student_logits = torch.cat([student, (same * student[:, :, None]).sum(1)], 1)
+        teacher_logits = torch.cat([(same * teacher[:, None, :]).sum(2), teacher], 1)
+        teacher_first = kl_direction == 'teacher_student'
+        p_logits, q_logits = (teacher_logits, student_logits) if teacher_first else (student_logits, teacher_logits)
+        num_others = 0 if num_columns is None else num_columns - valid.sum(1, keepdim=True)
+        p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
+        p_total = p_weights.sum(1, keepdim=True) + num_others
+        excess = (q_weights - p_weights).sum(1, keepdim=True)
+        p, log_ratio = p_weights / p_total, p_logits - q_logits
+        mean_log_ratio = (p * log_ratio).sum(1, keepdim=True)
+        gradient = q_weights / (p_total + excess) - p if teacher_first else p * (log_ratio - mean_log_ratio)
+        ctx.save_for_backward(gradient[:, :k])
+        return (mean_log_ratio + torch.log1p(excess / p_total))[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (to_student,) = ctx.saved_tensors
+        return gradient[:, None] * to_student, None, None, None, None, None
 
 
 def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:

@@ -55,14 +55,16 @@ class Share:
         gathered: Tensor = _Gather.apply(tokens.to(torch.promote_types(tokens.dtype, torch.float32)), self)
         return gathered
 
-    def scale(self, reduction: str) -> float:
-        """Returns the factor of a loss over this process's rows.
+    def scaled(self, loss: Tensor, reduction: str) -> Tensor:
+        """Returns a loss over this process's rows, scaled for ``DistributedDataParallel``.
 
-        ``DistributedDataParallel`` takes the mean of the processes' gradients; with this factor it is the gradient of
-        the ``sum`` or ``mean`` over all M rows.
+        That takes the mean of the processes' gradients; so it is the gradient of the ``sum`` or ``mean`` over all M
+        rows.
         """
+        if len(self.counts) == 1:
+            return loss
         share_of_mean = 1 if reduction == 'sum' else len(self.rows) / sum(self.counts)
-        return len(self.counts) * share_of_mean
+        return loss * (len(self.counts) * share_of_mean)
 
 
 class _Gather(torch.autograd.Function):

@@ -53,14 +53,14 @@ def nearest_neighbors(
     check_integer('chunk_bytes', chunk_bytes, 1)
     k = min(num_neighbors, count - 1)
     # Distances do not change when all tokens move together; around the origin the Gram form loses the fewest digits.
-    centered = tokens.detach() - tokens.detach().mean(0)
-    half_square_norms = centered.square().sum(1) / 2
+    centered = tokens - tokens.mean(0)
+    square_norms = centered.square().sum(1)
     rows_per_chunk = max(1, chunk_bytes // (count * tokens.element_size()))
     block = centered.new_empty(min(rows_per_chunk, len(rows)), count)
     neighbors = []
     for start in range(rows.start, rows.stop, rows_per_chunk):
         queries = centered[start : min(start + rows_per_chunk, rows.stop)]
-        scores = torch.addmm(half_square_norms, queries, centered.T, alpha=-1, out=block[: len(queries)])
+        scores = torch.addmm(square_norms, queries, centered.T, alpha=-2, out=block[: len(queries)])
         scores.diagonal(start).fill_(torch.inf)
         neighbors.append(scores.topk(k, dim=1, largest=False, sorted=False).indices)
     return torch.cat(neighbors)
@@ -121,19 +121,7 @@ def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
     An infinite distance gives nan: it comes from an infinite token, which must not pass for a distant one.
     """
     check_positive('sigma', sigma)
-    return torch.exp(-square_distances / (2 * sigma)) + 0 * square_distances
-
-
-def lookup_edges(values: Tensor, neighbors: Tensor, columns: Tensor) -> Tensor:
-    """Reads the rows of a sparse matrix at given columns, 0 where it has no entry.
-
-    Args:
-        values: Entries [M, k].
-        neighbors: Their columns [M, k], distinct in a row.
-        columns: The columns [M, l] to read.
-    """
-    matches = neighbors[:, None, :] == columns[:, :, None]
-    return (matches * values[:, None, :]).sum(2)
+    return torch.add(torch.exp(square_distances / (-2 * sigma)), square_distances, alpha=0)
 
 
 def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tensor:

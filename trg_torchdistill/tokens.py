@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,18 +162,27 @@ def flatten_grid(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def draw_cells(batch_size: int, num_cells: int, num_drawn: int, generator: torch.Generator | None = None) -> Tensor:
+def draw_cells(
+    batch_size: int,
+    num_cells: int,
+    num_drawn: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
     """Draws for each image ``num_drawn`` of its ``num_cells`` cells without replacement: indices [B, n].
 
     Args:
         batch_size: Images B.
         num_cells: Tokens N an image.
         num_drawn: Tokens n to draw an image; all cells in order when n >= N.
-        generator: Source of randomness, on the CPU; None for torch's own.
+        generator: Source of randomness, on ``device``; None for torch's own.
+        device: Where the indices are drawn; on a GPU a copy from the CPU would wait for all work before it. None for
+            the CPU.
     """
     if num_drawn >= num_cells:
-        return torch.arange(num_cells).expand(batch_size, num_cells)
-    return torch.rand(batch_size, num_cells, generator=generator).argsort(dim=1)[:, :num_drawn]
+        return torch.arange(num_cells, device=device).expand(batch_size, num_cells)
+    order = torch.rand(batch_size, num_cells, generator=generator, device=device)
+    return order.topk(num_drawn, dim=1, largest=False).indices
 
 
 def take_cells(tokens: Tensor, cells: Tensor) -> Tensor:
@@ -187,9 +197,28 @@ def normalize(tokens: Tensor) -> Tensor:
 
     So a zero vector has the gradient of the identity instead of an infinite one.
     """
-    square = tokens.square().sum(-1, keepdim=True)
-    has_direction = square > torch.finfo(tokens.dtype).eps ** 2
-    return tokens * torch.where(has_direction, square, 1).rsqrt()
+    unit: Tensor = _Normalize.apply(tokens)
+    return unit
+
+
+class _Normalize(torch.autograd.Function):
+    """u = t / |t|, whose gradient is that of t without its part along u, divided by |t|."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
+        is_short = norm <= torch.finfo(tokens.dtype).eps
+        divisor = norm.masked_fill(is_short, 1)
+        unit: Tensor = tokens / divisor
+        ctx.save_for_backward(unit, divisor, is_short)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, divisor, is_short = ctx.saved_tensors
+        along = (gradient * unit).sum(-1, keepdim=True).masked_fill(is_short, 0)
+        result: Tensor = torch.addcmul(gradient, along, unit, value=-1) / divisor
+        return result
 
 
 def _square_hint(length: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _pairs import Network, Pair, stages
-from methods import GIVEN_KD, LIGHTER, Method
+from methods import LIGHTER, QUICK, Method
 
 FAST = ('--amp', 'bf16', '--channels_last')
 CLASSES = 10
@@ -23,7 +23,9 @@ class Recipe:
         epochs: Epochs of a student.
         teacher_cycles: Epochs and peak of each cycle of the teacher, one after the other.
         max_lr: Peak of a student's cycle.
-        batch_size: Images a step; an incomplete last batch is dropped.
+        batch_size: Images a step; an incomplete last batch is dropped. A run with another one has its peak of the
+            learning rate in proportion.
+        teacher_batch_size: That of the teacher, None for the same.
         num_workers: Processes that read images.
         in_memory: Whether the device holds all images.
         methods: Methods with other candidates than those of ``METHODS``.
@@ -36,6 +38,7 @@ class Recipe:
     teacher_cycles: tuple[tuple[int, float], ...]
     max_lr: float = 0.2
     batch_size: int = 128
+    teacher_batch_size: int | None = None
     num_workers: int = 0
     in_memory: bool = False
     methods: dict[str, Method] = field(default_factory=dict)
@@ -53,18 +56,18 @@ def _full(pair: Pair) -> Recipe:
 
 
 def _short(pair: Pair) -> Recipe:
-    return Recipe(
-        pair, epochs=30, teacher_cycles=((30, 0.4),), max_lr=0.4, batch_size=256, in_memory=True, methods=QUICK
-    )
+    cycles, sizes = ((24, 0.3),), {'batch_size': 256, 'teacher_batch_size': 512}
+    return Recipe(pair, epochs=24, teacher_cycles=cycles, max_lr=0.4, **sizes, in_memory=True, methods=QUICK)
 
 
-QUICK = {**LIGHTER, **GIVEN_KD}
 STRIDES = (1, 2, 4)
 SMALL = Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES)
 RESNETS = Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES)
 RECIPES = {
     'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
-    'long': Recipe(SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu'),
+    'long': Recipe(
+        SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
+    ),
     'resnet56_resnet20_short': _short(RESNETS),
     'resnet56_resnet20': _full(RESNETS),
     'wrn_40_2_wrn_16_2': _full(Pair(_wrn('wrn_40_2'), _wrn('wrn_16_2'), CLASSES, STRIDES)),

@@ -185,14 +185,15 @@ class TRGLoss(RelationLoss):
         common_grids = pool_to_common_grid(student_grid, teacher_grid)
         student, teacher = (flatten_grid(grid) for grid in common_grids)
         batch_size, num_cells, _ = student.shape
-        cells = draw_cells(batch_size, num_cells, self.tokens_an_image(batch_size, num_cells))
+        num_drawn = self.tokens_an_image(batch_size, num_cells)
+        cells = draw_cells(batch_size, num_cells, num_drawn, device=student.device)
         own_tokens = take_cells(teacher, cells)
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
         teacher_tokens = share.gather(own_tokens.detach())
         terms = {}
         if self.local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
-            terms['local'] = share.scale(self.local_reduction) * local_preserving_loss(
+            local = local_preserving_loss(
                 share.gather(take_cells(student, cells)),
                 teacher_tokens,
                 self.num_neighbors,
@@ -203,15 +204,17 @@ class TRGLoss(RelationLoss):
                 reduction=self.local_reduction,
                 rows=share.rows,
             )
+            terms['local'] = share.scaled(local, self.local_reduction)
         if self.global_weight > 0:
             projected = self._projected_tokens(student_io_dict, student_grid, *common_grids)
-            terms['global'] = share.scale(self.global_reduction) * global_relationship_loss(
+            relationship = global_relationship_loss(
                 take_cells(projected, cells),
                 teacher_tokens,
                 self._require_temperature(),
                 reduction=self.global_reduction,
                 rows=share.rows,
             )
+            terms['global'] = share.scaled(relationship, self.global_reduction)
         self._record(terms)
         weights = {'local': self.local_weight, 'global': self.global_weight}
         if not terms:
