@@ -66,7 +66,7 @@ RESNETS = Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), C
 RECIPES = {
     'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
     'long': Recipe(
-        SMALL, epochs=120, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
+        SMALL, epochs=96, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
     ),
     'resnet56_resnet20_short': _short(RESNETS),
     'resnet56_resnet20': _full(RESNETS),
