@@ -50,8 +50,7 @@ class Run:
 
     def batch_size(self, recipe: Recipe) -> int:
         """Images a step."""
-        own = recipe.teacher_batch_size if self.method == 'teacher' else self.variant.batch_size
-        return own or recipe.batch_size
+        return self.variant.batch_size or recipe.batch_size
 
 
 class _Tagged(dict[str, Any]):

@@ -23,9 +23,7 @@ class Recipe:
         epochs: Epochs of a student.
         teacher_cycles: Epochs and peak of each cycle of the teacher, one after the other.
         max_lr: Peak of a student's cycle.
-        batch_size: Images a step; an incomplete last batch is dropped. A run with another one has its peak of the
-            learning rate in proportion.
-        teacher_batch_size: That of the teacher, None for the same.
+        batch_size: Images a step; an incomplete last batch is dropped.
         num_workers: Processes that read images.
         in_memory: Whether the device holds all images.
         methods: Methods with other candidates than those of ``METHODS``.
@@ -38,7 +36,6 @@ class Recipe:
     teacher_cycles: tuple[tuple[int, float], ...]
     max_lr: float = 0.2
     batch_size: int = 128
-    teacher_batch_size: int | None = None
     num_workers: int = 0
     in_memory: bool = False
     methods: dict[str, Method] = field(default_factory=dict)
@@ -55,21 +52,16 @@ def _full(pair: Pair) -> Recipe:
     return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), in_memory=True, methods=LIGHTER)
 
 
-def _short(pair: Pair) -> Recipe:
-    cycles, sizes = ((24, 0.3),), {'batch_size': 256, 'teacher_batch_size': 512}
-    return Recipe(pair, epochs=24, teacher_cycles=cycles, max_lr=0.4, **sizes, in_memory=True, methods=QUICK)
-
-
 STRIDES = (1, 2, 4)
 SMALL = Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES)
-RESNETS = Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES)
 RECIPES = {
     'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
     'long': Recipe(
         SMALL, epochs=96, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
     ),
-    'resnet56_resnet20_short': _short(RESNETS),
-    'resnet56_resnet20': _full(RESNETS),
+    'resnet56_resnet20': _full(
+        Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES),
+    ),
     'wrn_40_2_wrn_16_2': _full(Pair(_wrn('wrn_40_2'), _wrn('wrn_16_2'), CLASSES, STRIDES)),
     'resnet32x4_shufflenetv2': _full(
         Pair(

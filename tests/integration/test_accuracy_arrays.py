@@ -79,14 +79,14 @@ def test_samplers_give_batches(arrays, stored):
 
 
 def test_a_recipe_in_memory_trains_a_method_with_its_own_candidates(grid, data, tmp_path, monkeypatch):
-    recipe = grid.RECIPES['resnet56_resnet20_short']
+    recipe = grid.RECIPES['resnet56_resnet20']
     small = replace(recipe, epochs=1, teacher_cycles=((1, 0.1),), batch_size=8)
-    monkeypatch.setitem(grid.RECIPES, 'resnet56_resnet20_short', small)
+    monkeypatch.setitem(grid.RECIPES, 'resnet56_resnet20', small)
     monkeypatch.setitem(grid.METHODS, 'kd', replace(grid.METHODS['kd'], candidates=((0.1, 4.0),)))
     monkeypatch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
     lines = tmp_path / 'lines.jsonl'
     for stage in ('teacher', 'tune', 'run'):
-        words = [stage, '--recipe', 'resnet56_resnet20_short', '--data', str(data), '--out', str(tmp_path)]
+        words = [stage, '--recipe', 'resnet56_resnet20', '--data', str(data), '--out', str(tmp_path)]
         words += ['--lines', str(lines), '--settings', 'longtailed', '--methods', 'kd', 'kd+trg', '--seeds', '0']
         monkeypatch.setattr(sys, 'argv', ['grid.py', *words])
         with pytest.raises(SystemExit) as ended:
