@@ -9,4 +9,5 @@ for table in infonce knn local contextual memory; do
 done
 for table in imagenet cifar; do
     "$python" step.py "$table" --device cuda --json "results/gpu/$table.json"
+    "$python" step.py "$table" --device cuda --amp bf16 --json "results/gpu/${table}_bf16.json"
 done

@@ -1,5 +1,6 @@
 """Each benchmark runs with tiny sizes and writes the JSON behind `docs/performance.md`; no time is asserted."""
 
+import importlib
 import json
 import runpy
 import sys
@@ -58,3 +59,15 @@ def test_the_memory_table_has_a_growth_for_each_size(run):
     assert len(row['growth_bytes']) == 2
     assert 'exponent_of_growth' in row
     assert row['bars']
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    tables = importlib.import_module('performance_tables')
+    text = tables.DOCUMENT.read_text()
+    marked = tables.MARKED.findall(text)
+    assert {name for _, name, _ in marked} == {
+        str(path.relative_to(FOLDER / 'results')) for path in (FOLDER / 'results').rglob('*.json')
+    }
+    for _, name, _ in marked:
+        assert f'<!-- table: {name} -->\n{tables.render(name)}<!-- table: end -->' in text
