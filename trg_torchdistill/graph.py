@@ -136,4 +136,4 @@ def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tens
     """
     check_sequence('tokens', tokens)
     divisor = tokens.shape[2] ** 0.5 if temperature is None else temperature
-    return torch.bmm(tokens / divisor, tokens.transpose(1, 2)).softmax(2)
+    return torch.bmm(tokens, tokens.transpose(1, 2)).div_(divisor).softmax(2)
