@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -35,6 +33,7 @@ from trg_torchdistill.graph import (
     edge_square_distances,
     gaussian_affinity,
     nearest_neighbors,
+    row_divergence,
 )
 from trg_torchdistill.tokens import normalize
 
@@ -114,7 +113,9 @@ def local_preserving_loss(
             affinity = gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), sigma)
             graphs.append((affinity, neighbors))
         num_columns = len(student) if affinity_support == 'all' else None
-        divergence: Tensor = _RowDivergence.apply(*graphs[0], *graphs[1], num_columns, kl_direction)
+        student_graph, teacher_graph = graphs
+        teacher_first = kl_direction == 'teacher_student'
+        divergence = row_divergence(student_graph, teacher_graph, num_columns, teacher_first=teacher_first)
         return divergence.sum() if reduction == 'sum' else divergence.mean()
 
 
@@ -228,50 +229,6 @@ def _context_square_error(student: Tensor, teacher: Tensor, temperature: float |
         return chunk_error(student, teacher)
     chunks = zip(torch.split(student, images_per_chunk), torch.split(teacher, images_per_chunk), strict=True)
     return torch.stack([_recomputed(chunk_error, *chunk) for chunk in chunks]).sum()
-
-
-class _RowDivergence(torch.autograd.Function):
-    """Row-wise KL of the softmax of two graphs, [m], with its gradient to the student's affinities in closed form.
-
-    A graph is the affinities [m, k] of its edges and their columns [m, k]. The softmax runs over ``num_columns``, those
-    without an edge having logit 0, or, if that is None, over the columns in which either graph has an edge. With p and
-    q the softmax of the logits a and b, the gradient of KL(p || q) to b is q - p, and that to a is
-    p * (a - b - sum(p * (a - b))).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student: Tensor,
-        student_columns: Tensor,
-        teacher: Tensor,
-        teacher_columns: Tensor,
-        num_columns: int | None,
-        kl_direction: str,
-    ) -> Tensor:
-        k = student.shape[1]
-        same = student_columns[:, :, None] == teacher_columns[:, None, :]
-        is_new = ~same.any(1)
-        valid = torch.cat([torch.ones_like(is_new), is_new], 1)
-        student_logits = torch.cat([student, (same * student[:, :, None]).sum(1)], 1)
-        teacher_logits = torch.cat([(same * teacher[:, None, :]).sum(2), teacher], 1)
-        teacher_first = kl_direction == 'teacher_student'
-        p_logits, q_logits = (teacher_logits, student_logits) if teacher_first else (student_logits, teacher_logits)
-        num_others = 0 if num_columns is None else num_columns - valid.sum(1, keepdim=True)
-        p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
-        p_total = p_weights.sum(1, keepdim=True) + num_others
-        excess = (q_weights - p_weights).sum(1, keepdim=True)
-        p, log_ratio = p_weights / p_total, p_logits - q_logits
-        mean_log_ratio = (p * log_ratio).sum(1, keepdim=True)
-        gradient = q_weights / (p_total + excess) - p if teacher_first else p * (log_ratio - mean_log_ratio)
-        ctx.save_for_backward(gradient[:, :k])
-        return (mean_log_ratio + torch.log1p(excess / p_total))[:, 0]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (to_student,) = ctx.saved_tensors
-        return gradient[:, None] * to_student, None, None, None, None, None
 
 
 def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:

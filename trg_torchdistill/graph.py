@@ -124,6 +124,63 @@ def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
     return torch.add(torch.exp(square_distances / (-2 * sigma)), square_distances, alpha=0)
 
 
+def row_divergence(
+    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], num_columns: int | None, *, teacher_first: bool
+) -> Tensor:
+    """Returns the KL divergence of the softmax of each row of two graphs, [m], with a gradient to the student's.
+
+    The softmax runs over ``num_columns`` columns, those without an edge having logit 0, or, if that is None, over those
+    in which either graph has an edge. No row is stored beyond its edges, and there is no second derivative.
+
+    Args:
+        student: Affinities [m, k] of the edges and their columns [m, k], distinct in a row.
+        teacher: The same of the teacher.
+        num_columns: Columns of both graphs, None for those with an edge.
+        teacher_first: KL(teacher || student) or KL(student || teacher).
+    """
+    divergence: Tensor = _RowDivergence.apply(*student, *teacher, num_columns, teacher_first)
+    return divergence
+
+
+class _RowDivergence(torch.autograd.Function):
+    """KL(p || q), p and q the softmax of the logits a and b.
+
+    Its gradient to b is q - p, and to a it is p * (a - b - sum(p * (a - b))).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        student_columns: Tensor,
+        teacher: Tensor,
+        teacher_columns: Tensor,
+        num_columns: int | None,
+        teacher_first: bool,
+    ) -> Tensor:
+        same = student_columns[:, :, None] == teacher_columns[:, None, :]
+        is_new = ~same.any(1)
+        valid = torch.cat([torch.ones_like(is_new), is_new], 1)
+        student_logits = torch.cat([student, (same * student[:, :, None]).sum(1)], 1)
+        teacher_logits = torch.cat([(same * teacher[:, None, :]).sum(2), teacher], 1)
+        p_logits, q_logits = (teacher_logits, student_logits) if teacher_first else (student_logits, teacher_logits)
+        num_others = 0 if num_columns is None else num_columns - valid.sum(1, keepdim=True)
+        p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
+        p_total = p_weights.sum(1, keepdim=True) + num_others
+        excess = (q_weights - p_weights).sum(1, keepdim=True)
+        p, log_ratio = p_weights / p_total, p_logits - q_logits
+        mean_log_ratio = (p * log_ratio).sum(1, keepdim=True)
+        gradient = q_weights / (p_total + excess) - p if teacher_first else p * (log_ratio - mean_log_ratio)
+        ctx.save_for_backward(gradient[:, : student.shape[1]])
+        return (mean_log_ratio + torch.log1p(excess / p_total))[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (to_student,) = ctx.saved_tensors
+        return gradient[:, None] * to_student, None, None, None, None, None
+
+
 def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tensor:
     """Returns an image's context similarity CS = softmax(F F^T / sqrt(D)), [B, N, N], of its tokens F, [B, N, D].
 
