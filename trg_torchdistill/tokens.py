@@ -202,23 +202,32 @@ def normalize(tokens: Tensor) -> Tensor:
 
 
 class _Normalize(torch.autograd.Function):
-    """u = t / |t|, whose gradient is that of t without its part along u, divided by |t|."""
+    """u = t / |t|, whose gradient is that of t without its part along u, divided by |t|.
+
+    Both passes compute |t|, so that backward can be differentiated again.
+    """
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
-        is_short = norm <= torch.finfo(tokens.dtype).eps
-        divisor = norm.masked_fill(is_short, 1)
+        divisor, _ = _length(tokens)
         unit: Tensor = tokens / divisor
-        ctx.save_for_backward(unit, divisor, is_short)
+        ctx.save_for_backward(tokens, unit)
         return unit
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        unit, divisor, is_short = ctx.saved_tensors
+        tokens, unit = ctx.saved_tensors
+        divisor, is_short = _length(tokens)
         along = (gradient * unit).sum(-1, keepdim=True).masked_fill(is_short, 0)
         result: Tensor = torch.addcmul(gradient, along, unit, value=-1) / divisor
         return result
+
+
+def _length(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The norm of each token, 1 for a token without a direction, and which those are."""
+    norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
+    is_short = norm <= torch.finfo(tokens.dtype).eps
+    return norm.masked_fill(is_short, 1), is_short
 
 
 def _square_hint(length: int) -> str:

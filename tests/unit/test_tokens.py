@@ -258,4 +258,9 @@ def test_vectors_shorter_than_eps_are_left_as_they_are(scale):
 
 
 def test_gradcheck_of_normalize():
-    assert torch.autograd.gradcheck(normalize, (_features(4, 3).requires_grad_(),))
+    tokens = _features(4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(normalize, (tokens,))
+    assert torch.autograd.gradgradcheck(normalize, (tokens,))
+    tokens = torch.cat([tokens.detach(), torch.zeros(1, 3, dtype=tokens.dtype)]).requires_grad_()
+    gradient = torch.autograd.grad(normalize(tokens).square().sum(), tokens, create_graph=True)[0]
+    assert torch.autograd.grad(gradient.sum(), tokens)[0].isfinite().all()
