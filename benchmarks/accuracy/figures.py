@@ -61,7 +61,9 @@ def draw_ablations(notes: Notes, recipe: str, path: Path) -> bool:
     """Writes the changes of `ablate` as :func:`draw_results` does, without the epochs, which outdo all else."""
     panels = {}
     for (owner, setting), own in sections(notes).items():
-        found = ablations(own) if owner == recipe else []
+        if owner != recipe:
+            continue
+        found = ablations(own)
         tuned = {row.method: row.weights for row in found if not row.variant}
         rows = [
             Row(_label(row, tuned[row.method]), row.method, list(row.accuracies.values()))

@@ -147,7 +147,8 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     svg = (tmp_path / 'accuracy.svg').read_text()
     assert all(f'<!-- {name} -->' in svg for name in (*ran, 'longtailed'))
     assert (tmp_path / 'accuracy.png').stat().st_size > 0
-    assert figures.draw_ablations(notes, 'cpu', tmp_path / 'ablations')
+    others = [{**note, 'recipe': 'other'} for note in notes if note['stage'] == 'tune']
+    assert figures.draw_ablations([*notes, *others], 'cpu', tmp_path / 'ablations')
     svg = (tmp_path / 'ablations.svg').read_text()
     assert '<!-- kd+trg kl_direction=student_teacher -->' in svg
     assert 'epochs=' not in svg
