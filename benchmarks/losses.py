@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from _references import NEIGHBORS, SIGMA, dense_local, gathered_square_distances
 from _timing import (
     MIB,
     Samples,
@@ -41,12 +42,12 @@ from _timing import (
     use_clock,
 )
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 
 from trg_torchdistill import contextual_loss, functional, global_relationship_loss, local_preserving_loss
 from trg_torchdistill.graph import edge_square_distances, nearest_neighbors
 
-NEIGHBORS, SIGMA, TEMPERATURE = 8, 0.5, 0.1
+TEMPERATURE = 0.1
 GRID = [(1024, 64), (1024, 128), (1024, 512), (4096, 64), (4096, 128), (4096, 256), (4096, 512)]
 SIZES = {
     'infonce': GRID,
@@ -127,33 +128,6 @@ def knn(count: int, width: int, options: Namespace) -> list[dict[str, Any]]:
     elif width >= 512:
         add_bar(row, f'kNN / product at M={count}, D={width}', ratio / product_ratio, 3.0)
     return [row]
-
-
-def dense_affinity(tokens: Tensor, gram: bool) -> Tensor:
-    """The graph as an M x M matrix, distances and selection included."""
-    tokens = normalize(tokens)
-    if gram:
-        norms = tokens.square().sum(1)
-        distances = (norms[:, None] + norms - 2 * tokens @ tokens.T).clamp_min(0)
-    else:
-        distances = torch.cdist(tokens, tokens).square()
-    with torch.no_grad():
-        others = distances.detach().clone().fill_diagonal_(torch.inf)
-        nearest = others.topk(NEIGHBORS, dim=1, largest=False, sorted=False).indices
-        mask = torch.zeros_like(others).scatter_(1, nearest, 1)
-    return torch.exp(-distances / (2 * SIGMA)) * mask
-
-
-def dense_local(student: Tensor, teacher: Tensor, gram: bool) -> Tensor:
-    """The local term from M x M matrices."""
-    with torch.no_grad():
-        target = log_softmax(dense_affinity(teacher, gram), 1)
-    return kl_div(log_softmax(dense_affinity(student, gram), 1), target, reduction='sum', log_target=True)
-
-
-def gathered_square_distances(tokens: Tensor, neighbors: Tensor, *, rows: range | None = None) -> Tensor:
-    """The edges of all rows as one writes them first: a gather of M x k x D, and autograd."""
-    return (tokens[:, None] - tokens[neighbors]).square().sum(2)
 
 
 def local(count: int, width: int, options: Namespace) -> list[dict[str, Any]]:

@@ -109,10 +109,9 @@ def run(table: str, sizes: tuple[int, int], options: Namespace) -> dict[str, Any
     batch = (images.to(device), targets.to(device), {key: value.to(device) for key, value in supp_dict.items()})
     steps: dict[str, Callable[[], object]] = {}
     extra, failed, memory = {}, {}, {}
-    precision = Precision(options.amp, device)
     for name, config in methods.items():
         try:
-            step, extra[name] = make_step(table, pair, config, batch, device, precision)
+            step, extra[name] = make_step(table, pair, config, batch, device, Precision(options.amp, device))
             clock(step, options.device)
             if device.type == 'cuda':
                 memory[name] = _growth(step, options.device)

@@ -106,7 +106,7 @@ LIGHTER = {
         _ours('kd+trg', ((0.3, 0.1), (0.3, 0.3), (1.0, 0.3)), ((0.1, 0.1), (1.0, 1.0)), 'local', 'global'),
     )
 }
-# Where time is short: no fourth candidate, and the `KDLoss` that the recipe `cpu` chose in every setting.
+# Where time is short: no fourth candidate, and the `KDLoss` that the recipe `cpu` chose on `balanced` and `longtailed`.
 QUICK = {
     name: replace(method, beyond=(), candidates=method.candidates[:1] if name == 'kd' else method.candidates)
     for name, method in {**METHODS, **LIGHTER}.items()
