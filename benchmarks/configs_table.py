@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 
 from trg_torchdistill.cli import add
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.edit import list_changes
 from trg_torchdistill.cli.main import COMMANDS
+from trg_torchdistill.errors import TRGError
 
 ROOTS = ('configs/sample', 'configs/official')
 # Folders of other tasks: detection, segmentation, text.
@@ -95,7 +96,7 @@ def _add(config: Path, new: Path) -> tuple[int, str]:
     try:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             return add.run(parser.parse_args([str(config), '-o', str(new)])), printed.getvalue()
-    except ConfigError as error:
+    except TRGError as error:
         return 2, str(error)
 
 

@@ -11,10 +11,12 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+from trg_torchdistill.errors import TRGError
 
 P = ParamSpec('P')
 T = TypeVar('T')
@@ -22,47 +24,47 @@ SMALLEST, LARGEST, LARGEST_INTEGER = 1e-30, 1e30, 2**63 - 1
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raises ValueError unless ``value`` is one of ``choices``."""
+    """Raises TRGError unless ``value`` is one of ``choices``."""
     if value not in choices:
         options = ', '.join(f"'{choice}'" for choice in choices)
-        raise ValueError(f'expected `{name}` to be one of {options}, got {value!r}{nearest(value, choices)}')
+        raise TRGError(f'expected `{name}` to be one of {options}, got {value!r}{nearest(value, choices)}')
 
 
 def check_bool(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is True or False."""
+    """Raises TRGError unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f'expected `{name}` to be true or false, got {value!r}')
+        raise TRGError(f'expected `{name}` to be true or false, got {value!r}')
 
 
 def check_text(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a non-empty string."""
+    """Raises TRGError unless ``value`` is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise TypeError(f'expected `{name}` to be a non-empty string, got {value!r}')
+        raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}')
 
 
 def check_integer(name: str, value: object, minimum: int) -> None:
-    """Raises TypeError unless ``value`` is an integer, ValueError if it is less than ``minimum`` or not of 64 bits."""
+    """Raises TRGError unless ``value`` is an integer, ValueError if it is less than ``minimum`` or not of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
+        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
     if value < minimum:
-        raise ValueError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
+        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
     if value > LARGEST_INTEGER:
-        raise ValueError(f'expected `{name}` to be an integer of at most 64 bits, got one of {value.bit_length()}')
+        raise TRGError(f'expected `{name}` to be an integer of at most 64 bits, got one of {value.bit_length()}')
 
 
 def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
-    """Raises TypeError unless ``value`` is a number, ValueError unless it is > 0 and float32 can divide by it."""
+    """Raises TRGError unless ``value`` is a number, ValueError unless it is > 0 and float32 can divide by it."""
     number = _number(name, value, expected)
     if number <= 0:
-        raise ValueError(f'expected `{name}` to be {expected}, got {value}')
+        raise TRGError(f'expected `{name}` to be {expected}, got {value}')
     if number < SMALLEST:
-        raise ValueError(f'expected `{name}` to be {expected}, at least {SMALLEST:g}, got {value}')
+        raise TRGError(f'expected `{name}` to be {expected}, at least {SMALLEST:g}, got {value}')
 
 
 def check_not_negative(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a number, ValueError unless it is finite and at least 0."""
+    """Raises TRGError unless ``value`` is a number, ValueError unless it is finite and at least 0."""
     if _number(name, value, 'a number >= 0') < 0:
-        raise ValueError(f'expected `{name}` to be a number >= 0, got {value}')
+        raise TRGError(f'expected `{name}` to be a number >= 0, got {value}')
 
 
 def check_matrix(name: str, value: object) -> None:
@@ -81,13 +83,13 @@ def check_map(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a floating-point tensor of 16 bits or more, ValueError if it is empty."""
+    """Raises TRGError unless ``value`` is a floating-point tensor of 16 bits or more, ValueError if it is empty."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
+        raise TRGError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
     if not value.is_floating_point() or value.element_size() < 2:
-        raise TypeError(f'expected `{name}` to be a floating-point tensor of 16 bits or more, got {value.dtype}')
+        raise TRGError(f'expected `{name}` to be a floating-point tensor of 16 bits or more, got {value.dtype}')
     if value.numel() == 0:
-        raise ValueError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
+        raise TRGError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
 
 
 def check_rows(rows: range | None, count: int) -> range:
@@ -95,9 +97,9 @@ def check_rows(rows: range | None, count: int) -> range:
     if rows is None:
         return range(count)
     if not isinstance(rows, range):
-        raise TypeError(f'expected `rows` to be a range or None, got {rows!r}')
+        raise TRGError(f'expected `rows` to be a range or None, got {rows!r}')
     if rows.step != 1 or not 0 <= rows.start < rows.stop <= count:
-        raise ValueError(f'expected `rows` to be a range of step 1 within the {count} tokens, got {rows}')
+        raise TRGError(f'expected `rows` to be a range of step 1 within the {count} tokens, got {rows}')
     return rows
 
 
@@ -113,11 +115,35 @@ def nearest(value: object, known: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def advice(text: str) -> Iterator[None]:
-    """Appends ``text``, the line to change, to any ValueError or TypeError raised inside."""
+    """Appends ``text``, the line to change, to any error of ours raised inside; those of others pass."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f'{error}; {text}') from error
+    except TRGError as error:
+        raise type(error)(f'{error}; {text}') from error.__cause__
+
+
+def bind(owner: str, parameters: Collection[inspect.Parameter], given: Collection[str], line: str) -> None:
+    """Raises TRGError unless ``given`` names all keywords that must be there, and none but those of ``parameters``.
+
+    Args:
+        owner: Who takes the keywords, for the message.
+        parameters: What it takes.
+        given: Names of the keywords.
+        line: The line to change, with ``{key}`` for the keyword.
+    """
+    known = [parameter.name for parameter in parameters]
+    for key in given:
+        if key not in known:
+            raise TRGError(
+                f'expected `{owner}` to have keys among {known}, got `{key}`{nearest(key, known)}; '
+                f'{line.format(key=key)}'
+            )
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in given:
+            raise TRGError(
+                f'expected `{owner}` to have the key `{parameter.name}`, got {list(given) or "none"}; '
+                f'{line.format(key=parameter.name)}'
+            )
 
 
 def explain_keywords(owner: str, from_host: Collection[str] = ()) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -128,23 +154,12 @@ def explain_keywords(owner: str, from_host: Collection[str] = ()) -> Callable[[C
 
     def decorate(init: Callable[P, None]) -> Callable[P, None]:
         parameters = list(inspect.signature(init).parameters.values())[1:]
-        known = [parameter.name for parameter in parameters if parameter.name not in from_host]
-        required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
         @functools.wraps(init)
         def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-            for name in kwargs:
-                if name not in known and name not in from_host:
-                    raise TypeError(
-                        f'expected `{owner}` to get keywords among {known}, got `{name}`{nearest(name, known)}; '
-                        f'change `{name}:` under the `kwargs:` of `{owner}`'
-                    )
-            for name in required[len(args) - 1 :]:
-                if name not in kwargs:
-                    raise TypeError(
-                        f'expected `{owner}` to get the keyword `{name}`, got {sorted(kwargs) or "none"}; '
-                        f'add `{name}:` under the `kwargs:` of `{owner}`'
-                    )
+            by_name = [each for each in parameters[len(args) - 1 :] if each.name not in from_host]
+            given = [name for name in kwargs if name not in from_host]
+            bind(owner, by_name, given, f'change `{{key}}:` under the `kwargs:` of `{owner}`')
             init(*args, **kwargs)
 
         return checked
@@ -156,33 +171,26 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
     """Builds ``cls`` from the mapping ``options`` written under ``name``; None stands for an empty mapping.
 
     Raises:
-        TypeError: If ``options`` is no mapping or has a key that ``cls`` does not know.
-        ValueError: If ``cls`` refuses a value.
+        TRGError: If ``options`` is no mapping, or has a key or a value that ``cls`` does not take.
     """
-    parameters = inspect.signature(cls).parameters
-    known = list(parameters)
-    if options is None:
-        options = {}
-    if not isinstance(options, dict):
-        raise TypeError(f'expected `{name}` to be a mapping with keys among {known}, got {options!r}')
-    for key in options:
-        if key not in known:
-            raise TypeError(f'expected `{name}` to have keys among {known}, got `{key}`{nearest(key, known)}')
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in options:
-            raise TypeError(f'expected `{name}` to have the key `{key}`, got {list(options) or "none"}')
+    parameters = inspect.signature(cls).parameters.values()
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        known = [parameter.name for parameter in parameters]
+        raise TRGError(f'expected `{name}` to be a mapping with keys among {known}, got {options!r}')
+    bind(name, parameters, options, f'change `{{key}}:` under `{name}:`')
     with advice(f'it stands under `{name}:`'):
         return cls(**options)
 
 
 def _number(name: str, value: object, expected: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
+        raise TRGError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
     number = value if abs(value) <= LARGEST or isinstance(value, float) else math.inf
     if not -math.inf < number < math.inf:
-        raise ValueError(f'expected `{name}` to be {expected}, got {number}')
+        raise TRGError(f'expected `{name}` to be {expected}, got {number}')
     if abs(number) > LARGEST:
-        raise ValueError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')
+        raise TRGError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')
     return float(number)
 
 
@@ -198,4 +206,4 @@ def _check_tensor(name: str, value: object, rank: int, shape: str) -> None:
     check_floating(name, value)
     found = list(value.shape) if isinstance(value, torch.Tensor) else []
     if len(found) != rank:
-        raise ValueError(f'expected `{name}` to be a tensor {shape}, got shape {found}')
+        raise TRGError(f'expected `{name}` to be a tensor {shape}, got shape {found}')

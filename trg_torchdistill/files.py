@@ -12,10 +12,12 @@ from typing import Any, BinaryIO
 
 import torch
 
+from trg_torchdistill.errors import RunError, TRGError
+
 URL_PREFIXES = ('https://', 'http://')
 
 
-class UnreadableError(ValueError):
+class UnreadableError(TRGError):
     """A file cannot be opened, is damaged, or was not written by ``torch.save``; the text says which."""
 
 
@@ -34,7 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         path: File to write; its folder is made if it is missing.
 
     Raises:
-        OSError: If the file cannot be written: the disk is full, the folder is read-only, ...
+        RunError: If the file cannot be written: the disk is full, the folder is read-only, ...
     """
     temporary = path.with_name(f'{path.name}.tmp')
     try:
@@ -53,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if reason is None:
             raise
         kept = 'the older file was kept' if path.exists() else 'nothing was written'
-        raise OSError(
+        raise RunError(
             f'expected to write {path}, got {reason}; {kept}. Free space on that disk, make the folder writable, or '
             'change the path'
         ) from error

@@ -28,6 +28,7 @@ from trg_torchdistill._checks import (
     check_rows,
     check_sequence,
 )
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.graph import (
     context_similarity,
     edge_square_distances,
@@ -80,8 +81,7 @@ def local_preserving_loss(
         The loss, a scalar.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range or the numbers of tokens differ.
+        TRGError: If an argument has a wrong type; if an argument is out of range or the numbers of tokens differ.
 
     Note:
         The paper writes the student first for both terms; the default direction is that of Hinton's KD.
@@ -144,8 +144,7 @@ def global_relationship_loss(
         The loss, a scalar between 0 and about log M + 2/tau (for ``mean``).
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range or the shapes differ.
+        TRGError: If an argument has a wrong type; if an argument is out of range or the shapes differ.
 
     Note:
         The paper sums over tokens; ``mean`` is the default because a token's value is O(log M) whatever M is.
@@ -192,8 +191,7 @@ def contextual_loss(
         The loss, a scalar.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range or the shapes differ.
+        TRGError: If an argument has a wrong type; if an argument is out of range or the shapes differ.
 
     Note:
         One token an image has the context [[1]] for every model: the loss is 0.
@@ -273,4 +271,4 @@ def _full_precision(tokens: Tensor) -> Iterator[None]:
 
 def _check_same(what: str, student: int, teacher: int) -> None:
     if student != teacher:
-        raise ValueError(f'expected `student` and `teacher` to have the same {what}, got {student} and {teacher}')
+        raise TRGError(f'expected `student` and `teacher` to have the same {what}, got {student} and {teacher}')

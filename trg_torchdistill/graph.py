@@ -37,8 +37,7 @@ def nearest_neighbors(
         chunk_bytes: Memory budget of a block of scores, in bytes; None for one that suits the device.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If ``tokens`` is not [M, D] or another argument is out of range.
+        TRGError: If an argument has a wrong type; if ``tokens`` is not [M, D] or another argument is out of range.
 
     Example:
         >>> nearest_neighbors(torch.tensor([[0.0], [1.0], [5.0]]), 1).flatten().tolist()
@@ -189,7 +188,7 @@ def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tens
         temperature: Divisor in place of sqrt(D), or None.
 
     Raises:
-        ValueError: If ``tokens`` is not [B, N, D].
+        TRGError: If ``tokens`` is not [B, N, D].
     """
     check_sequence('tokens', tokens)
     divisor = tokens.shape[2] ** 0.5 if temperature is None else temperature

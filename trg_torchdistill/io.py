@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from trg_torchdistill._checks import nearest
+from trg_torchdistill.errors import TRGError
 
 
 def read_feature(io_dict: Mapping[str, Mapping[str, Any]], path: str, io: str, side: str, owner: str) -> Tensor:
@@ -26,26 +27,26 @@ def read_feature(io_dict: Mapping[str, Mapping[str, Any]], path: str, io: str, s
         owner: Key of the loss or wrapper that reads, for the message.
 
     Raises:
-        ValueError: If the path was not hooked, its module did not run, or the other end of it was hooked.
-        TypeError: If the value holds no tensor.
+        TRGError: If the path was not hooked, its module did not run, or the other end of it was hooked; if the value
+            holds no tensor.
     """
     wanted = f"`{owner}` expected the {side}'s `{path}` {io}"
     line = f"add '{path}' to `train.{side}.forward_hook.{io}`"
     hooked = sorted(name for name in io_dict if name != '.')  # the host hooks in no order
     if path not in io_dict:
-        raise ValueError(f'{wanted} among the hooked modules, got {hooked}{nearest(path, hooked)}; {line}')
+        raise TRGError(f'{wanted} among the hooked modules, got {hooked}{nearest(path, hooked)}; {line}')
     found = io_dict[path]
     if io not in found:
         if found:
-            raise ValueError(f'{wanted}, got its {" and ".join(found)} only; {line}')
-        raise ValueError(
+            raise TRGError(f'{wanted}, got its {" and ".join(found)} only; {line}')
+        raise TRGError(
             f'{wanted}, but the module did not run in this step; hook a module that the forward pass calls. '
             f'A projector of `Student4TRG` does not run when the student is wrapped from outside: '
             f'leave `train.{side}.wrapper:` empty, `Student4TRG` wraps its parts itself'
         )
     tensor = first_tensor(found[io])
     if tensor is None:
-        raise TypeError(f'{wanted} to be or to hold a tensor, got {type(found[io]).__name__}; hook another module')
+        raise TRGError(f'{wanted} to be or to hold a tensor, got {type(found[io]).__name__}; hook another module')
     return tensor
 
 

@@ -20,6 +20,7 @@ from torchdistill.core.interfaces.pre_epoch_proc import (
     default_pre_epoch_process_without_teacher,
 )
 
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.wrappers import outer_wrapper_error
 
@@ -46,7 +47,7 @@ def forward_logits_only(
         **kwargs: Whatever else a host's trainer passes, not passed on.
 
     Raises:
-        TypeError: If the output holds no logits.
+        TRGError: If the output holds no logits.
 
     YAML::
 
@@ -60,7 +61,7 @@ def forward_logits_only(
     if isinstance(output, (tuple, list)) and output and all(isinstance(head, Tensor) for head in output):
         output = torch.stack(tuple(output)).mean(0)
     if not isinstance(output, Tensor):
-        raise TypeError(
+        raise TRGError(
             f'expected `{type(model).__name__}` to return logits: a tensor, a tuple of tensors or an object with '
             f'`.logits`, got {type(output).__name__}; change `forward_proc:` of this model'
         )
@@ -79,7 +80,7 @@ def pre_epoch_process_with_trg(self: Any, epoch: int | None = None, **kwargs: An
         **kwargs: Passed on to the host's process.
 
     Raises:
-        ValueError: If ``Student4TRG`` was wrapped from outside.
+        TRGError: If ``Student4TRG`` was wrapped from outside.
 
     YAML::
 
@@ -89,7 +90,7 @@ def pre_epoch_process_with_trg(self: Any, epoch: int | None = None, **kwargs: An
     if hasattr(self, 'teacher_model'):
         error = outer_wrapper_error(self.student_model)
         if error is not None:
-            raise ValueError(error)
+            raise TRGError(error)
         default_pre_epoch_process_with_teacher(self, epoch=epoch, **kwargs)
         if not self.teacher_updatable:
             self.teacher_model.eval()

@@ -15,6 +15,7 @@ from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
 from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT, MODEL_DICT
 
 from trg_torchdistill import models
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 from trg_torchdistill.procs import forward_logits_only, post_epoch_process_with_trg, pre_epoch_process_with_trg
 from trg_torchdistill.wrappers import Student4TRG
@@ -92,12 +93,12 @@ def register() -> None:
     """Enters the table into the host's registries; a second call changes nothing.
 
     Raises:
-        ValueError: If another package took one of the keys; nothing is registered then.
+        TRGError: If another package took one of the keys; nothing is registered then.
     """
     for entry in TABLE:
         taken = entry.registry.get(entry.key, entry.target)
         if (taken.__module__, taken.__qualname__) != (entry.target.__module__, entry.target.__qualname__):
-            raise ValueError(
+            raise TRGError(
                 f'expected the {entry.kind} key `{entry.key}` to be free, got one registered by '
                 f'`{taken.__module__}`; remove that package from `dependencies:`'
             )

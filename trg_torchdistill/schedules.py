@@ -23,8 +23,7 @@ class TemperatureSchedule:
         schedule: ``cosine``, ``linear`` or ``exponential``.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
+        TRGError: If an argument has a wrong type; if an argument is out of range.
 
     Note:
         The paper says that the temperature is dynamic, not how it moves; the three curves are ours.
@@ -51,8 +50,7 @@ class TemperatureSchedule:
         """Returns the temperature of an epoch, counted from 0; an epoch past the last one has the last one's.
 
         Raises:
-            TypeError: If an argument is no integer.
-            ValueError: If ``epoch`` is negative or ``num_epochs`` less than 1.
+            TRGError: If an argument is no integer; if ``epoch`` is negative or ``num_epochs`` less than 1.
         """
         check_integer('epoch', epoch, 0)
         check_integer('num_epochs', num_epochs, 1)

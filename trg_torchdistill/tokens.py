@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trg_torchdistill._checks import check_choice, check_floating, check_integer, check_map, check_sequence
+from trg_torchdistill.errors import TRGError
 
 RANKS = {'bchw': 4, 'bhwc': 4, 'bnd': 3, 'bd': 2}
 LAYOUT_OF_RANK = {4: 'bchw', 3: 'bnd', 2: 'bd'}
@@ -37,8 +38,7 @@ class Tokenizer:
         grid_size: [h, w] of a ``bnd`` sequence (before patches) whose length is not a square.
 
     Raises:
-        TypeError: If an option has a wrong type.
-        ValueError: If an option is out of range or contradicts the layout.
+        TRGError: If an option has a wrong type; if an option is out of range or contradicts the layout.
 
     Example:
         >>> Tokenizer(num_prefix_tokens=1)(torch.rand(2, 1 + 49, 384)).shape
@@ -60,17 +60,17 @@ class Tokenizer:
         check_integer('num_prefix_tokens', self.num_prefix_tokens, 0)
         if self.grid_size is not None:
             if not isinstance(self.grid_size, (list, tuple)) or len(self.grid_size) != 2:
-                raise TypeError(f'expected `grid_size` to be [h, w] or null, got {self.grid_size!r}')
+                raise TRGError(f'expected `grid_size` to be [h, w] or null, got {self.grid_size!r}')
             for side in self.grid_size:
                 check_integer('grid_size', side, 1)
         if self.layout not in ('auto', 'bnd'):
             if self.num_prefix_tokens > 0:
-                raise ValueError(
+                raise TRGError(
                     f"expected `num_prefix_tokens` to be 0 with layout '{self.layout}', got "
                     f"{self.num_prefix_tokens}: only a sequence ('bnd') has prefix tokens"
                 )
             if self.grid_size is not None:
-                raise ValueError(
+                raise TRGError(
                     f"expected `grid_size` to be null with layout '{self.layout}', got "
                     f"{self.grid_size}: only a sequence ('bnd') needs it"
                 )
@@ -79,8 +79,7 @@ class Tokenizer:
         """Returns the token grid [B, D, h, w] of a feature in this tokenizer's layout.
 
         Raises:
-            TypeError: If the feature is no floating-point tensor.
-            ValueError: If its shape does not fit the options.
+            TRGError: If the feature is no floating-point tensor; if its shape does not fit the options.
         """
         cells = self._cells(feature)
         p = self.patch_size
@@ -88,7 +87,7 @@ class Tokenizer:
             return cells
         height, width = cells.shape[-2:]
         if height % p or width % p:
-            raise ValueError(f'expected `patch_size` to divide the feature map {height} x {width}, got {p}')
+            raise TRGError(f'expected `patch_size` to divide the feature map {height} x {width}, got {p}')
         return functional.unfold(cells, p, stride=p).reshape(len(cells), -1, height // p, width // p)
 
     def _cells(self, feature: Tensor) -> Tensor:
@@ -96,12 +95,12 @@ class Tokenizer:
         layout = LAYOUT_OF_RANK.get(feature.ndim, 'none') if self.layout == 'auto' else self.layout
         if RANKS.get(layout) != feature.ndim:
             expected = f'{RANKS[layout]}-D' if layout in RANKS else '2-D, 3-D or 4-D'
-            raise ValueError(
+            raise TRGError(
                 f"expected a {expected} feature for layout '{self.layout}', got shape "
                 f'{list(feature.shape)}; set `layout:` and hook a module with that output'
             )
         if layout != 'bnd' and (self.num_prefix_tokens or self.grid_size is not None):
-            raise ValueError(
+            raise TRGError(
                 f"expected a 3-D feature ('bnd') for `num_prefix_tokens` or `grid_size`, got shape "
                 f'{list(feature.shape)}'
             )
@@ -118,18 +117,18 @@ class Tokenizer:
     def _grid_of(self, length: int) -> tuple[int, int]:
         count = length - self.num_prefix_tokens
         if count < 1:
-            raise ValueError(f'expected more than `num_prefix_tokens` = {self.num_prefix_tokens} tokens, got {length}')
+            raise TRGError(f'expected more than `num_prefix_tokens` = {self.num_prefix_tokens} tokens, got {length}')
         if self.grid_size is not None:
             height, width = self.grid_size
             if height * width != count:
-                raise ValueError(
+                raise TRGError(
                     f'expected `grid_size` to hold {count} tokens ({length} less '
                     f'{self.num_prefix_tokens} prefix tokens), got {height} x {width} = {height * width}'
                 )
             return height, width
         side = math.isqrt(count)
         if side * side != count:
-            raise ValueError(
+            raise TRGError(
                 f'expected a square number of tokens, got {count}; {_square_hint(length)}set `grid_size: [h, w]`'
             )
         return side, side
@@ -139,12 +138,12 @@ def pool_to_common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tenso
     """Average-pools two token grids [B, D, h, w] to the element-wise smaller of both grid sizes.
 
     Raises:
-        ValueError: If a grid is not 4-D or the batch sizes differ.
+        TRGError: If a grid is not 4-D or the batch sizes differ.
     """
     check_map('student', student)
     check_map('teacher', teacher)
     if len(student) != len(teacher):
-        raise ValueError(
+        raise TRGError(
             f'expected `student` and `teacher` to have the same batch size, got {len(student)} and {len(teacher)}'
         )
     common = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))

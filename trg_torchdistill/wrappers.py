@@ -24,6 +24,7 @@ from trg_torchdistill._checks import (
     explain_keywords,
     nearest,
 )
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import UnreadableError, read_saved, replacing
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.losses.relation import IoDict
@@ -43,8 +44,7 @@ class TokenProjector(nn.Module):
         tokens: Options of the :class:`~trg_torchdistill.tokens.Tokenizer`, the same as the loss's ``student_tokens``.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
+        TRGError: If an argument has a wrong type; if an argument is out of range.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class TokenProjector(nn.Module):
         """Returns the projected tokens [B, N, out_features] of a feature, over the student's token grid.
 
         Raises:
-            ValueError: If the feature's tokens are not ``in_features`` wide.
+            TRGError: If the feature's tokens are not ``in_features`` wide.
         """
         with advice(
             f'a projector of `Student4TRG` read `{self.path}`, change its `tokens:` or its `path:` under `projectors:`'
         ):
             tokens = flatten_grid(self.tokenizer(feature))
         if tokens.shape[2] != self.linear.in_features:
-            raise ValueError(
+            raise TRGError(
                 f'expected tokens of width `in_features` = {self.linear.in_features} from `{self.path}`, got '
                 f'{tokens.shape[2]}; change `in_features:` to {tokens.shape[2]} under `projectors:` of `Student4TRG`'
             )
@@ -101,8 +101,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         find_unused_parameters: Option of DistributedDataParallel for the student.
 
     Raises:
-        TypeError: If a keyword is unknown, missing or of a wrong type.
-        ValueError: If a value is out of range, the wrapper is put on the teacher, or the file does not fit.
+        TRGError: If a keyword is unknown, missing or of a wrong type; if a value is out of range, the wrapper is put on
+            the teacher, or the file does not fit.
 
     YAML::
 
@@ -129,13 +129,13 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         if student_model is None:
-            raise ValueError(
+            raise TRGError(
                 'expected `Student4TRG` to wrap the student, got the teacher; '
                 'move `auxiliary_model_wrapper:` from `train.teacher` to `train.student`'
             )
         with advice('change it under the `kwargs:` of `Student4TRG`'):
             if not isinstance(projectors, dict) or not projectors:
-                raise TypeError(
+                raise TRGError(
                     'expected `projectors` to be a mapping of names to {path, io, in_features, out_features}, '
                     f'got {projectors!r}'
                 )
@@ -191,15 +191,13 @@ def outer_wrapper_error(model: nn.Module) -> str | None:
 
 def _check_path(name: str, path: str, student: nn.Module) -> None:
     if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f'expected the names under `projectors` to be identifiers without dots, got {name!r}')
+        raise TRGError(f'expected the names under `projectors` to be identifiers without dots, got {name!r}')
     if hasattr(nn.ModuleDict(), name):
-        raise ValueError(
-            f'expected the names under `projectors` to differ from the attributes of a module, got {name!r}'
-        )
+        raise TRGError(f'expected the names under `projectors` to differ from the attributes of a module, got {name!r}')
     first, _, rest = path.partition('.')
     if first != 'student_model' or (rest and get_module(student, rest) is None):
         known = [f'student_model.{child}' for child, _ in _unwrapped(student).named_modules() if child]
-        raise ValueError(
+        raise TRGError(
             f"expected `path` of the projector `{name}` to be 'student_model.' and a module path of the student, "
             f'got {path!r}{nearest(path, known)}'
         )
@@ -210,13 +208,11 @@ def _load_projectors(path: Path, parts: Mapping[str, TokenProjector]) -> None:
     try:
         states = read_saved(path)
     except UnreadableError as error:
-        raise ValueError(
-            f'expected `projector_ckpt` to be a file of projections, got {path}: {error}; {line}'
-        ) from error
+        raise TRGError(f'expected `projector_ckpt` to be a file of projections, got {path}: {error}; {line}') from error
     expected = _shapes({name: part.state_dict() for name, part in parts.items()})
     found = _shapes(states)
     if found != expected:
-        raise ValueError(f'expected `projector_ckpt` to hold {expected}, got {found}; {line}')
+        raise TRGError(f'expected `projector_ckpt` to hold {expected}, got {found}; {line}')
     for name, part in parts.items():
         part.load_state_dict(states[name])
     logger.warning('Loaded projections of the student tokens from %s', path)

@@ -3,19 +3,19 @@
 import pytest
 
 from tests.integration.add_yaml import CONFIG, HOOKED, STAGES, STUDENT_BLOCK, run_add, tiny_models, upgrade  # noqa: F401
-from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.errors import TRGError
 
 
 def test_a_path_that_could_be_either_models_is_refused(tmp_path):
     text = HOOKED.replace('student: {io:', 'either: {io:').replace('teacher: {io:', 'other: {io:')
-    with pytest.raises(ConfigError, match=r"is 'layer3', which both models hook: .* `--student-layer`"):
+    with pytest.raises(TRGError, match=r"is 'layer3', which both models hook: .* `--student-layer`"):
         upgrade(tmp_path, text, models=('cnn12', 'cnn8'))
     assert not (tmp_path / 'new.yaml').exists()
 
 
 def test_a_second_add_refuses(tmp_path):
     _, new = upgrade(tmp_path, CONFIG)
-    with pytest.raises(ConfigError, match='has TRG in it already'):
+    with pytest.raises(TRGError, match='has TRG in it already'):
         run_add(new, '-o', tmp_path / 'third.yaml')
     assert not (tmp_path / 'third.yaml').exists()
 
@@ -42,14 +42,14 @@ WRAPPER = CONFIG.replace(STUDENT_BLOCK, f"{STUDENT_BLOCK}\n    auxiliary_model_w
     ],
 )
 def test_what_cannot_be_upgraded_is_refused_and_nothing_is_written(tmp_path, text, options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TRGError, match=message):
         upgrade(tmp_path, text, *options)
     assert [path.name for path in tmp_path.iterdir()] == ['old.yaml']
 
 
 def test_an_existing_file_is_replaced_on_request_only(tmp_path):
     (tmp_path / 'new.yaml').write_text('mine')
-    with pytest.raises(ConfigError, match='--overwrite'):
+    with pytest.raises(TRGError, match='--overwrite'):
         upgrade(tmp_path, CONFIG)
     assert (tmp_path / 'new.yaml').read_text() == 'mine'
     upgrade(tmp_path, CONFIG, '--overwrite')
@@ -59,18 +59,18 @@ def test_an_existing_file_is_replaced_on_request_only(tmp_path):
 def test_a_hub_model_of_a_local_folder_is_built(tmp_path):
     (tmp_path / 'hubconf.py').write_text('import torch\ndef net():\n    return torch.nn.Linear(1, 1)\n')
     text = CONFIG.replace('kwargs: {}', f"kwargs: {{source: 'local'}}\n    repo_or_dir: '{tmp_path}'")
-    with pytest.raises(ConfigError, match='to take images of one size'):
+    with pytest.raises(TRGError, match='to take images of one size'):
         upgrade(tmp_path, text, models=('cnn8', 'net'))
 
 
 def test_another_stage_is_offered_where_the_last_one_cannot_take_it(tmp_path):
     before, last = STAGES.split('  stage2:')
     taken = last.replace('      sequential: []', "      sequential: ['layer3']", 1)
-    with pytest.raises(ConfigError, match=r'redesigns the teacher.* `--stage stage1`'):
+    with pytest.raises(TRGError, match=r'redesigns the teacher.* `--stage stage1`'):
         upgrade(tmp_path, f'{before}  stage2:{taken}')
 
 
 def test_a_projection_without_an_optimizer_to_train_it_is_refused(tmp_path):
     before, last = STAGES.split('  stage2:')
-    with pytest.raises(ConfigError, match=r'`train\.stage2` .* has no `optimizer:` of its own'):
+    with pytest.raises(TRGError, match=r'`train\.stage2` .* has no `optimizer:` of its own'):
         upgrade(tmp_path, f'{before}  stage2:{last.replace("optimizer:", "_optimizer:")}', models=('cnn12', 'cnn8'))

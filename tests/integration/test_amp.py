@@ -8,10 +8,11 @@ from test_train_resume import ACCUMULATION, STEPWISE_LR
 from tiny import CE, ITEMS_AN_EPOCH, KD, TRG, TRG_SIDES, comparable, last_state, lines_of, stage, train, write_training
 from torchdistill.core.interfaces.registry import register_post_forward_proc_func
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import evaluate
 from trg_torchdistill.cli.precision import Precision, choose_precision
 from trg_torchdistill.cli.processes import ALONE
+from trg_torchdistill.errors import TRGError
 
 CPU = torch.device('cpu')
 FULL = stage(4, CE + KD + TRG, sides=TRG_SIDES)
@@ -140,7 +141,7 @@ def test_an_own_post_forward_process_cannot_be_scaled(tmp_path, capsys):
 
 
 def test_a_device_that_lacks_the_type(tmp_path):
-    with pytest.raises(ConfigError, match=r'compute in the type of `--amp fp16`, got meta: .*meta'):
+    with pytest.raises(TRGError, match=r'compute in the type of `--amp fp16`, got meta: .*meta'):
         choose_precision('fp16', torch.device('meta'), Config(tmp_path, '', {}))
 
 

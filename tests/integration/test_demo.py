@@ -10,6 +10,7 @@ import time
 import pytest
 
 from trg_torchdistill.cli import demo
+from trg_torchdistill.errors import TRGError
 
 COMMAND = [sys.executable, '-m', 'trg_torchdistill', 'demo', '--quick', '--device', 'cpu', '--out']
 METHODS = ('teacher ResNet-20', 'student alone', 'KD', 'KD + TRG')
@@ -77,7 +78,7 @@ def test_ctrl_c_stops_the_demo_and_its_training(tmp_path):
 def test_a_failed_training_shows_the_end_of_its_log(tmp_path):
     config = tmp_path / 'broken.yaml'
     config.write_text('models: {}\n', encoding='utf-8')
-    with pytest.raises(ChildProcessError, match=r'broken.yaml failed; the end of .*output.txt:\n  error: expected'):
+    with pytest.raises(TRGError, match=r'broken.yaml failed; the end of .*output.txt:\n  error: expected'):
         demo.Training('broken', config, tmp_path, seed=0, device='cpu').run('')
 
 
@@ -96,7 +97,7 @@ def test_the_yamls_are_found_where_a_wheel_puts_them(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'prefix', str(tmp_path))
     folder = tmp_path / demo.INSTALLED_FOLDER
     folder.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r'expected the sample YAMLs .* reinstall trg_torchdistill'):
+    with pytest.raises(TRGError, match=r'expected the sample YAMLs .* reinstall trg_torchdistill'):
         demo.find_configs()
     for name in demo.CONFIGS:
         (folder / f'{name}.yaml').touch()

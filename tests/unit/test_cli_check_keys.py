@@ -6,8 +6,8 @@ from torchdistill.losses.mid_level import KDLoss
 from torchdistill.losses.registry import register_mid_level_loss
 
 from trg_torchdistill.cli.check_keys import check_datasets, ignored_keywords, unread_keys
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.deferred import load_deferred
+from trg_torchdistill.errors import TRGError
 
 CONFIG = """
 datasets:
@@ -100,5 +100,5 @@ def test_keywords_that_a_class_reads_are_not_reported():
 )
 def test_data_sets_are_imported_and_bound_but_not_built(found, replacement, part, tmp_path):
     check_datasets(load(tmp_path, CONFIG))
-    with pytest.raises(ConfigError, match=part):
+    with pytest.raises(TRGError, match=part):
         check_datasets(load(tmp_path, CONFIG.replace(found, replacement)))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trg_torchdistill.cli.checkpoint import load_training_state, save_atomically
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.random_state import preserved_random_state, random_state, set_random_state
+from trg_torchdistill.errors import RunError, TRGError
 
 
 def draw():
@@ -42,8 +42,8 @@ def test_a_file_is_written_into_a_new_folder(tmp_path):
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['file.pt']
 
 
-@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_a_failed_write_keeps_the_older_file(error, tmp_path, monkeypatch):
+@pytest.mark.parametrize(('error', 'told'), [(OSError, RunError), (KeyboardInterrupt, KeyboardInterrupt)])
+def test_a_failed_write_keeps_the_older_file(error, told, tmp_path, monkeypatch):
     path = tmp_path / 'file.pt'
     save_atomically({'a': 1}, path)
 
@@ -52,7 +52,7 @@ def test_a_failed_write_keeps_the_older_file(error, tmp_path, monkeypatch):
         raise error
 
     monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(error):
+    with pytest.raises(told):
         save_atomically({'a': 2}, path)
     assert torch.load(path) == {'a': 1}
     assert list(tmp_path.iterdir()) == [path]
@@ -66,6 +66,6 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
             return (open, (str(marker), 'w'))
 
     torch.save({'format': Runs()}, tmp_path / 'last.pt')
-    with pytest.raises(ConfigError, match='damaged or was written by another program'):
+    with pytest.raises(TRGError, match='damaged or was written by another program'):
         load_training_state(tmp_path / 'last.pt')
     assert not marker.exists()

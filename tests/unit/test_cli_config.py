@@ -1,6 +1,7 @@
 import pytest
 
-from trg_torchdistill.cli.config import Config, ConfigError, line_of, load_config
+from trg_torchdistill.cli.config import Config, line_of, load_config
+from trg_torchdistill.errors import TRGError
 
 TEXT = """\
 base: &base
@@ -42,14 +43,14 @@ def test_values_and_places(tmp_path):
     assert config.mapping('base', 'b') == {'c': 2}
     assert config.where('base', 'b') == '`base.b` (line 3)'
     assert config.where('nothing') == '`nothing`'
-    with pytest.raises(ConfigError, match=r'expected `base.a` \(line 2\) to be a mapping, got 1'):
+    with pytest.raises(TRGError, match=r'expected `base.a` \(line 2\) to be a mapping, got 1'):
         config.mapping('base', 'a')
 
 
 @pytest.mark.parametrize('text', ['', 'hello', '- 1'])
 def test_a_file_without_a_mapping(text, tmp_path):
     (tmp_path / 'config.yaml').write_text(text)
-    with pytest.raises(ConfigError, match='to hold a mapping with `models:` and `train:`, got'):
+    with pytest.raises(TRGError, match='to hold a mapping with `models:` and `train:`, got'):
         load_config(str(tmp_path / 'config.yaml'))
 
 

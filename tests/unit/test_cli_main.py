@@ -5,8 +5,8 @@ import types
 import pytest
 
 from trg_torchdistill.cli import main as module
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.errors import RunError, TRGError
 
 
 @pytest.fixture
@@ -22,11 +22,8 @@ def command(monkeypatch):
 @pytest.mark.parametrize(
     ('error', 'code', 'message'),
     [
-        (ConfigError('wrong YAML'), 2, 'error: wrong YAML\n'),
-        (ValueError('wrong value'), 2, 'error: wrong value\n'),
-        (TypeError('wrong type'), 2, 'error: wrong type\n'),
-        (ArithmeticError('not finite'), 1, 'error: not finite\n'),
-        (OSError('disk full'), 1, 'error: disk full\n'),
+        (TRGError('wrong YAML'), 2, 'error: wrong YAML\n'),
+        (RunError('disk full'), 1, 'error: disk full\n'),
         (KeyboardInterrupt(), 130, 'interrupted\n'),
     ],
 )
@@ -39,13 +36,19 @@ def test_errors_become_one_message_and_a_code(error, code, message, command, cap
     assert capsys.readouterr().err == message
 
 
-def test_a_defect_keeps_its_traceback(command):
+@pytest.mark.parametrize('error', [RuntimeError, TypeError, ValueError, OSError])
+def test_a_defect_of_ours_is_called_one_and_keeps_its_traceback(error, command, capsys):
     def run(args):
-        raise RuntimeError('a defect')
+        raise error('a defect')
 
     command.run = run
-    with pytest.raises(RuntimeError, match='a defect'):
-        main(['fake'])
+    assert main(['fake']) == 1
+    text = capsys.readouterr().err
+    assert 'in run\n' in text
+    assert text.endswith(
+        f'error: {error.__name__}: a defect; this is a fault of trg_torchdistill, not of your YAML: '
+        'please report it with the lines above\n'
+    )
 
 
 def test_the_sub_commands_code_and_options_are_passed_on(command):

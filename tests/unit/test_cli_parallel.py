@@ -7,11 +7,12 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRa
 from torch.utils.data.distributed import DistributedSampler
 
 from trg_torchdistill.cli.build import choose_placement
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import evaluate
 from trg_torchdistill.cli.parallel import check_for_several_processes, count_each_image_once, join_stage
 from trg_torchdistill.cli.processes import ALONE, Processes, StopSignals, joined
 from trg_torchdistill.cli.progress import PlainReporter
+from trg_torchdistill.errors import TRGError
 
 DDP = 'DistributedDataParallel'
 TWO = Processes(rank=1, local_rank=1, size=2, local_size=2)
@@ -53,7 +54,7 @@ def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
     ],
 )
 def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(TRGError) as error:
         check_for_several_processes(config(tmp_path, **student), PlainReporter())
     assert message in str(error.value)
 
@@ -61,7 +62,7 @@ def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):
 def test_a_teacher_that_learns_is_wrapped_or_frozen(tmp_path):
     yaml = config(tmp_path)
     yaml.data['train']['teacher'] = {}
-    with pytest.raises(ConfigError, match=r'`train.teacher.wrapper`.* or `requires_grad: False` to freeze it'):
+    with pytest.raises(TRGError, match=r'`train.teacher.wrapper`.* or `requires_grad: False` to freeze it'):
         check_for_several_processes(yaml, PlainReporter())
 
 
@@ -78,7 +79,7 @@ def test_an_auxiliary_wrapper_that_shares_nothing_is_found(tmp_path):
         student_model = teacher_model = org_student_model = org_teacher_model = nn.Linear(2, 2)
         optimizer = torch.optim.SGD(student_model.parameters(), lr=0.1)
 
-    with pytest.raises(ConfigError, match=r'`train` to train only what the processes share, got `weight` of `Linear`'):
+    with pytest.raises(TRGError, match=r'`train` to train only what the processes share, got `weight` of `Linear`'):
         join_stage(Box(), config(tmp_path, wrapper=None), ALONE)
 
 
@@ -122,7 +123,7 @@ def test_counts_of_all_processes_make_one_accuracy(monkeypatch, generator):
 )
 def test_devices_that_several_processes_cannot_have(name, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TRGError, match=message):
         choose_placement(name, TWO)
 
 

@@ -6,12 +6,13 @@ from torch import nn
 from torchvision import models
 
 from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.deferred import Deferred, parse_deferred
 from trg_torchdistill.cli.image_size import image_sizes
 from trg_torchdistill.cli.layers import alternatives, choose_layer
 from trg_torchdistill.cli.layouts import sequence_grid
 from trg_torchdistill.cli.probe import build_untrained, run_model
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.tokens import Tokenizer
 
 
@@ -114,12 +115,12 @@ def test_a_layer_that_cannot_be_hooked_is_refused(path, message):
             self.odd(torch.zeros(3))
             return super().forward(images)
 
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TRGError, match=message):
         choose_layer(probe(Odd()), 'student', path)
 
 
 def test_a_size_that_the_model_refuses_is_told():
-    with pytest.raises(ConfigError, match=r'`VisionTransformer` refused a batch of shape \[2, 3, 8, 8\]'):
+    with pytest.raises(TRGError, match=r'`VisionTransformer` refused a batch of shape \[2, 3, 8, 8\]'):
         probe(tiny_vit(), 8)
 
 
@@ -148,7 +149,7 @@ def test_arguments_by_tags_are_built_but_not_from_the_data(tmp_path):
               num_classes: !getattr [*set, 'num_classes']
               norm_layer: !import_get {key: 'torch.nn.BatchNorm2d'}
         """
-    with pytest.raises(ConfigError, match=r'without the data sets, .* `--num-classes`'):
+    with pytest.raises(TRGError, match=r'without the data sets, .* `--num-classes`'):
         build_untrained(config(text, tmp_path), ('models', 'student_model'))
     assert build_untrained(config(text, tmp_path), ('models', 'student_model'), 4).fc.out_features == 4
 

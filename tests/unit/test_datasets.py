@@ -10,6 +10,7 @@ from torchvision.transforms import ToTensor
 
 from trg_torchdistill.datasets import Digits, LongTailed
 from trg_torchdistill.datasets.digits import SPLITS
+from trg_torchdistill.errors import TRGError
 
 
 class Listed:
@@ -108,7 +109,7 @@ def test_digits_refuse_bad_arguments(kwargs, error, message):
 
 def test_digits_name_the_extra_that_brings_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(ImportError, match=r"pip install 'trg_torchdistill\[demo\]'"):
+    with pytest.raises(TRGError, match=r"pip install 'trg_torchdistill\[demo\]'"):
         Digits('val')
 
 

@@ -79,7 +79,7 @@ GOOD = 'train/n01440764/n01440764_0.JPEG 0'
     [
         (
             'train/n01440764/n01440764_9.JPEG 0',
-            FileNotFoundError,
+            ValueError,
             r'image \S+n01440764_9.JPEG of \S+, line 2, .*`root:`',
         ),
         ('train/n01443537/n01443537_0.JPEG 3', ValueError, r"from 0 to 2, got 'train/.* 3' in \S+other.txt, line 2"),
@@ -102,11 +102,11 @@ def test_a_bad_line_is_named(imagenet, line, error, message):
     [
         ({'root': None}, TypeError, '`root` to be a non-empty string, got None; .*ImageNetLT'),
         ({'list_file': 7}, TypeError, '`list_file` to be a non-empty string, got 7'),
-        ({'list_file': 'no/such.txt'}, FileNotFoundError, 'got no/such.txt, which does not exist'),
+        ({'list_file': 'no/such.txt'}, ValueError, 'got no/such.txt, which does not exist'),
         ({'num_classes': 0}, ValueError, '`num_classes` to be an integer >= 1, got 0'),
         ({'num_classes': 4}, ValueError, 'none of class 3; change `num_classes:`'),
         ({'transform': 'flip'}, TypeError, "`transform` to be a function of an image or null, got 'flip'"),
-        ({'root': '/no/such'}, FileNotFoundError, r'image /no/such/train/\S+ of \S+, line 1,'),
+        ({'root': '/no/such'}, ValueError, r'image /no/such/train/\S+ of \S+, line 1,'),
     ],
 )
 def test_it_refuses_bad_arguments(imagenet, kwargs, error, message):

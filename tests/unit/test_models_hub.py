@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchdistill.models.registry import get_model
 
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.models import hf_image_classifier, timm
 from trg_torchdistill.tokens import Tokenizer
 
@@ -123,5 +124,5 @@ def test_hugging_face_refuses_bad_arguments(kwargs, error, message):
 )
 def test_a_missing_package_names_the_extra(monkeypatch, package, key, build):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"{package}, which the model `{key}` .* 'trg_torchdistill\[hub\]'"):
+    with pytest.raises(TRGError, match=rf"{package}, which the model `{key}` .* 'trg_torchdistill\[hub\]'"):
         build()

@@ -12,6 +12,7 @@ from trg_torchdistill.cli.plots import (
     new_figure,
     read_history,
 )
+from trg_torchdistill.errors import TRGError
 
 
 def epoch(number, val_top1=50.0, temperature=0.5, **terms):
@@ -125,5 +126,5 @@ def test_a_run_without_trg_has_no_temperature(axes):
 
 def test_the_extra_that_brings_matplotlib_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    with pytest.raises(ImportError, match=r"pip install 'trg_torchdistill\[cli\]'"):
+    with pytest.raises(TRGError, match=r"pip install 'trg_torchdistill\[cli\]'"):
         new_figure(1, 1)

@@ -8,13 +8,13 @@ import torch
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose, Normalize
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.plot import _labels
 from trg_torchdistill.cli.plot_curves import draw_curves, panels_of, read_runs
 from trg_torchdistill.cli.plot_embedding import MARKERS, draw_embedding, embed
 from trg_torchdistill.cli.plot_images import Images, as_seen, draw_images, in_pairs, read_images
 from trg_torchdistill.cli.plot_models import Model
 from trg_torchdistill.cli.plots import STYLES, style_of
+from trg_torchdistill.errors import TRGError
 
 
 class Pictures(Dataset):
@@ -80,7 +80,7 @@ def test_many_runs_differ_in_colour_or_dashes():
 def test_a_folder_without_a_readable_run(text, message, tmp_path):
     if text is not None:
         (tmp_path / 'metrics.jsonl').write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TRGError, match=message):
         read_runs([tmp_path], ['run'])
 
 
@@ -98,9 +98,9 @@ def test_labels_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):
     assert _labels(None, [Path('/x/kd/r.pt'), Path('/x/trg/r.pt')], 'files') == ['kd/r', 'trg/r']
     assert _labels(['a', 'b'], [Path('x'), Path('y')], 'files') == ['a', 'b']
     for wrong in (['a'], ['a', 'a']):
-        with pytest.raises(ConfigError, match='expected `--labels` to be 2 different names, one for each of the files'):
+        with pytest.raises(TRGError, match='expected `--labels` to be 2 different names, one for each of the files'):
             _labels(wrong, [Path('x'), Path('y')], 'files')
-    with pytest.raises(ConfigError, match='got one of them twice'):
+    with pytest.raises(TRGError, match='got one of them twice'):
         _labels(None, [Path('x'), Path('./x')], 'files')
 
 
@@ -124,9 +124,9 @@ def test_pairs_of_a_class_come_first():
 
 
 def test_wrong_positions_and_items_are_explained():
-    with pytest.raises(ConfigError, match='positions in the data set, from 0 to 99, got 100'):
+    with pytest.raises(TRGError, match='positions in the data set, from 0 to 99, got 100'):
         read_images(Pictures(), [0, 100])
-    with pytest.raises(ConfigError, match='to give image tensors of one size, with labels, got TypeError'):
+    with pytest.raises(TRGError, match='to give image tensors of one size, with labels, got TypeError'):
         read_images(Pictures(transform=str), [0])
 
 
@@ -154,5 +154,5 @@ def test_an_embedding_is_repeatable_and_has_a_marker_for_each_class():
     assert (drawn[3].get_offsets() == points[3::12]).all()
     looks = {(str(part.get_facecolor()), str(part.get_paths()[0].vertices)) for part in drawn}
     assert len(looks) == len(drawn) == len(MARKERS) == 10
-    with pytest.raises(ConfigError, match='at least 4 images for the t-SNE, got 3; raise `--samples`'):
+    with pytest.raises(TRGError, match='at least 4 images for the t-SNE, got 3; raise `--samples`'):
         embed(features[:3], seed=0)

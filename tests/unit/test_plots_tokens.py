@@ -5,7 +5,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.plot_graph import draw_graph, shared_with
 from trg_torchdistill.cli.plot_images import Images
 from trg_torchdistill.cli.plot_models import Model, hooked_features, penultimate_features
@@ -19,6 +18,7 @@ from trg_torchdistill.cli.plot_tokens import (
     neighbors_in_other_images,
     tokens_of,
 )
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.graph import context_similarity, nearest_neighbors
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 
@@ -149,7 +149,7 @@ def test_hooks_see_the_plain_student_and_are_taken_away():
     assert torch.equal(found['student_model.layer']['output'], images)
     assert torch.equal(found['.']['input'][0], images)
     assert not student.module.layer._forward_hooks
-    with pytest.raises(ConfigError, match=r"module path 'layr' .* got none; nearest: `layer`; name a layer with"):
+    with pytest.raises(TRGError, match=r"module path 'layr' .* got none; nearest: `layer`; name a layer with"):
         hooked_features(student, [('layr', 'output')], images)
 
 
@@ -165,9 +165,9 @@ def test_the_chosen_cell():
     assert cell_index(tokens, None, '`layer`') == (2, 3)
     assert cell_index(tokens, [3, 5], '`layer`') == (3, 5)
     for outside in ([4, 0], [0, 6], [-1, 0]):
-        with pytest.raises(ConfigError, match=r'row from 0 to 3 and a column from 0 to 5 of the 4 x 6 tokens'):
+        with pytest.raises(TRGError, match=r'row from 0 to 3 and a column from 0 to 5 of the 4 x 6 tokens'):
             cell_index(tokens, outside, '`layer`')
-    with pytest.raises(ConfigError, match='more than one token an image, got 1; name a layer before pooling'):
+    with pytest.raises(TRGError, match='more than one token an image, got 1; name a layer before pooling'):
         cell_index(Tokens({}, (1, 1)), None, '`layer`')
 
 

@@ -10,7 +10,7 @@ import torch
 
 from trg_torchdistill.cli.add_report import report
 from trg_torchdistill.cli.arguments import add_data_arguments, not_negative
-from trg_torchdistill.cli.config import Config, ConfigError, import_packages
+from trg_torchdistill.cli.config import Config, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.edit import EditError, edit_text, list_changes
 from trg_torchdistill.cli.layers import choose_layer
@@ -18,6 +18,7 @@ from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.plan import Choice, Plan, make_plan
 from trg_torchdistill.cli.probe import Record
 from trg_torchdistill.cli.targets import choose_stage
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 from trg_torchdistill.tokens import Tokenizer
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the new YAML, or prints the difference, and returns 0.
 
     Raises:
-        ConfigError: If TRG cannot be added; nothing is written then.
+        TRGError: If TRG cannot be added; nothing is written then.
     """
     config = load_deferred(args.config)
     if not args.diff:
@@ -76,36 +77,36 @@ def upgraded_text(config: Config, plan: Plan) -> str:
     """Returns the text of a YAML changed as planned, once it is sure that nothing else changed.
 
     Raises:
-        ConfigError: If the change cannot be written into the text.
+        TRGError: If the change cannot be written into the text.
     """
     try:
         text = edit_text(config.text, plan.tree)
     except EditError as error:
-        raise ConfigError(
+        raise TRGError(
             f'TRG cannot be written into {config.path} without changing other parts of it: {error}; write out the '
             'aliases of that block and try again'
         ) from error
     _, replaced, removed = list_changes(config.data, parse_deferred(text))
     unexpected = [*removed, *(path for path in replaced if path not in plan.changed)]
     if unexpected:
-        raise ConfigError(f'nothing is written: {", ".join(unexpected)} of {config.path} would change as well')
+        raise TRGError(f'nothing is written: {", ".join(unexpected)} of {config.path} would change as well')
     return text
 
 
 def _check_output(args: argparse.Namespace) -> None:
     if args.output is None:
-        raise ConfigError('expected the name of the new YAML, got none; give `-o NEW`, or `--diff` to write nothing')
+        raise TRGError('expected the name of the new YAML, got none; give `-o NEW`, or `--diff` to write nothing')
     output = Path(args.output).expanduser()
     if output.is_dir() or not output.parent.is_dir():
         found = 'which is a folder' if output.is_dir() else f'but there is no folder {output.parent}'
-        raise ConfigError(f'expected `-o` to be a file to write, got {args.output}, {found}')
+        raise TRGError(f'expected `-o` to be a file to write, got {args.output}, {found}')
     if output.exists() and not args.overwrite:
-        raise ConfigError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
+        raise TRGError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
 
 
 def _check_tokens(side: str, record: Record) -> None:
     """Cuts an output of the same shape into tokens, as the losses will."""
     try:
         Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
-    except ValueError as error:
-        raise ConfigError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
+    except TRGError as error:
+        raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error

@@ -14,10 +14,11 @@ from torchdistill.core.training import get_training_box
 from torchdistill.models.official import get_image_classification_model
 from torchdistill.models.registry import get_model
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
 from trg_torchdistill.cli.weights import CONVERSION, MISFITS, load_model, read_checkpoint, short
+from trg_torchdistill.errors import TRGError
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def choose_placement(name: str, processes: Processes | None = None, adjust_lr: b
         adjust_lr: Whether learning rates are multiplied with the number of processes.
 
     Raises:
-        ConfigError: If there is no such device, or ``torchrun`` started several processes of a command for one.
+        TRGError: If there is no such device, or ``torchrun`` started several processes of a command for one.
     """
     if processes is None and int(os.environ.get('WORLD_SIZE', '1')) > 1:
-        raise ConfigError(
+        raise TRGError(
             f'expected one process, got WORLD_SIZE={os.environ["WORLD_SIZE"]}; start this command without torchrun, '
             'which is for `trg-torchdistill train` and `eval`'
         )
@@ -66,7 +67,7 @@ def choose_placement(name: str, processes: Processes | None = None, adjust_lr: b
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}: {reason}') from error
+        raise TRGError(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}: {reason}') from error
     return Placement(device)
 
 
@@ -75,12 +76,12 @@ def _placement_of_one_of_several(name: str, processes: Processes, adjust_lr: boo
     if name == 'cpu':
         return Placement(torch.device('cpu'), None, True, lr_factor, processes)
     if name != 'cuda':
-        raise ConfigError(
+        raise TRGError(
             f'expected `--device` to be auto, cuda or cpu for several processes, each of which takes its own GPU, got '
             f'{name}; choose the GPUs with CUDA_VISIBLE_DEVICES'
         )
     if processes.local_size > torch.cuda.device_count():
-        raise ConfigError(
+        raise TRGError(
             f'expected a GPU for each of the {processes.local_size} processes of this node, got '
             f'{torch.cuda.device_count()}; lower `--nproc_per_node` of torchrun, or use `--device cpu`'
         )
@@ -93,7 +94,7 @@ def build_model(config: Config, path: tuple[str, ...], distributed: bool = False
     """Builds the model described at ``path`` on the CPU and loads its ``src_ckpt`` if that exists.
 
     Raises:
-        ConfigError: If the model refuses its arguments or the weights do not fit.
+        TRGError: If the model refuses its arguments or the weights do not fit.
     """
     model_config = config.mapping(*path)
     try:
@@ -101,7 +102,7 @@ def build_model(config: Config, path: tuple[str, ...], distributed: bool = False
         if model is None:
             model = get_model(model_config['key'], model_config.get('repo_or_dir'), **model_config['kwargs'])
     except (TypeError, ValueError) as error:
-        raise ConfigError(
+        raise TRGError(
             f'`{model_config["key"]}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
         ) from error
     load_weights(config, path, model)
@@ -112,7 +113,7 @@ def load_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> Non
     """Loads a model's ``src_ckpt`` if that exists, as the host does, but runs no code from it.
 
     Raises:
-        ConfigError: If the file cannot be read in this way or the weights do not fit.
+        TRGError: If the file cannot be read in this way or the weights do not fit.
     """
     source = source_of(config, path)
     wanted = f'{config.where(*path, "src_ckpt")} to hold weights of `{config.get(*path, "key")}`'
@@ -125,11 +126,11 @@ def source_of(config: Config, path: tuple[str, ...]) -> str | None:
     """Returns the ``src_ckpt`` of the model described at ``path``, None where there is none.
 
     Raises:
-        ConfigError: If it is no text.
+        TRGError: If it is no text.
     """
     source = config.get(*path, 'src_ckpt')
     if source is not None and not isinstance(source, str):
-        raise ConfigError(f'expected {config.where(*path, "src_ckpt")} to be a path or an address, got {source!r}')
+        raise TRGError(f'expected {config.where(*path, "src_ckpt")} to be a path or an address, got {source!r}')
     return source
 
 
@@ -137,7 +138,7 @@ def refuse_code_in_stages(config: Config) -> None:
     """Reads the ``src_ckpt`` of each stage's models, which the host will load with pickle, and so run any code in it.
 
     Raises:
-        ConfigError: If a file holds more than tensors and plain values, or is damaged.
+        TRGError: If a file holds more than tensors and plain values, or is damaged.
     """
     for stage in config.stage_paths():
         for side in config.side_names:
@@ -158,11 +159,11 @@ def check_teacher_weights(config: Config, path: tuple[str, ...]) -> None:
     A teacher without any ``src_ckpt`` is let through: a model may bring its weights in other ways.
 
     Raises:
-        ConfigError: If its ``src_ckpt`` does not exist and nothing else gives it weights.
+        TRGError: If its ``src_ckpt`` does not exist and nothing else gives it weights.
     """
     source = config.get(*path, 'src_ckpt')
     if source is not None and not has_trained_weights(config, path):
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path, "src_ckpt")} to be the trained weights of the teacher, got {source}, '
             f'which does not exist; train the teacher first, correct the path, or set `pretrained: True` or `weights:` '
             f'under {config.where(*path, "kwargs")}'
@@ -173,7 +174,7 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
     """Builds the host's distillation box, or its training box when there is no teacher.
 
     Raises:
-        ConfigError: If the host misses a key of the YAML, or a stage names weights that could run code.
+        TRGError: If the host misses a key of the YAML, or a stage names weights that could run code.
     """
     refuse_code_in_stages(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
@@ -183,7 +184,7 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
             return get_training_box(student, *common, *rest)
         return get_distillation_box(teacher, student, *common, *rest)
     except KeyError as error:
-        raise ConfigError(
+        raise TRGError(
             f'torchdistill expected a key {error} and found none while it built {config.where("train")}; '
             'compare its blocks with a sample configuration (--traceback shows which part asked for it)'
         ) from error
@@ -200,7 +201,7 @@ def load_optimizer(box: Any, source: str | None) -> float:
         The best validation accuracy that the checkpoint knows, else 0.
 
     Raises:
-        ConfigError: If the optimizer's state does not fit the parameters that are trained now.
+        TRGError: If the optimizer's state does not fit the parameters that are trained now.
     """
     is_file = source is not None and Path(source).exists()  # an address gives its weights alone
     checkpoint = read_checkpoint(source, "the student's `src_ckpt` to hold a checkpoint") if is_file else None
@@ -212,7 +213,7 @@ def load_optimizer(box: Any, source: str | None) -> float:
             box.lr_scheduler.load_state_dict(checkpoint['lr_scheduler'])
         return float(checkpoint.get('best_value') or 0.0)
     except MISFITS as error:
-        raise ConfigError(
+        raise TRGError(
             f"expected the optimizer's state in the student's `src_ckpt` to fit, got {source}: {short(error)}; "
             f'to start from its weights alone, name a file that holds nothing else: {CONVERSION}'
         ) from error

@@ -27,10 +27,10 @@ from trg_torchdistill.cli.check_setup import (
     with_random_data,
     without_data_tags,
 )
-from trg_torchdistill.cli.check_steps import batches_of, explained, first_step
+from trg_torchdistill.cli.check_steps import batches_of, first_step
 from trg_torchdistill.cli.check_tokens import check_maps
 from trg_torchdistill.cli.check_warnings import missing_weights, stage_notices
-from trg_torchdistill.cli.config import Config, ConfigError, UnknownHereError, import_packages
+from trg_torchdistill.cli.config import Config, UnknownHereError, import_packages
 from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config, nearest_names
@@ -38,6 +38,7 @@ from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
 from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError, explained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks a YAML and returns 0 if it will train, 1 if it will not. Nothing is written or downloaded.
 
     Raises:
-        ConfigError: If there is no such YAML, stage or device, or what the YAML means depends on its data.
+        TRGError: If there is no such YAML, stage or device, or what the YAML means depends on its data.
     """
     config = load_deferred(args.config)
     stages = _stages(config, args.stage)
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             _check(config, stages, placement, args, report)
         except UnknownHereError:
             raise
-        except (ValueError, TypeError) as error:
+        except TRGError as error:
             report.error = str(error)
             if args.traceback:
                 traceback.print_exception(error)
@@ -90,7 +91,7 @@ def _stages(config: Config, name: str | None) -> list[tuple[str, ...]]:
     chosen = [path for path in paths if name in (None, path[-1])]
     if not chosen:
         known = [path[-1] for path in paths]
-        raise ConfigError(
+        raise TRGError(
             f'expected `--stage` to be one of {", ".join(known)}, the stages of {config.path}, got {name!r}'
             f'{nearest_names(name, known)}'
         )
@@ -103,8 +104,7 @@ def _check(
     """Fills a report.
 
     Raises:
-        ValueError: At the first thing that keeps the YAML from training.
-        TypeError: The same, from a constructor.
+        TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
     import_packages(config)
     report.notices += unread_keys(config)
@@ -120,18 +120,18 @@ def _check(
             path = config.student_path if side == 'student' else config.teacher_path or ()
             report.notices.append(missing_weights(config, path, side, file))
     names = {'student': config.side_names[-1], 'teacher': 'teacher'}
-    with explained('building the auxiliary model wrappers'):
+    with explained('building the auxiliary model wrappers failed'):
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
     report.batch_size = args.batch_size or default_batch_size(sides, fitting)
     runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
-    with explained('building the box of torchdistill'):
+    with explained('building the box of torchdistill failed'):
         box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
         if stage != resolved.stage_paths()[0]:
-            with explained(f'the change to {resolved.where(*stage)}'):
+            with explained(f'the change to {resolved.where(*stage)} failed'):
                 box.advance_to_next_stage()
         if stage in stages:
             report.stages.append(_run_stage(resolved, stage, box, sides, args, report))
@@ -143,7 +143,7 @@ def _run_stage(
     name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
     batch_size = batch_size_of(config, stage)
     began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
-    with explained(f'the pre-epoch process of `{name}`'):
+    with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=began)
     batches = batches_of(box, args.steps + 1)
     first = first_step(box, sides.probes['student'].model, batches[0], batch_size)

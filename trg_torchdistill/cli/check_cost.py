@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from trg_torchdistill.cli.check_steps import explained, student_of
-from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.cli.check_steps import student_of
 from trg_torchdistill.cli.trainer import forward_loss
+from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
@@ -40,7 +40,7 @@ def step_cost(box: Any, batches: Sequence[Any], steps: int) -> Cost:
     """Times steps, those with and without the TRG terms in turns, after one of each to warm up.
 
     Raises:
-        ConfigError: If a step fails or its loss is not finite.
+        TRGError: If a step fails or its loss is not finite.
     """
     trg = relation_losses(box.criterion)
     compares = 0 < len(trg) < len(box.criterion.term_dict)
@@ -77,14 +77,14 @@ def _without_trg(box: Any) -> Iterator[None]:
 def _timed_step(box: Any, batch: Any, number: int) -> float:
     _synchronize(box.device)
     began = time.perf_counter()
-    with explained(f'training step {number}'):
+    with explained(f'training step {number} failed'):
         loss = forward_loss(box, *batch)
         value = loss.detach()
         box.post_forward_process(loss=loss)
     _synchronize(box.device)
     seconds = time.perf_counter() - began
     if not math.isfinite(value.item()):
-        raise ConfigError(
+        raise TRGError(
             f'the loss is {value.item()} in step {number}, on random data; try a lower learning rate, `max_grad_norm:` '
             'under `optimizer:`, or lower weights of the terms'
         )

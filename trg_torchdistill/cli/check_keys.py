@@ -14,9 +14,10 @@ from torchdistill.common import main_util
 from torchdistill.losses import registry as losses
 from torchdistill.models import registry as models
 
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, line_of
+from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, line_of
 from trg_torchdistill.cli.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.keys import PROCESSES, nearest_names
+from trg_torchdistill.errors import TRGError
 
 BUILT = ('key', 'kwargs')
 TOP = ('dependencies', 'datasets', 'models', 'train', 'test')
@@ -114,7 +115,7 @@ def check_datasets(config: Config) -> None:
     """Imports what the data sets are made of and binds the arguments, without building anything.
 
     Raises:
-        ConfigError: If an object cannot be imported or does not take its arguments.
+        TRGError: If an object cannot be imported or does not take its arguments.
     """
     for deferred in deferred_in(config.get('datasets')):
         content = deferred.content
@@ -123,7 +124,7 @@ def check_datasets(config: Config) -> None:
         try:
             _bind(content)
         except OBJECT_ERRORS as error:
-            raise ConfigError(
+            raise TRGError(
                 f'{config.path} names an object that cannot be built, {type(error).__name__}: {error}; look at its '
                 f'`!import_call` of {content.get("key")!r} under {config.where("datasets")}'
             ) from error

@@ -14,9 +14,9 @@ from trg_torchdistill.cli.check_keys import Notice
 from trg_torchdistill.cli.check_setup import Sides
 from trg_torchdistill.cli.check_steps import FirstStep, Term
 from trg_torchdistill.cli.check_tokens import ContextFacts, GraphFacts
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe import ModelProbe, Record
+from trg_torchdistill.errors import TRGError
 
 WIDTH = 80
 MAX_UNREAD = 10
@@ -185,7 +185,7 @@ def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
     try:
         best = choose_layer(probe, side)
         chosen += [record for record in (best, *alternatives(probe, best)) if record not in chosen]
-    except ConfigError:
+    except TRGError:
         pass  # a model without feature maps has none to list
     return sorted(chosen, key=lambda record: record.order or 0)
 
@@ -255,7 +255,7 @@ def _notices(notices: list[Notice]) -> Iterator[str]:
 
 def _probe(report: Report, side: str) -> tuple[ModelProbe, str]:
     if report.sides is None:
-        raise ValueError('expected a report with models, got one without')
+        raise TRGError('expected a report with models, got one without')
     return report.sides.probes[side], report.sides.weights[side]
 
 

@@ -19,11 +19,12 @@ from torchdistill.core.distillation import DistillationBox, MultiStagesDistillat
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
 from trg_torchdistill.cli.build import load_weights
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.probe import ModelProbe, build_untrained, run_model
+from trg_torchdistill.errors import TRGError
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 LOADERS = ('train_data_loader', 'val_data_loader')
@@ -117,7 +118,7 @@ def build_sides(
         num_classes: Overrides ``num_classes`` of the models.
 
     Raises:
-        ConfigError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
+        TRGError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
     """
     if config.teacher_path is None:
         probe, found = _probe_student(config, stage, size, num_classes)
@@ -144,9 +145,9 @@ def _probe_student(
     for candidate in image_sizes(config, stage, [student]) if size is None else [size]:
         try:
             return run_model(key, student, (candidate.height, candidate.width)), candidate
-        except ConfigError as error:
+        except TRGError as error:
             refused.append(f'{candidate}: {error}')
-    raise ConfigError(
+    raise TRGError(
         f'expected the size of the images, got none that the model takes; give the right one with `--input-size`. '
         f'Tried {"; ".join(refused)}'
     )
@@ -200,7 +201,7 @@ def without_data_tags(config: Config) -> Config:
     """Returns the YAML with all tags carried out but those of the models and the data sets.
 
     Raises:
-        ConfigError: If a tag cannot be carried out, or needs the data sets.
+        TRGError: If a tag cannot be carried out, or needs the data sets.
     """
     refused = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = 'write the value itself to `check` this YAML'
@@ -250,13 +251,13 @@ def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
     if loader is None:
         return
     if loader is train:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path)} to be a block of its own, got an alias of the training loader: '
             'torchdistill writes `requires_supp: True` into that one, and validation fails; write the block out'
         )
     for key in ('dataset_wrapper', 'requires_supp'):
         if loader.get(key):
-            raise ConfigError(
+            raise TRGError(
                 f'expected {config.where(*path)} to give images and labels, got `{key}:`, which adds a third value, '
                 f'and validation fails; remove {config.where(*path, key)}'
             )
@@ -269,7 +270,7 @@ def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int) -> 
         inspect.signature(DataLoader).bind(None, **kwargs)
         inspect.signature(sampler['class_or_func']).bind(None, **(sampler.get('kwargs') or {}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f'{config.where(*path)} refused its arguments: {error}; change its `kwargs:`') from error
+        raise TRGError(f'{config.where(*path)} refused its arguments: {error}; change its `kwargs:`') from error
     loader['sampler'] = {'class_or_func': RandomSampler}
     for name in LOADER_COSTS:
         kwargs.pop(name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.check_tokens import ContextFacts, GraphFacts, context_facts, graph_facts
-from trg_torchdistill.cli.config import ConfigError
-from trg_torchdistill.cli.probe import FORWARD_ERRORS
 from trg_torchdistill.cli.trainer import forward_loss
+from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.procs import relation_losses
 
@@ -73,16 +71,16 @@ def batches_of(box: Any, count: int) -> list[Any]:
     """Returns the first batches of an epoch on the box's device.
 
     Raises:
-        ConfigError: If the loader fails or gives no batch.
+        TRGError: If the loader fails or gives no batch.
     """
     found = []
-    with explained('the training loader'):
+    with explained('the training loader failed'):
         for images, targets, supplement in box.train_data_loader:
             found.append((images.to(box.device), targets.to(box.device), supplement))
             if len(found) == count:
                 return found
     if not found:
-        raise ConfigError(
+        raise TRGError(
             'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
             '`drop_last: False` in `train_data_loader`'
         )
@@ -99,16 +97,16 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
         batch_size: The YAML's.
 
     Raises:
-        ConfigError: If the step fails.
+        TRGError: If the step fails.
     """
-    with explained('the first training step'), Witness(box.criterion) as witness:
+    with explained('the first training step failed'), Witness(box.criterion) as witness:
         loss = forward_loss(box, *batch)
     if not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise ConfigError(
+        raise TRGError(
             'expected the loss to depend on parameters that are trained, got one that depends on none; look at the '
             'terms of `criterion:`, at `requires_grad:` and `frozen_modules:`'
         )
-    with explained('the gradient of the first training step'):
+    with explained('the gradient of the first training step failed'):
         terms = witness.terms()
         named = {name: value for name, value in student_of(box).named_parameters() if value.requires_grad}
         unreached = _unreached(loss, named)
@@ -118,27 +116,13 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
             wanted = [value for group in box.optimizer.param_groups for value in group['params'] if value.requires_grad]
         measured = _with_shares(terms, wanted)
     _check_finite(loss, measured)
-    with explained('measuring the tokens'):
+    with explained('measuring the tokens failed'):
         graphs, contexts = _facts(witness, batch_size)
     value = loss.item()
-    with explained('the first training step'):
+    with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
     left_out = tuple(name for name in named if name in unreached)
     return FirstStep(value, tuple(measured), left_out, graphs, contexts)
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turns what models, losses and loaders raise into a :class:`ConfigError`; our own messages stay as they are."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ConfigError) or str(error).startswith(('expected ', '`')):
-            raise
-        raise ConfigError(f'{what} failed, {type(error).__name__}: {error}') from error
-    except FORWARD_ERRORS as error:
-        text = f'{error}'.strip() or 'no message'
-        raise ConfigError(f'{what} failed, {type(error).__name__}: {text} (--traceback shows where)') from error
 
 
 class Witness:
@@ -253,7 +237,7 @@ def _check_finite(loss: Tensor, terms: Sequence[Term]) -> None:
     if math.isfinite(loss.item()) and all(math.isfinite(term.gradient_norm) for term in terms):
         return
     culprits = [f'`{term.name}`' for term in terms if not math.isfinite(term.value + term.gradient_norm)]
-    raise ConfigError(
+    raise TRGError(
         f'the loss is {loss.item()} in the first step; value or gradient not finite: '
         f'{", ".join(culprits) or "no single term, only their weighted sum"}'
     )

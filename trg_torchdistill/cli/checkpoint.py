@@ -12,10 +12,10 @@ from torchdistill.common.main_util import set_seed
 from torchdistill.common.module_util import check_if_wrapped
 from torchdistill.core.distillation import DistillationBox
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.random_state import random_state, set_random_state
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import UnreadableError, read_saved, replacing
 
 FORMAT = 'trg_torchdistill training state, version 2'
@@ -104,14 +104,14 @@ def load_training_state(path: Path) -> dict[str, Any]:
     """Reads a file that :func:`training_state` went into, without running any code from it.
 
     Raises:
-        ConfigError: If there is none, it is damaged, or something else wrote it.
+        TRGError: If there is none, it is damaged, or something else wrote it.
     """
     if not path.is_file():
-        raise ConfigError(f'expected {path} to continue from, got no such file; start without `--resume`')
+        raise TRGError(f'expected {path} to continue from, got no such file; start without `--resume`')
     try:
         state = read_saved(path)
     except UnreadableError as error:
-        raise ConfigError(
+        raise TRGError(
             f'expected {path} to be a training state, got a file that is damaged or was written by another program: '
             f'{error}. It was left as it is. Start anew with `--overwrite` or another `--run_dir`'
         ) from error
@@ -119,7 +119,7 @@ def load_training_state(path: Path) -> dict[str, Any]:
         own = {name: state.pop(name) for name in ('criterion', 'generators', 'random_state')}
         state |= {'format': FORMAT, 'processes': [own], 'precision': FLOAT32.state()}
     if not isinstance(state, dict) or state.get('format') != FORMAT:
-        raise ConfigError(
+        raise TRGError(
             f'expected {path} to be a training state of `trg-torchdistill train`, got another checkpoint; it was left '
             'as it is. To start from its weights, name it as `src_ckpt:` of the student'
         )
@@ -143,7 +143,7 @@ def restore_training_state(
         precision: Precision of the training, whose scale is restored too.
 
     Raises:
-        ConfigError: If the state is of other models, losses or stages than the YAML's.
+        TRGError: If the state is of other models, losses or stages than the YAML's.
     """
     progress = Progress(**state['progress'])
     as_before = len(state['processes']) == processes.size
@@ -164,7 +164,7 @@ def restore_training_state(
         precision.restore(state['precision'])
     except MISFITS as error:
         reason = ' '.join(str(error).split())[:300]
-        raise ConfigError(
+        raise TRGError(
             f'expected {path} to fit the models, losses and stages of the YAML, got {type(error).__name__}: {reason}; '
             'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
         ) from error

@@ -11,14 +11,12 @@ import yaml
 from torchdistill.common import yaml_util
 from torchdistill.common.main_util import import_dependencies
 
+from trg_torchdistill.errors import TRGError
+
 OBJECT_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
-class ConfigError(ValueError):
-    """A mistake in the YAML or on the command line. The message is all that its user needs."""
-
-
-class UnknownHereError(ConfigError):
+class UnknownHereError(TRGError):
     """Something that cannot be known without the data sets or a download; the YAML may well be right."""
 
 
@@ -68,18 +66,18 @@ class Config:
         """Returns the mapping at a path.
 
         Raises:
-            ConfigError: If it is missing or something else stands there.
+            TRGError: If it is missing or something else stands there.
         """
         value = self.get(*path)
         if isinstance(value, dict):
             return value
         if path[-1] == 'kwargs' and value is None:
-            raise ConfigError(
+            raise TRGError(
                 f'expected {self.where(*path)} to be a mapping, got nothing; torchdistill needs it even where it is '
                 f'empty: write `kwargs: {{}}` under {self.where(*path[:-1])}'
             )
         found = 'nothing' if value is None else repr(value)
-        raise ConfigError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
+        raise TRGError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
 
     def where(self, *path: str) -> str:
         """Returns a path as text, with the line on which it stands if it is in the file."""
@@ -91,23 +89,23 @@ def load_config(path: str) -> Config:
     """Reads a YAML with the host's loader, which also builds the data sets and other objects named in it.
 
     Raises:
-        ConfigError: If there is no such file, it is no YAML, or an object in it cannot be built.
+        TRGError: If there is no such file, it is no YAML, or an object in it cannot be built.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
+        raise TRGError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
     text = file.read_text(encoding='utf-8')
     try:
         data = yaml_util.load_yaml_file(str(file))
     except yaml.YAMLError as error:
-        raise ConfigError(f'expected {path} to be valid YAML{_position(error)}') from error
+        raise TRGError(f'expected {path} to be valid YAML{_position(error)}') from error
     except OBJECT_ERRORS as error:
-        raise ConfigError(
+        raise TRGError(
             f'{path} names an object that cannot be built, {type(error).__name__}: {error}; '
             f'look at its `!import_call` and `!import_get` entries (--traceback shows where)'
         ) from error
     if not isinstance(data, dict):
-        raise ConfigError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
+        raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, data)
 
 
@@ -115,12 +113,12 @@ def import_packages(config: Config) -> None:
     """Imports the packages under ``dependencies:``, which register their keys.
 
     Raises:
-        ConfigError: If one is not installed.
+        TRGError: If one is not installed.
     """
     try:
         import_dependencies(config.get('dependencies'))
     except (ImportError, TypeError) as error:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
             'install the package or correct its name'
         ) from error

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from torchdistill.common import main_util, yaml_util
 
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, UnknownHereError
+from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, UnknownHereError
+from trg_torchdistill.errors import TRGError
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def load_deferred(path: str) -> Config:
     """Reads a YAML file; no data set and no other object named in it is built.
 
     Raises:
-        ConfigError: If there is no such file, or it is no YAML mapping.
+        TRGError: If there is no such file, or it is no YAML mapping.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
+        raise TRGError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
     with file.open(encoding='utf-8', newline='') as stream:
         text = stream.read()
     try:
@@ -79,9 +80,9 @@ def load_deferred(path: str) -> Config:
         mark = getattr(error, 'problem_mark', None)
         where = '' if mark is None else f' on line {mark.line + 1}'
         problem = getattr(error, 'problem', None) or str(error)
-        raise ConfigError(f'expected {path} to be valid YAML, got{where}: {problem}') from error
+        raise TRGError(f'expected {path} to be valid YAML, got{where}: {problem}') from error
     if not isinstance(data, dict):
-        raise ConfigError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
+        raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, data)
 
 
@@ -107,7 +108,7 @@ def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
         advice: What to do about one of those, for the message.
 
     Raises:
-        ConfigError: If a tag is unknown, refused or cannot be carried out.
+        TRGError: If a tag is unknown, refused or cannot be carried out.
     """
     if isinstance(value, dict):
         return {key: resolve(item, refused, advice) for key, item in value.items()}
@@ -120,9 +121,9 @@ def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
             f'expected a value that is known without the data sets, got one read from them; {advice}'
         )
     if value.tag not in RESOLVERS:
-        raise ConfigError(f'expected a tag among {", ".join(RESOLVERS)}, got `{value.tag}`; {advice}')
+        raise TRGError(f'expected a tag among {", ".join(RESOLVERS)}, got `{value.tag}`; {advice}')
     content = resolve(value.content, refused, advice)
     try:
         return RESOLVERS[value.tag](content)
     except OBJECT_ERRORS as error:
-        raise ConfigError(f'`{value.tag}` {content} failed, {type(error).__name__}: {error}; {advice}') from error
+        raise TRGError(f'`{value.tag}` {content} failed, {type(error).__name__}: {error}; {advice}') from error

@@ -21,6 +21,7 @@ from trg_torchdistill.cli.demo_report import RunResult, draw_report, report_line
 from trg_torchdistill.cli.main import EXIT_INTERRUPTED
 from trg_torchdistill.cli.plots import new_figure, read_history
 from trg_torchdistill.datasets import Digits
+from trg_torchdistill.errors import RunError, TRGError
 
 CONFIGS = ('teacher', 'student', 'kd', 'trg', 'longtailed_kd', 'longtailed_trg')
 CONFIG_FOLDER = 'configs/sample/digits'
@@ -41,9 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the six trainings, prints the table, and writes ``results.json`` and ``curves.png``.
 
     Raises:
-        ValueError: If an optional package is missing.
-        FileNotFoundError: If the sample YAMLs are not found.
-        ChildProcessError: If a training fails.
+        TRGError: If an optional package is missing; if the sample YAMLs are not found.
+        RunError: If a training fails.
     """
     _check_optional_packages()
     out = Path(args.out).expanduser().resolve()
@@ -94,7 +94,7 @@ class Training:
         """Trains and tests, shows the progress after ``prefix``, and returns the results.
 
         Raises:
-            ChildProcessError: If the training fails.
+            RunError: If the training fails.
         """
         folder = self.out / 'runs' / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class Training:
                 raise
         if process.returncode != 0:
             tail = '\n'.join(f'  {line}' for line in log.read_text(encoding='utf-8').splitlines()[-LOG_LINES_SHOWN:])
-            raise ChildProcessError(f'the training of {self.config} failed; the end of {log}:\n{tail}')
+            raise RunError(f'the training of {self.config} failed; the end of {log}:\n{tail}')
         result = self._result(folder)
         _show(f'{prefix} test top-1 {result.test["top1"]:6.2f} %   {time.perf_counter() - began:4.0f} s', final=True)
         return result
@@ -138,7 +138,7 @@ def find_configs() -> Path:
     """Returns the folder of the sample YAMLs: beside the package in a checkout, else where the wheel put them.
 
     Raises:
-        FileNotFoundError: If it is in neither place.
+        TRGError: If it is in neither place.
     """
     folders = [Path(trg_torchdistill.__file__).parents[1] / CONFIG_FOLDER]
     try:
@@ -151,18 +151,15 @@ def find_configs() -> Path:
         if all((folder / f'{name}.yaml').is_file() for name in CONFIGS):
             return folder
     places = ', '.join(str(folder) for folder in folders)
-    raise FileNotFoundError(
+    raise TRGError(
         f'expected the sample YAMLs of the digits in one of {places}, got none; reinstall trg_torchdistill, or run the '
         'demo in a checkout of its repository'
     )
 
 
 def _check_optional_packages() -> None:
-    try:
-        new_figure(1, 1)
-        Digits('val')
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    new_figure(1, 1)
+    Digits('val')
 
 
 def _copy_configs(source: Path, target: Path, quick: bool) -> dict[str, Path]:

@@ -83,7 +83,7 @@ def draw_report(results: Mapping[str, RunResult]) -> Figure:
     """Draws validation accuracies, TRG's terms and its temperature.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     figure, (balanced, long_tailed, terms, temperature) = new_figure(2, 2)
     teacher = ('teacher', results['teacher'].history[-1]['best_val_top1'])

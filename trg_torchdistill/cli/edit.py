@@ -15,11 +15,12 @@ import yaml
 from trg_torchdistill.cli.deferred import Deferred, parse_deferred
 from trg_torchdistill.cli.render import block, entry, inline, item, key_text
 from trg_torchdistill.cli.yaml_nodes import MERGE, Node, compose
+from trg_torchdistill.errors import TRGError
 
 MISSING = object()
 
 
-class EditError(ValueError):
+class EditError(TRGError):
     """The text cannot be changed to hold the values without changing more than that."""
 
 

@@ -16,7 +16,7 @@ from torch.backends import cudnn
 from trg_torchdistill.cli.arguments import positive
 from trg_torchdistill.cli.build import Placement, build_model, choose_placement, has_trained_weights, source_of
 from trg_torchdistill.cli.classes import class_counts, class_names
-from trg_torchdistill.cli.config import Config, ConfigError, import_packages, load_config
+from trg_torchdistill.cli.config import Config, import_packages, load_config
 from trg_torchdistill.cli.eval_report import Evaluation, as_json, as_text
 from trg_torchdistill.cli.evaluation import CONVENTIONS, Predictions, class_groups, predict, unbalanced_counts
 from trg_torchdistill.cli.keys import check_for_test
@@ -28,6 +28,7 @@ from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.testing import TEST_LOADER, accuracy_line, build_test_loader, load_best
 from trg_torchdistill.cli.trainer import RunFiles
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import URL_PREFIXES, replacing
 
 ROWS = 10
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures the student, and how far it agrees with the teacher of the YAML, prints it, and returns 0.
 
     Raises:
-        ConfigError: For a mistake in the YAML or the command line, or weights that are not this student's.
+        TRGError: For a mistake in the YAML or the command line, or weights that are not this student's.
     """
     with joined(args.device) as processes, logging_to(None, processes.rank):
         reporter = choose_reporter(processes.is_first)
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _checked_config(path: str) -> Config:
     folder = Path(path).expanduser()
     if folder.is_dir():
-        raise ConfigError(
+        raise TRGError(
             f'expected CONFIG to be a YAML file, got the folder {path}; name the YAML of that run, and after it '
             f'{folder / "last.pt"}, or nothing for its best weights'
         )
@@ -109,7 +110,7 @@ def _training_images(config: Config, choice: str | None) -> tuple[list[int] | No
     if choice is not None:
         if counts is None or len(set(counts)) < 2:
             found = 'a data set that does not tell' if counts is None else f'{counts[0]} of each class'
-            raise ConfigError(
+            raise TRGError(
                 f'expected {config.where(*path)} to be training images of classes that differ in size, for '
                 f'`--groups {choice}`, got {found}; leave `--groups` out'
             )
@@ -157,7 +158,7 @@ def _load_student(config: Config, student: nn.Module, source: str | None, report
     if source is None:
         best = config.get(*path, 'dst_ckpt')
         if not isinstance(best, str):
-            raise ConfigError(
+            raise TRGError(
                 f'expected a file of weights as CKPT, or as `dst_ckpt:` of {config.where(*path)}, got neither; '
                 'write it after CONFIG'
             )
@@ -168,7 +169,7 @@ def _load_student(config: Config, student: nn.Module, source: str | None, report
     if not source.startswith(URL_PREFIXES):
         if not file.is_file():
             found = 'a folder; name a file in it, such as last.pt' if file.is_dir() else 'which does not exist'
-            raise ConfigError(f'expected {wanted}, got {source}, {found}')
+            raise TRGError(f'expected {wanted}, got {source}, {found}')
         source = str(file)
     load_model(student, _weights_in(read_checkpoint(source, wanted) or {}), source, wanted)
     return source

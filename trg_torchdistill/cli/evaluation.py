@@ -12,6 +12,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.procs import forward_logits_only
 
 GROUPS = ('many', 'medium', 'few')
@@ -98,7 +99,7 @@ def predict(
         The predictions, on the CPU, in an order that depends on the processes.
 
     Raises:
-        ValueError: If the loader yields no batch.
+        TRGError: If the loader yields no batch.
     """
     for model in models:
         model.eval()
@@ -111,7 +112,7 @@ def predict(
     own = _joined(batches).on_cpu() if batches else None
     parts = [part for part in processes.gathered(own) if part is not None]
     if not parts:
-        raise ValueError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
+        raise TRGError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
     return _joined(parts)
 
 

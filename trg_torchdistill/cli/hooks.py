@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.keys import nearest_names
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
 
 
 def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
@@ -25,7 +26,7 @@ def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
         models: For each side, ``teacher`` and ``student`` or ``model``, the model itself, on the CPU.
 
     Raises:
-        ConfigError: At the first path that is not a module.
+        TRGError: At the first path that is not a module.
     """
     for stage in config.stage_paths():
         for side, model in models.items():
@@ -43,7 +44,7 @@ def _paths(config: Config, side: tuple[str, ...]) -> list[tuple[tuple[str, ...],
     for place in places:
         value = config.get(*place) or []
         if not isinstance(value, list):
-            raise ConfigError(
+            raise TRGError(
                 f'expected {config.where(*place)} to be a list of module paths, got {value!r}; write [{value!r}]'
             )
         found += [(place, path) for path in value if not path.startswith('+')]
@@ -65,7 +66,7 @@ def _wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Modu
             )
     except KeyError as error:
         place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')
-        raise ConfigError(f'`{key}` expected a key {error} and found none; add it under {place}') from error
+        raise TRGError(f'`{key}` expected a key {error} and found none; add it under {place}') from error
     return wrapper
 
 
@@ -78,7 +79,7 @@ def _check_module_path(config: Config, place: tuple[str, ...], path: str, root: 
     deeper = [name for name in known if name.endswith(f'.{path}')]
     hint = f'; nearest: `{deeper[0]}`' if deeper else nearest_names(path, known)
     kind = 'nothing' if found is None else f'a {type(found).__name__} without a forward pass'
-    raise ConfigError(
+    raise TRGError(
         f'expected {config.where(*place)} to name modules of `{type(root).__name__}`, got {path!r}, where there is '
         f'{kind}{hint}; its top modules are {", ".join(f"`{name}`" for name in top)}'
     )

@@ -15,7 +15,8 @@ from torchdistill.losses import registry as losses
 from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
+from trg_torchdistill.errors import TRGError
 
 PROCESSES: dict[str, tuple[Mapping[str, Any], str]] = {
     'pre_epoch_process': (processes.PRE_EPOCH_PROC_FUNC_DICT, 'pre-epoch process'),
@@ -31,13 +32,13 @@ def check_config(config: Config) -> None:
     Call it after the packages under ``dependencies:`` were imported.
 
     Raises:
-        ConfigError: At the first mistake, with the line to change.
+        TRGError: At the first mistake, with the line to change.
     """
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
     _check_models(config)
     if not isinstance(config.get(*config.student_path, 'dst_ckpt'), str):
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
             f"add one, such as `dst_ckpt: './resource/ckpt/student.pt'`"
         )
@@ -50,7 +51,7 @@ def check_for_test(config: Config) -> None:
     """Checks what a test of trained models reads, like :func:`check_config`, and nothing of ``train:``.
 
     Raises:
-        ConfigError: At the first mistake, with the line to change.
+        TRGError: At the first mistake, with the line to change.
     """
     for section in ('datasets', 'models', 'test'):
         config.mapping(section)
@@ -59,11 +60,11 @@ def check_for_test(config: Config) -> None:
 
 
 def check_registered(config: Config, path: tuple[str, ...], known: Collection[str], kind: str) -> None:
-    """Raises ConfigError unless the key at ``path`` is one of ``known``."""
+    """Raises TRGError unless the key at ``path`` is one of ``known``."""
     key = config.get(*path)
     if key in known:
         return
-    raise ConfigError(
+    raise TRGError(
         f'expected {config.where(*path)} to be the key of a registered {kind}, got {_shown(key)}'
         f'{nearest_names(key, known)}; is the package that registers it named under `dependencies:`?'
     )
@@ -94,7 +95,7 @@ def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
     zoo = vars(torchvision.models.quantization if is_quantized else torchvision.models)
     if inspect.ismodule(zoo.get(key)):
         builders = [name for name in [*models.MODEL_DICT, *zoo] if name.startswith(str(key)) and name != key]
-        raise ConfigError(
+        raise TRGError(
             f'expected {where} to name a model, got {key!r}, a module of torchvision that hides any model registered '
             f'under that name{nearest_names(key, builders)}; use the name of a model such as `{builders[0]}`'
         )
@@ -107,7 +108,7 @@ def _check_stage(config: Config, stage: tuple[str, ...], first: bool) -> None:
     config.mapping(*stage)
     num_epochs = config.get(*stage, 'num_epochs')
     if isinstance(num_epochs, bool) or not isinstance(num_epochs, int) or num_epochs < 1:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*stage, "num_epochs")} to be an integer >= 1, got {_shown(num_epochs)}; '
             f'write it under {config.where(*stage)}'
         )
@@ -132,7 +133,7 @@ def _check_arguments(config: Config, path: tuple[str, ...], registry: Mapping[st
     try:
         inspect.signature(registry[config.get(*path, 'key')]).bind(None, **config.get(*path, 'kwargs'))
     except TypeError as error:
-        raise ConfigError(
+        raise TRGError(
             f'`{config.get(*path, "key")}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
         ) from error
 
@@ -148,12 +149,12 @@ def _check_side(config: Config, stage: tuple[str, ...], name: str) -> None:
     """Checks the block of one model in a stage, such as ``train.student``."""
     path = (*stage, name)
     if name == 'model' and config.get(*path) is None and config.get(*stage, 'student') is not None:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*stage)} to describe its model under `model:`, got `student:`; '
             f'rename it to `model:`, or add `models.teacher_model`'
         )
     if config.get(*path, 'forward_proc') is None:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path)} to name how the model is called, got no `forward_proc:`; '
             f"add `forward_proc: 'forward_batch_only'`"
         )
@@ -180,7 +181,7 @@ def _check_criterion(config: Config, path: tuple[str, ...]) -> None:
 def _check_term(config: Config, path: tuple[str, ...]) -> None:
     config.mapping(*path)
     if config.get(*path, 'weight') is None:
-        raise ConfigError(f'expected {config.where(*path)} to have a `weight:`, got nothing; add `weight: 1.0`')
+        raise TRGError(f'expected {config.where(*path)} to have a `weight:`, got nothing; add `weight: 1.0`')
     if not isinstance(config.get(*path, 'criterion'), nn.Module):
         known = [*losses.MIDDLE_LEVEL_LOSS_DICT, *losses.LOSS_DICT, *losses.LOW_LEVEL_LOSS_DICT]
         _check_built(config, (*path, 'criterion'), known, 'loss')
@@ -193,12 +194,12 @@ def _check_loader(config: Config, path: tuple[str, ...]) -> None:
     config.mapping(*path, 'kwargs')
     dataset_id, known = config.get(*path, 'dataset_id'), list(config.mapping('datasets'))
     if dataset_id not in known:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path, "dataset_id")} to be one of the keys under `datasets:`, {known}, '
             f'got {_shown(dataset_id)}'
         )
     if config.get(*path, 'sampler', 'class_or_func') is None:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path)} to have a `sampler:` with `class_or_func:`, got nothing; add one, such as '
             f"`sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.SequentialSampler'}}, kwargs: {{}}}}`"
         )

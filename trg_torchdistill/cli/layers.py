@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.keys import nearest_names
 from trg_torchdistill.cli.probe import ROWS, ModelProbe, Record
+from trg_torchdistill.errors import TRGError
 
 MAX_ALTERNATIVES = 4
 
@@ -18,13 +18,13 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         path: Module path from ``--student-layer`` or ``--teacher-layer``, None to choose.
 
     Raises:
-        ConfigError: If there is no such module, it does not run, or its output cannot be cut into tokens.
+        TRGError: If there is no such module, it does not run, or its output cannot be cut into tokens.
     """
     if path is not None:
         return _named_layer(probe, side, path)
     stages = _stages(probe)
     if not stages:
-        raise ConfigError(
+        raise TRGError(
             f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
             f'pooling, got none for images of {_size(probe)}; give a larger `--input-size` or a `--{side}-layer`'
         )
@@ -60,18 +60,18 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     if record is None:
         known = [known.path for known in probe.records]
         top = [name for name, _ in probe.model.named_children()]
-        raise ConfigError(
+        raise TRGError(
             f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest_names(path, known)}; its '
             f'top modules are {", ".join(f"`{name}`" for name in top)}'
         )
     if not record.runs:
-        raise ConfigError(
+        raise TRGError(
             f'expected `--{side}-layer` to be a module that the forward pass of `{probe.key}` calls, got {path!r}, '
             f'which did not run, so that its hook would never fire{last}'
         )
     if record.layout is None:
         found = record.value_type if record.shape is None else f'{record.value_type} {list(record.shape)}'
-        raise ConfigError(
+        raise TRGError(
             f'expected `--{side}-layer` to be a module of `{probe.key}` whose output is a feature map, a token '
             f'sequence or a vector of each image, got {path!r}, which returns {found} for a batch of '
             f'{probe.image_shape[0]}{last}'

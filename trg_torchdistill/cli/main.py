@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from trg_torchdistill._version import __version__
+from trg_torchdistill.errors import TRGError
 
 COMMANDS = {
     'train': ('trg_torchdistill.cli.train', 'train and test the models of any torchdistill image-classification YAML'),
@@ -37,13 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser(words).parse_args(words)
     try:
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except (ValueError, TypeError) as error:
-        return _report(error, args.traceback, EXIT_USAGE)
-    except (ArithmeticError, OSError) as error:
-        return _report(error, args.traceback, EXIT_FAILED)
+    except TRGError as error:
+        hint = ''
+        if args.traceback:
+            traceback.print_exception(error)
+        elif not isinstance(error.__cause__, (TRGError, type(None))):
+            hint = ' (--traceback shows where)'
+        print(f'error: {error}{hint}', file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:
+        traceback.print_exception(error)
+        print(
+            f'error: {type(error).__name__}: {error}; this is a fault of trg_torchdistill, not of your YAML: please '
+            'report it with the lines above',
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     return code
 
 
@@ -58,10 +71,3 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
             importlib.import_module(module).add_arguments(command)
         command.add_argument('--traceback', action='store_true', help='show where an error was raised')
     return parser
-
-
-def _report(error: Exception, with_traceback: bool, code: int) -> int:
-    if with_traceback:
-        traceback.print_exception(error)
-    print(f'error: {error}', file=sys.stderr)
-    return code

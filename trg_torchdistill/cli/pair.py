@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe import ModelProbe, build_untrained, run_model
+from trg_torchdistill.errors import TRGError
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def probe_pair(
         num_classes: Overrides ``num_classes`` of both models.
 
     Raises:
-        ConfigError: If a model cannot be built, or takes none of the sizes.
+        TRGError: If a model cannot be built, or takes none of the sizes.
     """
     teacher_path = config.teacher_path or ('models', 'teacher_model')
     keys = [str(config.get(*path, 'key')) for path in (teacher_path, config.student_path)]
@@ -54,11 +55,11 @@ def probe_pair(
             # The student first: it is the smaller one.
             student_probe = run_model(keys[1], student, sides)
             teacher_probe = run_model(keys[0], teacher, sides)
-        except ConfigError as error:
+        except TRGError as error:
             refused.append(f'{candidate}: {error}')
             continue
         return Pair(teacher_probe, student_probe, candidate, tuple(refused))
-    raise ConfigError(
+    raise TRGError(
         f'expected teacher and student to take images of one size; give the right one with `--input-size`. Tried '
         f'{"; ".join(refused)}'
     )

@@ -14,9 +14,10 @@ from torchdistill.common.module_util import check_if_wrapped, get_updatable_para
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill.cli.checkpoint import box_modules
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.progress import Reporter
+from trg_torchdistill.errors import TRGError
 
 WRAPPER = 'DistributedDataParallel'
 
@@ -32,7 +33,7 @@ def check_for_several_processes(config: Config, reporter: Reporter) -> None:
         reporter: Is told which sampler is replaced.
 
     Raises:
-        ConfigError: At the first model whose copies in the processes would drift apart.
+        TRGError: At the first model whose copies in the processes would drift apart.
     """
     for stage in config.stage_paths():
         for side in config.side_names:
@@ -62,7 +63,7 @@ def join_stage(box: Any, config: Config, processes: Processes) -> None:
         processes: Those of the training.
 
     Raises:
-        ConfigError: If a parameter is trained that no process shares with the others.
+        TRGError: If a parameter is trained that no process shares with the others.
     """
     stage = config.stage_paths()[getattr(box, 'stage_number', 1) - 1]
     sides = ('teacher', 'student') if hasattr(box, 'student_model') else ('model',)
@@ -112,13 +113,13 @@ def _check_wrapper(config: Config, path: tuple[str, ...]) -> None:
     found = 'nothing' if key is None else repr(key)
     auxiliary = config.get(*path, 'auxiliary_model_wrapper', 'key')
     if auxiliary is not None and key is not None:
-        raise ConfigError(
+        raise TRGError(
             f'expected {where} to be empty around `{auxiliary}`, which wraps its parts itself, got {found}; '
             'remove the value'
         )
     if auxiliary is None and key != WRAPPER:
         is_teacher = path[-1] == 'teacher'
-        raise ConfigError(
+        raise TRGError(
             f'expected {where} to be {WRAPPER!r} for several processes, got {found}: each would train a model of its '
             f"own; write `wrapper: '{WRAPPER}'`{', or `requires_grad: False` to freeze it,' if is_teacher else ''} "
             f'under {config.where(*path)}'
@@ -130,7 +131,7 @@ def _check_sampler(config: Config, path: tuple[str, ...]) -> None:
     try:
         inspect.signature(DistributedSampler).bind(None, **kwargs)
     except TypeError as error:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*path, "sampler", "kwargs")} to suit a DistributedSampler, which torchdistill '
             f'builds for several processes whatever the `sampler:`, got: {error}; write `kwargs: {{}}`'
         ) from error
@@ -147,7 +148,7 @@ def _check_shared(box: Any, models: list[nn.Module], config: Config, stage: tupl
                 kind = type(model).__name__
                 is_auxiliary = isinstance(model, AuxiliaryModelWrapper)
                 advice = 'let it call `wrap_if_distributed` on that part' if is_auxiliary else 'wrap it'
-                raise ConfigError(
+                raise TRGError(
                     f'expected {config.where(*stage)} to train only what the processes share, got `{name}` of '
                     f'`{kind}`, which no DistributedDataParallel holds; {advice}, or train in one process'
                 )

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.edit import unshared
 from trg_torchdistill.cli.prefix import PREFIX, add_prefix
 from trg_torchdistill.cli.probe import Record
 from trg_torchdistill.cli.render import Inline
 from trg_torchdistill.cli.targets import Stage
+from trg_torchdistill.errors import TRGError
 
 PACKAGE = 'trg_torchdistill'
 HOST_DEFAULTS = ('default_pre_epoch_process_with_teacher', 'default_post_epoch_process_with_teacher')
@@ -62,7 +63,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     """Returns the values of a YAML with TRG added.
 
     Raises:
-        ConfigError: If a value that must change with it is not what is expected.
+        TRGError: If a value that must change with it is not what is expected.
     """
     plan = Plan(unshared(config.data))
     stage: dict[str, Any] = plan.tree
@@ -91,7 +92,7 @@ def _add_dependency(config: Config, plan: Plan) -> None:
         return
     if not isinstance(found, list):
         if not isinstance(found, str):
-            raise ConfigError(f'expected {config.where("dependencies")} to be a list, got {found!r}')
+            raise TRGError(f'expected {config.where("dependencies")} to be a list, got {found!r}')
         plan.changed.append('dependencies')
     plan.tree['dependencies'] = [*listed, PACKAGE if isinstance(listed[0], str) else {'name': PACKAGE}]
 
@@ -130,7 +131,7 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
         _hook(config, choice.stage, 'student', student, [choice.student.path])
         return
     if not stage.get('optimizer'):
-        raise ConfigError(
+        raise TRGError(
             f'{config.where(*choice.stage)} has no `optimizer:` of its own, so that the projection from '
             f'{choice.student.width} to {choice.teacher.width} features would not be trained; add one to this stage'
         )
@@ -209,7 +210,7 @@ def _hook(config: Config, stage: Stage, side: str, block: dict[str, Any], paths:
     found = hooks.get('output') if isinstance(hooks, dict) else None
     if not isinstance(hooks, dict) or not isinstance(found or [], list):
         where = config.where(*stage, side, 'forward_hook')
-        raise ConfigError(f'expected {where} to be {{input: [...], output: [...]}}, got {hooks!r}')
+        raise TRGError(f'expected {where} to be {{input: [...], output: [...]}}, got {hooks!r}')
     found = found or []
     hooks['output'] = [*found, *(path for path in paths if path not in found)]
 

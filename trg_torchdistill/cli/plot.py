@@ -12,7 +12,7 @@ from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill.cli.arguments import positive
 from trg_torchdistill.cli.build import choose_placement
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.plot_context import draw_context
 from trg_torchdistill.cli.plot_curves import METRICS, draw_curves, read_runs
@@ -39,6 +39,7 @@ from trg_torchdistill.cli.plot_tokens import (
 )
 from trg_torchdistill.cli.plots import blank_figure, save_figure
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import TRGLoss
 
 if TYPE_CHECKING:
@@ -93,16 +94,13 @@ def run(args: argparse.Namespace) -> int:
     """Draws, prints the names of the files, and returns 0.
 
     Raises:
-        ConfigError: For a mistake on the command line, in a run's folder or in the YAML.
-        ValueError: If an optional package is missing.
-        OSError: If a picture cannot be written.
+        TRGError: For a mistake on the command line, in a run's folder or in the YAML; if an optional package is
+            missing.
+        RunError: If a picture cannot be written.
     """
     paths = [Path(path).expanduser() for path in args.paths]
-    try:
-        blank_figure(1, 1)
-        figures = _curves(args, paths) if _are_runs(paths) else _pictures(args, paths)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    blank_figure(1, 1)
+    figures = _curves(args, paths) if _are_runs(paths) else _pictures(args, paths)
     for name, figure in figures.items():
         for suffix in dict.fromkeys(args.format):
             file = Path(args.output).expanduser() / f'{name}.{suffix}'
@@ -114,12 +112,12 @@ def run(args: argparse.Namespace) -> int:
 def _are_runs(paths: Sequence[Path]) -> bool:
     for path in paths:
         if not path.exists():
-            raise ConfigError(f'expected the folder of a run, or a YAML, got {path}, which does not exist')
+            raise TRGError(f'expected the folder of a run, or a YAML, got {path}, which does not exist')
     are_folders = [path.is_dir() for path in paths]
     if any(are_folders) and not all(are_folders):
-        raise ConfigError(f'expected folders of runs, or one YAML, got both: {", ".join(map(str, paths))}')
+        raise TRGError(f'expected folders of runs, or one YAML, got both: {", ".join(map(str, paths))}')
     if not any(are_folders) and len(paths) > 1:
-        raise ConfigError(
+        raise TRGError(
             f'expected one YAML, got {len(paths)} files; compare several students of one YAML with `--student`, or '
             f'name folders of runs, which hold a {METRICS}'
         )
@@ -130,7 +128,7 @@ def _curves(args: argparse.Namespace, folders: list[Path]) -> dict[str, Figure]:
     for name in OF_CONFIG:
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
-            raise ConfigError(f'expected `--{option}` with a YAML, got folders of runs; leave it out, or name the YAML')
+            raise TRGError(f'expected `--{option}` with a YAML, got folders of runs; leave it out, or name the YAML')
     labels = _labels(args.labels, folders, 'folders')
     return {'curves': draw_curves(read_runs(folders, labels))}
 
@@ -139,14 +137,14 @@ def _labels(given: list[str] | None, paths: Sequence[Path], kind: str) -> list[s
     """Returns the names given, else those of the paths, as much of each as makes them differ."""
     if given is not None:
         if len(given) != len(paths) or len(set(given)) < len(given):
-            raise ConfigError(
+            raise TRGError(
                 f'expected `--labels` to be {len(paths)} different names, one for each of the {kind}, got {given}'
             )
         return given
     resolved = [path.resolve() for path in paths]
     parts = [(path if path.is_dir() else path.with_suffix('')).parts for path in resolved]
     if len(set(parts)) < len(parts):
-        raise ConfigError(f'expected different {kind}, got one of them twice: {", ".join(map(str, paths))}')
+        raise TRGError(f'expected different {kind}, got one of them twice: {", ".join(map(str, paths))}')
     for length in range(1, max(map(len, parts)) + 1):
         labels = ['/'.join(part[-length:]) for part in parts]
         if len(set(labels)) == len(labels):
@@ -184,13 +182,13 @@ def _checkpoints(args: argparse.Namespace) -> dict[str, Path | None]:
     if args.student is None:
         checkpoints: dict[str, Path | None] = dict.fromkeys(args.labels or [AFTER])
         if len(checkpoints) != 1:
-            raise ConfigError(f'expected one name in `--labels` for the student of the YAML, got {args.labels}')
+            raise TRGError(f'expected one name in `--labels` for the student of the YAML, got {args.labels}')
     else:
         files = [Path(path) for path in args.student]
         checkpoints = dict(zip(_labels(args.labels, files, '`--student` files'), files, strict=True))
     taken = [label for label in (TEACHER, BEFORE) if label in checkpoints]
     if taken:
-        raise ConfigError(f'expected the trained student to have a name of its own, got {taken[0]!r}; use `--labels`')
+        raise TRGError(f'expected the trained student to have a name of its own, got {taken[0]!r}; use `--labels`')
     return checkpoints
 
 
@@ -199,14 +197,14 @@ def _token_pictures(
 ) -> dict[str, Figure]:
     image = args.image or 0
     if not 0 <= image < len(pixels):
-        raise ConfigError(f'expected `--image` to be one of the {len(pixels)} images, from 0, got {image}')
+        raise TRGError(f'expected `--image` to be one of the {len(pixels)} images, from 0, got {image}')
     layers = {'student': args.student_layer, 'teacher': args.teacher_layer}
     size = (shown.values.shape[2], shown.values.shape[3])
     graph_loss, context_loss = choose_losses(config, models, size, layers, args.term)
     figures = {}
     if 'token_graph' in (args.only or PICTURES):
         if len(pixels) < 2:
-            raise ConfigError('expected at least two `--images`, so that a token has neighbours in others, got 1')
+            raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
         tokens = tokens_of(graph_loss, models, shown.values)
         cell = cell_index(tokens, args.cell, f'`{graph_loss.student_module_path}`')
         number = args.neighbors or graph_loss.num_neighbors

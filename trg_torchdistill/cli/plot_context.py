@@ -39,7 +39,7 @@ def draw_context(
         loss: Says how the similarity is computed.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     height, width = tokens.grid
     own = {label: values[image] for label, values in tokens.values.items()}

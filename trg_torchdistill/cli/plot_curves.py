@@ -7,7 +7,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.plots import (
     PANEL_INCHES,
     History,
@@ -17,6 +16,7 @@ from trg_torchdistill.cli.plots import (
     leaf_terms,
     read_history,
 )
+from trg_torchdistill.errors import TRGError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def read_runs(folders: Sequence[Path], labels: Sequence[str]) -> dict[str, Histo
         labels: Their labels, all different.
 
     Raises:
-        ConfigError: If a folder holds no run, or no finished epoch.
+        TRGError: If a folder holds no run, or no finished epoch.
     """
     return {label: _read_run(folder) for label, folder in zip(labels, folders, strict=True)}
 
@@ -43,20 +43,20 @@ def read_runs(folders: Sequence[Path], labels: Sequence[str]) -> dict[str, Histo
 def _read_run(folder: Path) -> History:
     path = folder / METRICS
     if not path.is_file():
-        raise ConfigError(
+        raise TRGError(
             f'expected {folder} to be the folder of a run, with a {METRICS}, got none there; name what '
             '`trg-torchdistill train` was given as `--run_dir`, or `dst_ckpt` of the YAML without its suffix'
         )
     try:
         history = read_history(path)
     except ValueError as error:
-        raise ConfigError(f'expected each line of {path} to be JSON, got: {error}; remove the damaged line') from error
+        raise TRGError(f'expected each line of {path} to be JSON, got: {error}; remove the damaged line') from error
     if not history:
-        raise ConfigError(f'expected {path} to hold a finished epoch, got none yet; wait for the first one')
+        raise TRGError(f'expected {path} to hold a finished epoch, got none yet; wait for the first one')
     for number, line in enumerate(history, 1):
         missing = [name for name in REQUIRED if not isinstance(line, dict) or name not in line]
         if missing:
-            raise ConfigError(
+            raise TRGError(
                 f'expected line {number} of {path} to be an epoch of `trg-torchdistill train`, got one without '
                 f'{", ".join(missing)}'
             )
@@ -90,7 +90,7 @@ def draw_curves(runs: Mapping[str, History]) -> Figure:
     """Draws a panel for each quantity; a run has one colour and one dash pattern in all of them.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     panels = panels_of(runs)
     num_columns = min(COLUMNS, len(panels))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.plot_images import MAX_CLASSES, Images
 from trg_torchdistill.cli.plot_models import Model
 from trg_torchdistill.cli.plots import STYLES, blank_figure
+from trg_torchdistill.errors import TRGError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,12 +26,12 @@ def load_tsne() -> Any:
     """Returns scikit-learn's class.
 
     Raises:
-        ImportError: If scikit-learn is missing.
+        TRGError: If scikit-learn is missing.
     """
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise ImportError(
+        raise TRGError(
             'expected scikit-learn, whose t-SNE is drawn, to be installed, got none; run: pip install '
             "'trg_torchdistill[demo]', or leave the picture out with `--only`"
         ) from error
@@ -42,13 +42,10 @@ def embed(features: Tensor, seed: int) -> Any:
     """Returns the t-SNE of features [B, D] in the plane, an array [B, 2].
 
     Raises:
-        ConfigError: If there are fewer than four images.
-        ImportError: If scikit-learn is missing.
+        TRGError: If there are fewer than four images; if scikit-learn is missing.
     """
     if len(features) < MIN_IMAGES:
-        raise ConfigError(
-            f'expected at least {MIN_IMAGES} images for the t-SNE, got {len(features)}; raise `--samples`'
-        )
+        raise TRGError(f'expected at least {MIN_IMAGES} images for the t-SNE, got {len(features)}; raise `--samples`')
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     return load_tsne()(n_components=2, perplexity=perplexity, random_state=seed, init='random').fit_transform(
         features.numpy()
@@ -64,7 +61,7 @@ def draw_embedding(points: Mapping[str, Any], models: Sequence[Model], images: I
         images: The images.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     frequent = sorted(label for label, _ in Counter(images.labels).most_common(MAX_CLASSES))
     figure = blank_figure(PANEL * len(models), PANEL + 0.9)

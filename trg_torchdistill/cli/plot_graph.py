@@ -47,7 +47,7 @@ def draw_graph(
         grid: Cells [h, w] of an image.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     reference = next((graphs[model.label] for model in models if model.is_teacher), None)
     figure = blank_figure(PANEL * len(pixels) + 2.2, (PANEL + 0.2) * len(models) + 1.0)

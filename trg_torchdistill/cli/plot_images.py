@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.cli.config import ConfigError
 from trg_torchdistill.cli.probe import FORWARD_ERRORS
+from trg_torchdistill.errors import TRGError
 
 MAX_CLASSES = 10
 
@@ -41,11 +41,11 @@ def read_images(dataset: Any, positions: Sequence[int]) -> Images:
     """Returns the images at the given positions of a data set.
 
     Raises:
-        ConfigError: If a position is out of range, or an item is not an image tensor and a label.
+        TRGError: If a position is out of range, or an item is not an image tensor and a label.
     """
     outside = [position for position in positions if not 0 <= position < len(dataset)]
     if outside:
-        raise ConfigError(
+        raise TRGError(
             f'expected `--images` to be positions in the data set, from 0 to {len(dataset) - 1}, got {outside[0]}'
         )
     values, labels = [], []
@@ -56,7 +56,7 @@ def read_images(dataset: Any, positions: Sequence[int]) -> Images:
             labels.append(int(item[1]))
         stacked = torch.stack(values)
     except FORWARD_ERRORS as error:
-        raise ConfigError(
+        raise TRGError(
             f'expected the data set to give image tensors of one size, with labels, got {type(error).__name__}: '
             f'{error}; look at its `transform:`, or name another data set with `--dataset`'
         ) from error

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torchdistill.common.module_util import get_module
 
 from trg_torchdistill.cli.build import build_model, check_teacher_weights
-from trg_torchdistill.cli.check_steps import explained
-from trg_torchdistill.cli.config import Config, ConfigError, import_packages
+from trg_torchdistill.cli.config import Config, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, resolve
 from trg_torchdistill.cli.keys import check_config, nearest_names
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses.relation import IoDict
 
@@ -32,12 +32,12 @@ def read_config(path: str) -> Config:
     """Reads a YAML and carries out its tags, but builds no data set yet.
 
     Raises:
-        ConfigError: If the YAML would not train.
+        TRGError: If the YAML would not train.
     """
     try:
         config = load_deferred(path)
     except UnicodeDecodeError as error:
-        raise ConfigError(f'expected {path} to be a YAML or the folder of a run, got a file that is no text') from error
+        raise TRGError(f'expected {path} to be a YAML or the folder of a run, got a file that is no text') from error
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}
@@ -50,12 +50,12 @@ def build_dataset(config: Config, name: str | None) -> Any:
     """Builds one data set of a YAML, by default the one of its test.
 
     Raises:
-        ConfigError: If there is no such data set, or it cannot be built.
+        TRGError: If there is no such data set, or it cannot be built.
     """
     known = config.mapping('datasets')
     key = config.get('test', 'test_data_loader', 'dataset_id') if name is None else name
     if key not in known:
-        raise ConfigError(
+        raise TRGError(
             f'expected `--dataset` to be one of the keys under `datasets:`, {list(known)}, got {key!r}'
             f'{nearest_names(key, list(known))}'
         )
@@ -88,7 +88,7 @@ def build_models(config: Config, checkpoints: Mapping[str, Path | None], device:
         device: Device of the models.
 
     Raises:
-        ConfigError: If a model cannot be built, or weights are missing or do not fit.
+        TRGError: If a model cannot be built, or weights are missing or do not fit.
     """
     models = []
     if config.teacher_path is not None:
@@ -104,7 +104,7 @@ def build_models(config: Config, checkpoints: Mapping[str, Path | None], device:
         wanted = f'{place} to hold trained weights of `{key}`'
         checkpoint = read_checkpoint(source, wanted)
         if checkpoint is None:
-            raise ConfigError(
+            raise TRGError(
                 f'expected {wanted}, got {source}, which does not exist; train first, or name the weights with '
                 '`--student`'
             )
@@ -131,13 +131,13 @@ def hooked_features(model: Model, ends: Sequence[tuple[str, str]], images: Tenso
         images: Batch [B, C, H, W].
 
     Raises:
-        ConfigError: If there is no such module, or the model refuses the images.
+        TRGError: If there is no such module, or the model refuses the images.
     """
     found: dict[str, dict[str, Any]] = {path: {} for path, _ in ends}
     with contextlib.ExitStack() as hooks:
         for path, end in ends:
             hooks.callback(_hook(model, path, end, found[path]).remove)
-        with explained(f'a batch of the images through `{model.key}`'):
+        with explained(f'a batch of the images through `{model.key}` failed'):
             model.module(images.to(next(model.module.parameters()).device))
     return found
 
@@ -147,7 +147,7 @@ def _hook(model: Model, path: str, end: str, kept: dict[str, Any]) -> Any:
     module = model.module if path == '.' else get_module(model.module, inner)
     if not isinstance(module, nn.Module):
         side, known = 'teacher' if model.is_teacher else 'student', dict(model.module.named_modules())
-        raise ConfigError(
+        raise TRGError(
             f'expected the module path {path!r} of a loss to name a module of `{model.key}`, without what the training '
             f'puts around it, got none{nearest_names(inner, list(known))}; name a layer with `--{side}-layer`'
         )
@@ -165,18 +165,21 @@ def penultimate_features(model: Model, images: Tensor) -> Tensor:
     A model without linear layers (a fully convolutional one) gives what enters its last convolution.
 
     Raises:
-        ConfigError: If the model has neither, or refuses the images.
+        TRGError: If the model has neither, or refuses the images.
     """
     kinds = [kind for kind in CLASSIFIERS if any(isinstance(module, kind) for module in model.module.modules())]
     if not kinds:
-        raise ConfigError(
+        raise TRGError(
             f'expected `{model.key}` to have a linear layer or a convolution, got none; leave the picture out with '
             '`--only`'
         )
     device = next(model.module.parameters()).device
     found = []
     for batch in torch.split(images, BATCH_SIZE):
-        with _inputs_of(model.module, kinds[0]) as inputs, explained(f'the images through `{model.key}`'):
+        with (
+            _inputs_of(model.module, kinds[0]) as inputs,
+            explained(f'the images through `{model.key}` failed'),
+        ):
             model.module(batch.to(device))
         feature = inputs[-1].float().cpu()
         if kinds[0] is nn.Conv2d:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.keys import nearest_names
 from trg_torchdistill.cli.layers import choose_layer
 from trg_torchdistill.cli.plot_models import Model, hooked_features
 from trg_torchdistill.cli.probe import Record, run_model
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import contextual_loss
 from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
@@ -78,11 +79,11 @@ def choose_losses(
         term: Name of a TRG term in the YAML, None for the first ones.
 
     Raises:
-        ConfigError: If there is no such term or layer.
+        TRGError: If there is no such term or layer.
     """
     found = _losses_of(config)
     if term is not None and term not in found:
-        raise ConfigError(
+        raise TRGError(
             f'expected `--term` to be a `TRGLoss` or `TokenContextualLoss` term of {config.path}, one of '
             f'{list(found)}, got {term!r}{nearest_names(term, list(found))}'
         )
@@ -157,8 +158,7 @@ def tokens_of(loss: RelationLoss, models: Sequence[Model], images: Tensor) -> To
         images: Batch [B, C, H, W].
 
     Raises:
-        ConfigError: If a model lacks the module that the loss reads.
-        ValueError: If its feature cannot be cut into tokens.
+        TRGError: If a model lacks the module that the loss reads; if its feature cannot be cut into tokens.
     """
     student_end = (loss.student_module_path, loss.student_module_io)
     teacher_end = (loss.teacher_module_path, loss.teacher_module_io)
@@ -183,17 +183,17 @@ def cell_index(tokens: Tokens, cell: Sequence[int] | None, where: str) -> tuple[
     """Returns row and column of the chosen cell, the one in the middle by default.
 
     Raises:
-        ConfigError: If the grid has a single cell, or not this one.
+        TRGError: If the grid has a single cell, or not this one.
     """
     height, width = tokens.grid
     if height * width == 1:
-        raise ConfigError(
+        raise TRGError(
             f'expected {where} to have more than one token an image, got 1; name a layer before pooling with '
             '`--student-layer` and `--teacher-layer`'
         )
     row, column = (height // 2, width // 2) if cell is None else cell
     if not (0 <= row < height and 0 <= column < width):
-        raise ConfigError(
+        raise TRGError(
             f'expected `--cell` to be a row from 0 to {height - 1} and a column from 0 to {width - 1} of the '
             f'{height} x {width} tokens of {where}, got {row} {column}'
         )

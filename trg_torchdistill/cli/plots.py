@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Returns the epochs of a ``metrics.jsonl``, in their order.
 
     Raises:
-        ValueError: If a line is no JSON.
+        TRGError: If a line is no JSON.
     """
     lines = path.read_text(encoding='utf-8').splitlines()
     return [json.loads(line) for line in lines if line]
@@ -44,12 +45,12 @@ def blank_figure(width: float, height: float) -> Figure:
     """Returns a figure without panels, in inches.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
+        raise TRGError(
             "expected matplotlib to be installed, got none; run: pip install 'trg_torchdistill[cli]'"
         ) from error
     return Figure(figsize=(width, height), layout='constrained')
@@ -59,7 +60,7 @@ def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     """Returns an empty figure and its panels, row by row.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        TRGError: If matplotlib is missing.
     """
     figure = blank_figure(PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows)
     return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
@@ -69,7 +70,7 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Writes a figure in the format of the path's suffix, whole or not at all; the same figure gives the same bytes.
 
     Raises:
-        OSError: If the file cannot be written.
+        RunError: If the file cannot be written.
     """
     from matplotlib import rc_context
 

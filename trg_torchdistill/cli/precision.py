@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 DEFAULT_PROCESS = 'default_post_forward_process'
@@ -94,20 +95,20 @@ def choose_precision(name: str | None, device: torch.device, config: Config) -> 
     """Returns the precision for ``--amp``.
 
     Raises:
-        ConfigError: If the device cannot compute in it, or the YAML has a post-forward process that cannot be scaled.
+        TRGError: If the device cannot compute in it, or the YAML has a post-forward process that cannot be scaled.
     """
     if name is None:
         return FLOAT32
     reason = _missing_support(name, device)
     if reason is not None:
-        raise ConfigError(
+        raise TRGError(
             f'expected `--device` to compute in the type of `--amp {name}`, got {device}: {reason}; choose another '
             '`--amp`, or leave it out'
         )
     for stage in config.stage_paths():
         process = config.get(*stage, 'post_forward_process')
         if name == 'fp16' and process not in (None, DEFAULT_PROCESS):
-            raise ConfigError(
+            raise TRGError(
                 f'expected {config.where(*stage, "post_forward_process")} to be {DEFAULT_PROCESS!r} with `--amp fp16`, '
                 f'whose gradients are scaled, got {process!r}; use `--amp bf16`'
             )

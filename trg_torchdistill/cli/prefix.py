@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.targets import Stage
+from trg_torchdistill.errors import TRGError
 
 PREFIX = 'student_model.'
 PATH_WORDS = ('path', 'module', 'layer')
@@ -25,7 +26,7 @@ def add_prefix(config: Config, stage: Stage, block: dict[str, Any]) -> list[str]
         Paths in the YAML of the values that were changed.
 
     Raises:
-        ConfigError: If a path in a term may be the teacher's or the student's.
+        TRGError: If a path in a term may be the teacher's or the student's.
     """
     renamer = _Renamer(config, stage, block)
     renamer.rename_hooks()
@@ -87,7 +88,7 @@ class _Renamer:
             return item
         if side is None and item in self.hooked['teacher']:
             where = self.config.where(*self.stage, *place)
-            raise ConfigError(
+            raise TRGError(
                 f"{where} is {item!r}, which both models hook: it is not clear whether it is the student's, which must "
                 f"become '{PREFIX}{item}' under `Student4TRG`; choose layers of equal width with `--student-layer` and "
                 '`--teacher-layer`, or add TRG by hand'

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.build import build_model
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, ConfigError, UnknownHereError
+from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, UnknownHereError
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.layouts import Evidence, is_pooling, layout_of, sequence_grid
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import first_tensor
 
 # Arguments of a model that ask for trained weights, and what they become.
@@ -144,7 +145,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
         num_classes: Overrides ``num_classes`` of its arguments.
 
     Raises:
-        ConfigError: If the model cannot be built, or not without a download.
+        TRGError: If the model cannot be built, or not without a download.
     """
     block = config.mapping(*path)
     kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
@@ -165,9 +166,9 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
         try:
             return build_model(Config(config.path, config.text, data), path)
         except OBJECT_ERRORS as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, TRGError):
                 raise
-            raise ConfigError(
+            raise TRGError(
                 f'{config.where(*path)} cannot be built, {type(error).__name__}: {error}; if it needs a download, '
                 'give it what it needs in a local file'
             ) from error
@@ -177,7 +178,7 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
     """Sends one random batch through a model, in eval mode and without gradients, and looks at every module.
 
     Raises:
-        ConfigError: If the model does not take images of that size.
+        TRGError: If the model does not take images of that size.
     """
     conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     shape = (BATCH_SIZE, 3 if conv is None else conv.in_channels * conv.groups, *image_size)
@@ -189,7 +190,7 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
             result = model.eval()(torch.rand(shape))
     except FORWARD_ERRORS as error:
         reason = str(error).strip().splitlines() or ['']
-        raise ConfigError(
+        raise TRGError(
             f'`{key}` refused a batch of shape {list(shape)}, {type(error).__name__}: {reason[0]}'
         ) from error
     finally:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from trg_torchdistill.cli.config import ConfigError
-from trg_torchdistill.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from trg_torchdistill.cli.main import EXIT_FAILED, EXIT_INTERRUPTED
+from trg_torchdistill.errors import RunError, TRGError
 
 TIMEOUT = timedelta(minutes=30)  # the longest wait is for the first process of a node to download a data set
 SECONDS_FOR_THE_FIRST = 2.0
@@ -116,8 +116,8 @@ def joined(device: str) -> Iterator[Processes]:
         device: The word after ``--device``.
 
     Raises:
-        ConfigError: If the environment is not torchrun's.
-        ChildProcessError: If another process ended without a word.
+        TRGError: If the environment is not torchrun's.
+        RunError: If another process ended without a word.
         SystemExit: With the exit code, if another process reports the error.
     """
     if int(os.environ.get('WORLD_SIZE', '1')) < 2:
@@ -127,7 +127,7 @@ def joined(device: str) -> Iterator[Processes]:
         store, rank, size = next(rendezvous('env://', timeout=TIMEOUT))
         local_rank, local_size = int(os.environ['LOCAL_RANK']), int(os.environ['LOCAL_WORLD_SIZE'])
     except (ValueError, KeyError) as error:
-        raise ConfigError(
+        raise TRGError(
             f'expected torchrun to start several processes, got WORLD_SIZE={os.environ["WORLD_SIZE"]} without the '
             f'variables that it sets ({error}); start with `torchrun --nproc_per_node N -m trg_torchdistill train ...`'
         ) from error
@@ -180,12 +180,12 @@ class StopSignals:
 def _end_with_one_message(error: BaseException, store: Any, processes: Processes) -> None:
     """Returns in the process that is to report its error, and ends all others."""
     if not _reports(store, processes):
-        code = EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILED
-        sys.exit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else code)
+        code = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED
+        sys.exit(error.exit_code if isinstance(error, TRGError) else code)
     if not processes.is_first:
         print(f'process {processes.rank} of {processes.size} failed:', file=sys.stderr, flush=True)
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in LOST):
-        raise ChildProcessError(
+        raise RunError(
             f'process {processes.rank} of {processes.size} lost the others ({str(error).splitlines()[0][:200]}); one '
             'of them was killed, ran out of memory, or cannot be reached'
         ) from error

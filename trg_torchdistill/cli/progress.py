@@ -63,7 +63,7 @@ class BarReporter:
     The terms are read from the device at most twice a second; of several processes they are the first one's.
 
     Raises:
-        ImportError: If rich is not installed.
+        TRGError: If rich is not installed.
     """
 
     def __init__(self) -> None:

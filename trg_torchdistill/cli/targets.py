@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.keys import nearest_names
+from trg_torchdistill.errors import TRGError
 
 Stage = tuple[str, ...]
 OUR_LOSSES = ('TRGLoss', 'TokenContextualLoss')
@@ -20,10 +21,10 @@ def choose_stage(config: Config, name: str | None = None) -> Stage:
         name: Name of a stage, ``stage2`` for example, from ``--stage``.
 
     Raises:
-        ConfigError: If there is no teacher, no such stage, or the stage is one that TRG cannot be added to.
+        TRGError: If there is no teacher, no such stage, or the stage is one that TRG cannot be added to.
     """
     if config.teacher_path is None:
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.path} to have a teacher, got none under `models:`; TRG relates the student to a '
             'teacher: start from a distillation YAML, with `teacher_model:` and `student_model:`'
         )
@@ -33,16 +34,16 @@ def choose_stage(config: Config, name: str | None = None) -> Stage:
     if name is not None and name not in with_teacher:
         found = ', '.join(f'`{key}`' for key in with_teacher if key != 'train') or 'no stages'
         what = 'a stage without `teacher:`' if name in stages else f'{name!r}{nearest_names(name, stages)}'
-        raise ConfigError(f'expected `--stage` to be a stage with a teacher in {config.path} ({found}), got {what}')
+        raise TRGError(f'expected `--stage` to be a stage with a teacher in {config.path} ({found}), got {what}')
     if not with_teacher:
-        raise ConfigError(f'expected {config.where("train")} to have a block `teacher:`, got none; add one')
+        raise TRGError(f'expected {config.where("train")} to have a block `teacher:`, got none; add one')
     stage = with_teacher[name or list(with_teacher)[-1]]
     reason = _refusal(config, stage)
     if reason is None:
         return stage
     others = [key for key, path in with_teacher.items() if path != stage and _refusal(config, path) is None]
     hint = f'. Another stage can take it: `--stage {others[-1]}`' if others else ''
-    raise ConfigError(f'{reason}{hint}')
+    raise TRGError(f'{reason}{hint}')
 
 
 def _refusal(config: Config, stage: Stage) -> str | None:

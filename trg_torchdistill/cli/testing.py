@@ -12,12 +12,13 @@ from torchdistill.datasets.util import build_data_loader
 
 from trg_torchdistill.cli.build import Placement, has_trained_weights
 from trg_torchdistill.cli.checkpoint import Progress
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
 from trg_torchdistill.cli.parallel import count_each_image_once
 from trg_torchdistill.cli.progress import Reporter
 from trg_torchdistill.cli.trainer import RunFiles
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 
 TEST_LOADER = ('test', 'test_data_loader')
@@ -39,7 +40,7 @@ def load_best(
         What is tested: the checkpoint's path, or a description of the weights that the student has already.
 
     Raises:
-        ConfigError: If there are no weights to test, or they are not this student's.
+        TRGError: If there are no weights to test, or they are not this student's.
     """
     if progress is not None and progress.best_value == 0:
         reporter.say(
@@ -63,7 +64,7 @@ def _other_weights(config: Config, files: RunFiles, progress: Progress | None, r
         reporter.say(f'{files.best} does not exist; testing the last weights')
         return 'last weights'
     if not has_trained_weights(config, config.student_path):
-        raise ConfigError(
+        raise TRGError(
             f'expected {config.where(*config.student_path, "dst_ckpt")} to hold the weights to test, got {files.best}, '
             'which does not exist; train first, or correct the path'
         )

@@ -25,7 +25,7 @@ from trg_torchdistill.cli.build import (
     load_optimizer,
 )
 from trg_torchdistill.cli.checkpoint import Progress, draw_apart, load_training_state, restore_training_state
-from trg_torchdistill.cli.config import Config, ConfigError, import_packages, load_config
+from trg_torchdistill.cli.config import Config, import_packages, load_config
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config
 from trg_torchdistill.cli.logs import logging_to
@@ -38,6 +38,7 @@ from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.testing import load_best, measure_models
 from trg_torchdistill.cli.trainer import RunFiles, Trainer
+from trg_torchdistill.errors import TRGError
 
 logger = logging.getLogger(__name__)
 MAX_CHANGES_SHOWN = 6
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     """Trains and tests, and returns the exit code: 0 when done, 130 when Ctrl-C stopped the training.
 
     Raises:
-        ConfigError: For a mistake in the YAML or the command line.
-        NotFiniteError: If the loss becomes NaN or infinite.
+        TRGError: For a mistake in the YAML or the command line.
+        RunError: If the loss becomes NaN or infinite.
     """
     with joined(args.device) as processes, logging_to(args.run_log, processes.rank):
         reporter = choose_reporter(processes.is_first)
@@ -140,12 +141,12 @@ def _earlier_state(args: argparse.Namespace, files: RunFiles, processes: Process
 def _stored_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] | None:
     if args.resume:
         if args.start_epoch != 0:
-            raise ConfigError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
+            raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
         return load_training_state(files.last)
     if not args.overwrite:
         for file in (files.last, files.metrics):
             if file.exists():
-                raise ConfigError(
+                raise TRGError(
                     f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
                     'replace it with `--overwrite`, or choose another `--run_dir`'
                 )
@@ -182,7 +183,7 @@ def _prepare(
     """Returns a trainer at its first epoch or where the earlier run stopped; only now files are written."""
     box = build_box(config, *models, placement)
     if args.start_epoch != 0 and hasattr(box, 'stage_number'):
-        raise ConfigError(
+        raise TRGError(
             'expected `--start_epoch 0` for a training in stages, of which torchdistill does not know where an epoch '
             f'belongs, got {args.start_epoch}; continue a run with `--resume`'
         )

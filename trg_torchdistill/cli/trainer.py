@@ -14,17 +14,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trg_torchdistill.cli.build import Placement
 from trg_torchdistill.cli.checkpoint import Progress, best_checkpoint, save_atomically, training_state
-from trg_torchdistill.cli.config import Config, ConfigError
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import evaluate
 from trg_torchdistill.cli.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of
 from trg_torchdistill.cli.parallel import count_each_image_once, join_stage, share_buffers
 from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
 from trg_torchdistill.cli.progress import Reporter, epoch_line
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss became NaN or infinite; the weights of that step were not changed."""
+from trg_torchdistill.errors import RunError, TRGError
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ class Trainer:
         """Trains all epochs that are not done yet.
 
         Raises:
-            NotFiniteError: If a loss is NaN or infinite; ``last.pt`` is of the epoch before.
-            ConfigError: If the training loader gives no batch, or processes would not share what they train.
+            RunError: If a loss is NaN or infinite; ``last.pt`` is of the epoch before.
+            TRGError: If the training loader gives no batch, or processes would not share what they train.
             KeyboardInterrupt: After Ctrl-C; of several processes in the same step of all.
         """
         signals = StopSignals(self.processes)
@@ -178,7 +175,7 @@ class Trainer:
                     loss = forward_loss(self.box, images, targets, supplement)
                 value = self._mean_loss(loss, signals)
                 if not math.isfinite(value):
-                    raise NotFiniteError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
+                    raise RunError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
                 self.precision.post_forward_process(self.box, loss)
                 batch_size = len(images) * self.processes.size
                 total, num_steps, num_images = total + value, num_steps + 1, num_images + batch_size
@@ -186,7 +183,7 @@ class Trainer:
         finally:
             self.reporter.end_epoch()
         if num_steps == 0:
-            raise ConfigError(
+            raise TRGError(
                 'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
                 '`drop_last: False` in `train_data_loader`'
             )
@@ -230,14 +227,14 @@ def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
     """Returns the loss of a batch; explains the bare ``KeyError`` of the host's losses when a feature was not hooked.
 
     Raises:
-        ConfigError: If a loss or wrapper misses a key.
+        TRGError: If a loss or wrapper misses a key.
     """
     try:
         return box.forward_process(images, targets, supplement)
     except KeyError as error:
         sides = {name: getattr(box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
         hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
-        raise ConfigError(
+        raise TRGError(
             f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
             f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
             '(--traceback shows what asked for it)'

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from trg_torchdistill.cli.config import ConfigError
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import URL_PREFIXES, UnreadableError, UnsafeError, read_saved
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def read_checkpoint(source: str | None, wanted: str) -> Mapping[str, Any] | None
         wanted: What the file should be, for the message: "`src_ckpt` to hold weights of `resnet18`".
 
     Raises:
-        ConfigError: If it is damaged, was not written by ``torch.save``, or holds objects that could run code.
+        TRGError: If it is damaged, was not written by ``torch.save``, or holds objects that could run code.
     """
     if source is None or not (source.startswith(URL_PREFIXES) or Path(source).exists()):
         if source is not None:
@@ -40,9 +40,9 @@ def read_checkpoint(source: str | None, wanted: str) -> Mapping[str, Any] | None
         way_out = 'correct the path or write the file anew'
         if isinstance(error, UnsafeError):
             way_out = f'if you trust its author, keep its weights alone and name that file: {CONVERSION}'
-        raise ConfigError(f'expected {wanted}, got {source}: {error}. It was left as it is; {way_out}') from error
+        raise TRGError(f'expected {wanted}, got {source}: {error}. It was left as it is; {way_out}') from error
     if not isinstance(checkpoint, Mapping):
-        raise ConfigError(
+        raise TRGError(
             f'expected {wanted}, got {source}: it holds a {type(checkpoint).__name__}; save a `state_dict()`'
         )
     return checkpoint
@@ -52,12 +52,12 @@ def load_model(model: nn.Module, checkpoint: Mapping[str, Any], source: str | No
     """Loads the weights of a checkpoint, or bare weights, strictly.
 
     Raises:
-        ConfigError: If they are not this model's.
+        TRGError: If they are not this model's.
     """
     try:
         model.load_state_dict(checkpoint.get('model', checkpoint))
     except MISFITS as error:
-        raise ConfigError(f'expected {wanted}, got {source}: {short(error)}') from error
+        raise TRGError(f'expected {wanted}, got {source}: {short(error)}') from error
 
 
 def short(error: Exception) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_choice, check_integer
+from trg_torchdistill.errors import TRGError
 
 SPLITS = ('train', 'val', 'test')
 TRAIN_IMAGES_A_CLASS = 100
@@ -34,9 +35,7 @@ class Digits(Dataset[tuple[Any, int]]):
         classes: Names of the ten classes.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
-        ImportError: If scikit-learn is missing.
+        TRGError: If an argument has a wrong type; if an argument is out of range; if scikit-learn is missing.
 
     YAML::
 
@@ -52,7 +51,7 @@ class Digits(Dataset[tuple[Any, int]]):
             check_choice('split', split, SPLITS)
             check_integer('size', size, 8)
             if transform is not None and not callable(transform):
-                raise TypeError(f'expected `transform` to be a function of an image or null, got {transform!r}')
+                raise TRGError(f'expected `transform` to be a function of an image or null, got {transform!r}')
         self.split = split
         self.transform = transform
         self.classes = [str(digit) for digit in range(10)]
@@ -74,7 +73,7 @@ def _load_digits() -> tuple[Any, list[int]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
+        raise TRGError(
             "expected scikit-learn, whose digits 'trg_torchdistill.datasets.Digits' reads, to be installed, got none; "
             "run: pip install 'trg_torchdistill[demo]'"
         ) from error

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_integer, check_text
+from trg_torchdistill.errors import TRGError
 
 OWNER = "'trg_torchdistill.datasets.ImageNetLT'"
 
@@ -37,10 +38,9 @@ class ImageNetLT(Dataset[Any]):
         paths: File of each image.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If a line is not a path and a label from 0 to ``num_classes`` - 1, gives a folder a second label or
-            a class a second folder, or a class has no image.
-        FileNotFoundError: If the list or a file in it does not exist.
+        TRGError: If an argument has a wrong type; if a line is not a path and a label from 0 to ``num_classes`` - 1,
+            gives a folder a second label or
+            a class a second folder, or a class has no image; if the list or a file in it does not exist.
 
     YAML::
 
@@ -65,11 +65,11 @@ class ImageNetLT(Dataset[Any]):
             check_text('list_file', list_file)
             check_integer('num_classes', num_classes, 1)
             if transform is not None and not callable(transform):
-                raise TypeError(f'expected `transform` to be a function of an image or null, got {transform!r}')
+                raise TRGError(f'expected `transform` to be a function of an image or null, got {transform!r}')
         self.transform = transform
         listed = Path(list_file).expanduser()
         if not listed.is_file():
-            raise FileNotFoundError(
+            raise TRGError(
                 f'expected `list_file` to be a list of images, got {list_file}, which does not exist; download it or '
                 f'change the path under the `kwargs:` of {OWNER}'
             )
@@ -85,14 +85,14 @@ class ImageNetLT(Dataset[Any]):
             known = (folder, labels.get(folder, label)), (folders.get(label, folder), label)
             for pair in known:
                 if pair != (folder, label):
-                    raise ValueError(
+                    raise TRGError(
                         f'expected folder {pair[0]} to go with label {pair[1]}, as in the lines before, got '
                         f'{line.strip()!r} in {list_file}, line {number}; download the list again'
                     )
             folders[label], labels[folder] = folder, label
             path = Path(root).expanduser() / name
             if not path.is_file():
-                raise FileNotFoundError(
+                raise TRGError(
                     f'expected the image {path} of {list_file}, line {number}, to exist; unpack ImageNet there or '
                     f'change `root:` under the `kwargs:` of {OWNER}'
                 )
@@ -102,7 +102,7 @@ class ImageNetLT(Dataset[Any]):
         for label in self.targets:
             self.class_counts[label] += 1
         if 0 in self.class_counts:
-            raise ValueError(
+            raise TRGError(
                 f'expected {list_file} to list images of {num_classes} classes, got none of class '
                 f'{self.class_counts.index(0)}; change `num_classes:` or `list_file:` under the `kwargs:` of {OWNER}'
             )
@@ -121,7 +121,7 @@ def _entry(line: str, num_classes: int, where: str) -> tuple[str, int]:
     """The path and the label of a line."""
     name, _, label = line.strip().rpartition(' ')
     if not name or not label.isdecimal() or int(label) >= num_classes:
-        raise ValueError(
+        raise TRGError(
             f"expected 'FILE LABEL' with a label from 0 to {num_classes - 1}, got {line.strip()!r} in {where}; "
             f'download the list again or change `num_classes:` under the `kwargs:` of {OWNER}'
         )

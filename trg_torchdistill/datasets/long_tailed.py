@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_integer, check_positive
 from trg_torchdistill.datasets.sampling import targets_of
+from trg_torchdistill.errors import TRGError
 
 
 class LongTailed(Dataset[Any]):
@@ -34,8 +35,8 @@ class LongTailed(Dataset[Any]):
         transform: The one of ``dataset``, if it has one.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range, or a class cannot supply its items or would be left without any.
+        TRGError: If an argument has a wrong type; if an argument is out of range, or a class cannot supply its items or
+            would be left without any.
 
     YAML::
 
@@ -55,12 +56,12 @@ class LongTailed(Dataset[Any]):
         with advice("change it under the `kwargs:` of 'trg_torchdistill.datasets.LongTailed'"):
             is_map_style = hasattr(dataset, '__getitem__') and hasattr(dataset, '__len__')
             if not is_map_style or isinstance(dataset, (str, dict)):
-                raise TypeError(
+                raise TRGError(
                     f'expected `dataset` to be a map-style data set (built by `!import_call`), got {dataset!r}'
                 )
             check_positive('imbalance', imbalance)
             if imbalance < 1:
-                raise ValueError(f'expected `imbalance` to be a number >= 1, got {imbalance}')
+                raise TRGError(f'expected `imbalance` to be a number >= 1, got {imbalance}')
             check_integer('seed', seed, 0)
             if num_samples is not None:
                 check_integer('num_samples', num_samples, 1)
@@ -72,7 +73,7 @@ class LongTailed(Dataset[Any]):
         with advice("change it under the `kwargs:` of 'trg_torchdistill.datasets.LongTailed'"):
             unknown = [label for label in members if not 0 <= label < len(self.classes)]
             if unknown:
-                raise ValueError(
+                raise TRGError(
                     f'expected `dataset` to have targets from 0 to {len(self.classes) - 1}, one for each of its '
                     f'`classes`, got {unknown[0]}'
                 )
@@ -107,7 +108,7 @@ def _profile(available: list[int], imbalance: float, num_samples: int | None) ->
     """Items to keep of each class: the exponential profile, rounded down, or to ``num_samples`` in total."""
     if not available or min(available) == 0:
         empty = available.index(0) if available else 'any'
-        raise ValueError(f'expected `dataset` to have items of every class, got none of class {empty}')
+        raise TRGError(f'expected `dataset` to have items of every class, got none of class {empty}')
     last = max(1, len(available) - 1)
     shares = [imbalance ** (-label / last) for label in range(len(available))]
     largest = min(count / share for count, share in zip(available, shares, strict=True))
@@ -121,12 +122,12 @@ def _profile(available: list[int], imbalance: float, num_samples: int | None) ->
             counts[label] += 1
     for label, (count, limit) in enumerate(zip(counts, available, strict=True)):
         if count > limit:
-            raise ValueError(
+            raise TRGError(
                 f'expected `num_samples` to need at most the {limit} items of class {label}, '
                 f'got {num_samples}, which needs {count}; lower `num_samples:`'
             )
         if count == 0:
-            raise ValueError(
+            raise TRGError(
                 f'expected `imbalance` to leave items of every class, got {imbalance}, which leaves none of class '
                 f'{label}; lower `imbalance:` or raise `num_samples:`'
             )

@@ -22,8 +22,7 @@ def class_balanced_sampler(dataset: Dataset[Any], num_samples: int | None = None
         num_samples: Items of an epoch; None for the size of the data set.
 
     Raises:
-        TypeError: If ``num_samples`` is no integer.
-        ValueError: If it is less than 1.
+        TRGError: If ``num_samples`` is no integer; if it is less than 1.
 
     YAML::
 

@@ -32,8 +32,8 @@ class TokenContextualLoss(RelationLoss):
         teacher_tokens: Options of the teacher's tokenizer.
 
     Raises:
-        TypeError: If a keyword is unknown, missing or of a wrong type.
-        ValueError: If a value is out of range; in :meth:`forward`, if a feature is missing or does not fit.
+        TRGError: If a keyword is unknown, missing or of a wrong type; if a value is out of range; in :meth:`forward`,
+            if a feature is missing or does not fit.
 
     YAML::
 

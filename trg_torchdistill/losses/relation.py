@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trg_torchdistill._checks import advice, build, check_choice, check_text
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import read_feature
 from trg_torchdistill.tokens import Tokenizer
 
@@ -85,7 +86,7 @@ class RelationLoss(nn.Module):
                 grids.append(tokenizer(feature))
         student, teacher = grids
         if len(student) != len(teacher):
-            raise ValueError(
+            raise TRGError(
                 f'expected student and teacher features of the same batch size, got {len(student)} from '
                 f'`{self.student_module_path}` and {len(teacher)} from `{self.teacher_module_path}`; '
                 f'change the module paths of `{self.key}` to features whose first dimension is the image'

@@ -20,6 +20,7 @@ from trg_torchdistill._checks import (
     check_text,
     explain_keywords,
 )
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import (
     AFFINITY_SUPPORTS,
     KL_DIRECTIONS,
@@ -69,8 +70,8 @@ class TRGLoss(RelationLoss):
         teacher_tokens: Options of the teacher's tokenizer.
 
     Raises:
-        TypeError: If a keyword is unknown, missing or of a wrong type.
-        ValueError: If a value is out of range; in :meth:`forward`, if a feature is missing or does not fit.
+        TRGError: If a keyword is unknown, missing or of a wrong type; if a value is out of range; in :meth:`forward`,
+            if a feature is missing or does not fit.
 
     YAML::
 
@@ -178,8 +179,8 @@ class TRGLoss(RelationLoss):
             targets: Labels, not used.
 
         Raises:
-            TypeError: If a hooked value holds no tensor.
-            ValueError: If a feature is missing or does not fit, or the schedule was told no epoch.
+            TRGError: If a hooked value holds no tensor; if a feature is missing or does not fit, or the schedule was
+                told no epoch.
         """
         student_grid, teacher_grid = self.token_grids(student_io_dict, teacher_io_dict)
         common_grids = pool_to_common_grid(student_grid, teacher_grid)
@@ -251,19 +252,19 @@ class TRGLoss(RelationLoss):
             source = f'the projection `{path}`'
             line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
             if len(grid) != len(teacher):
-                raise ValueError(
+                raise TRGError(
                     f'expected {source} to have the batch size of the student, {len(teacher)}, got {len(grid)}; '
                     'change `projection_module_path:` to a module whose first dimension is the image'
                 )
         if grid.shape[1] != wanted:
-            raise ValueError(
+            raise TRGError(
                 f"expected {source} to have the width of the teacher's tokens, {wanted}, got {grid.shape[1]}; {line}"
             )
         return flatten_grid(grid)
 
     def _require_temperature(self) -> float:
         if self._temperature is None:
-            raise ValueError(
+            raise TRGError(
                 'expected the temperature schedule to be told its epoch, got none; '
                 "add `pre_epoch_process: 'pre_epoch_process_with_trg'` under `train:` (under the stage, if it has "
                 'stages), or make `temperature:` of `TRGLoss` a number'

@@ -8,7 +8,7 @@ from trg_torchdistill._checks import advice, check_integer
 
 
 def check_num_classes(key: str, num_classes: object) -> None:
-    """Raises TypeError or ValueError unless the number of classes is an integer of at least 1."""
+    """Raises TRGError or ValueError unless the number of classes is an integer of at least 1."""
     with advice(f'change it under the `kwargs:` of the model `{key}`'):
         check_integer('num_classes', num_classes, 1)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from trg_torchdistill._checks import advice, check_bool, check_integer, check_text, nearest
+from trg_torchdistill.errors import TRGError, explained
 
 
 def timm(
@@ -30,9 +31,8 @@ def timm(
         options: Further arguments of ``timm.create_model``, such as ``drop_path_rate``.
 
     Raises:
-        ImportError: If timm is missing.
-        TypeError: If an argument has a wrong type, or the model does not take one of the ``options``.
-        ValueError: If timm has no such model, or ``num_classes`` is less than 1.
+        TRGError: If timm is missing; if an argument has a wrong type, or the model does not take one of the
+            ``options``; if timm has no such model, or ``num_classes`` is less than 1.
 
     YAML::
 
@@ -54,10 +54,11 @@ def timm(
     with advice('change it under the `kwargs:` of the model `timm`'):
         if not package.is_model(model_name):
             known = package.list_models()
-            raise ValueError(
+            raise TRGError(
                 f'expected `model_name` to be a model of timm, got {model_name!r}{nearest(model_name, known)}'
             )
-        model: nn.Module = package.create_model(model_name, pretrained=pretrained, **given)
+        with explained(f'timm cannot build {model_name!r}'):
+            model: nn.Module = package.create_model(model_name, pretrained=pretrained, **given)
     return model
 
 
@@ -81,9 +82,8 @@ def hf_image_classifier(
         weights: Repository of the hub, or local folder, whose weights fit that; None for random ones.
 
     Raises:
-        ImportError: If transformers is missing.
-        TypeError: If an argument has a wrong type.
-        ValueError: If transformers has no such image classifier, or ``num_classes`` is less than 1.
+        TRGError: If transformers is missing; if an argument has a wrong type; if transformers has no such image
+            classifier, or ``num_classes`` is less than 1.
 
     YAML::
 
@@ -104,7 +104,7 @@ def hf_image_classifier(
     classes = {entry.model_type: entry for entry in package.AutoModelForImageClassification._model_mapping}
     with advice('change it under the `kwargs:` of the model `hf_image_classifier`'):
         if model_type not in classes:
-            raise ValueError(
+            raise TRGError(
                 f'expected `model_type` to be an image classifier of transformers, got {model_type!r}'
                 f'{nearest(model_type, classes)}'
             )
@@ -121,7 +121,7 @@ def _settings(cls: Any, config: dict[str, Any], num_classes: int) -> Any:
     default = cls()
     for name in config:
         if not hasattr(default, name):
-            raise TypeError(
+            raise TRGError(
                 f'expected `config` to hold values of `{cls.__name__}`, got {name!r}{nearest(name, vars(default))}'
             )
     return cls(**{**config, 'num_labels': num_classes})
@@ -135,7 +135,7 @@ def _import(name: str, key: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
+        raise TRGError(
             f'expected {name}, which the model `{key}` comes from, to be installed, got none; '
             "run: pip install 'trg_torchdistill[hub]'"
         ) from error
@@ -143,4 +143,4 @@ def _import(name: str, key: str) -> Any:
 
 def _check_options(name: str, value: object) -> None:
     if value is not None and not isinstance(value, Mapping):
-        raise TypeError(f'expected `{name}` to be a mapping or null, got {value!r}')
+        raise TRGError(f'expected `{name}` to be a mapping or null, got {value!r}')

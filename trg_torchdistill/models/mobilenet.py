@@ -85,8 +85,7 @@ def mobilenetv2_cifar(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

@@ -12,6 +12,7 @@ from torchdistill.models.classification.resnet import ResNet4Cifar
 from torchvision.models.resnet import BasicBlock
 
 from trg_torchdistill._checks import advice, check_bool, check_integer
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.models._common import check_num_classes, initialize
 
 
@@ -32,8 +33,7 @@ def resnet8(
         norm_layer: Normalisation of a number of channels; None for ``torch.nn.BatchNorm2d``.
 
     Raises:
-        TypeError: If a keyword is unknown or of a wrong type.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If a keyword is unknown or of a wrong type; if ``num_classes`` is less than 1.
 
     YAML::
 
@@ -45,9 +45,7 @@ def resnet8(
         check_integer('num_classes', num_classes, 1)
         check_bool('zero_init_residual', zero_init_residual)
         if norm_layer is not None and not callable(norm_layer):
-            raise TypeError(
-                f'expected `norm_layer` to be a module class (by `!import_get`) or null, got {norm_layer!r}'
-            )
+            raise TRGError(f'expected `norm_layer` to be a module class (by `!import_get`) or null, got {norm_layer!r}')
     model: nn.Module = ResNet4Cifar(
         BasicBlock, [1, 1, 1], num_classes, zero_init_residual=zero_init_residual, norm_layer=norm_layer
     )
@@ -106,8 +104,7 @@ def resnet8x4(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 
@@ -126,8 +123,7 @@ def resnet32x4(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

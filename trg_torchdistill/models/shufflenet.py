@@ -83,8 +83,7 @@ def shufflenetv1_cifar(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 
@@ -106,8 +105,7 @@ def shufflenetv2_cifar(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

@@ -64,8 +64,7 @@ def vgg8(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 
@@ -87,8 +86,7 @@ def vgg13_cifar(num_classes: int = 100) -> nn.Module:
         num_classes: Number of classes.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer.
-        ValueError: If ``num_classes`` is less than 1.
+        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

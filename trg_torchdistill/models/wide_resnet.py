@@ -11,6 +11,7 @@ from torch import nn
 from torchdistill.models.classification.wide_resnet import WideBasicBlock, WideResNet4Cifar
 
 from trg_torchdistill._checks import advice, check_not_negative
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.models._common import check_num_classes
 
 
@@ -22,8 +23,7 @@ def wrn_16_2(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
         dropout_p: Dropout inside the blocks.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
+        TRGError: If an argument has a wrong type; if an argument is out of range.
 
     YAML::
 
@@ -42,8 +42,7 @@ def wrn_40_1(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
         dropout_p: Dropout inside the blocks.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
+        TRGError: If an argument has a wrong type; if an argument is out of range.
 
     YAML::
 
@@ -62,8 +61,7 @@ def wrn_40_2(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
         dropout_p: Dropout inside the blocks.
 
     Raises:
-        TypeError: If an argument has a wrong type.
-        ValueError: If an argument is out of range.
+        TRGError: If an argument has a wrong type; if an argument is out of range.
 
     YAML::
 
@@ -79,6 +77,6 @@ def _wide_resnet(key: str, depth: int, width: int, num_classes: int, dropout_p: 
     with advice(f'change it under the `kwargs:` of the model `{key}`'):
         check_not_negative('dropout_p', dropout_p)
         if dropout_p >= 1:
-            raise ValueError(f'expected `dropout_p` to be less than 1, got {dropout_p}')
+            raise TRGError(f'expected `dropout_p` to be less than 1, got {dropout_p}')
     model: nn.Module = WideResNet4Cifar(depth, width, dropout_p, WideBasicBlock, num_classes)
     return model
