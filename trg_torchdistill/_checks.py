@@ -122,28 +122,15 @@ def advice(text: str) -> Iterator[None]:
         raise type(error)(f'{error}; {text}') from error.__cause__
 
 
-def bind(owner: str, parameters: Collection[inspect.Parameter], given: Collection[str], line: str) -> None:
-    """Raises TRGError unless ``given`` names all keywords that must be there, and none but those of ``parameters``.
-
-    Args:
-        owner: Who takes the keywords, for the message.
-        parameters: What it takes.
-        given: Names of the keywords.
-        line: The line to change, with ``{key}`` for the keyword.
-    """
+def bind(owner: str, parameters: Collection[inspect.Parameter], given: Collection[str]) -> None:
+    """Raises TRGError unless ``given`` names all of the ``parameters`` that need a value, and nothing else."""
     known = [parameter.name for parameter in parameters]
     for key in given:
         if key not in known:
-            raise TRGError(
-                f'expected `{owner}` to have keys among {known}, got `{key}`{nearest(key, known)}; '
-                f'{line.format(key=key)}'
-            )
+            raise TRGError(f'expected `{owner}` to have keys among {known}, got `{key}`{nearest(key, known)}')
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in given:
-            raise TRGError(
-                f'expected `{owner}` to have the key `{parameter.name}`, got {list(given) or "none"}; '
-                f'{line.format(key=parameter.name)}'
-            )
+            raise TRGError(f'expected `{owner}` to have the key `{parameter.name}`, got {list(given) or "none"}')
 
 
 def explain_keywords(owner: str, from_host: Collection[str] = ()) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -159,7 +146,8 @@ def explain_keywords(owner: str, from_host: Collection[str] = ()) -> Callable[[C
         def checked(*args: P.args, **kwargs: P.kwargs) -> None:
             by_name = [each for each in parameters[len(args) - 1 :] if each.name not in from_host]
             given = [name for name in kwargs if name not in from_host]
-            bind(owner, by_name, given, f'change `{{key}}:` under the `kwargs:` of `{owner}`')
+            with advice(f'change it under the `kwargs:` of `{owner}`'):
+                bind(owner, by_name, given)
             init(*args, **kwargs)
 
         return checked
@@ -178,7 +166,7 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
     if not isinstance(options, Mapping):
         known = [parameter.name for parameter in parameters]
         raise TRGError(f'expected `{name}` to be a mapping with keys among {known}, got {options!r}')
-    bind(name, parameters, options, f'change `{{key}}:` under `{name}:`')
+    bind(name, parameters, options)
     with advice(f'it stands under `{name}:`'):
         return cls(**options)
 

@@ -41,7 +41,7 @@ def test_good_yaml_passes(name, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ('name', 'line', 'instead', 'message'),
-    [(*row[:3], row[4]) for row in TABLE],
+    TABLE,
     ids=[f'{row[0]}: {row[1]!r} -> {row[2]!r}' for row in TABLE],
 )
 def test_malformed_yaml_is_refused_in_the_words_of_the_loss(
