@@ -11,6 +11,7 @@ import difflib
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -42,29 +43,35 @@ def check_text(name: str, value: object) -> None:
         raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}')
 
 
-def check_integer(name: str, value: object, minimum: int) -> None:
-    """Raises TRGError unless ``value`` is an integer, ValueError if it is less than ``minimum`` or not of 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_integer(name: str, value: object, minimum: int) -> int:
+    """Returns ``value`` as an int; raises TRGError unless it is an integer of at most 64 bits, at least ``minimum``."""
+    number = _unwrapped(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
         raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
-    if value < minimum:
-        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {value}')
-    if value > LARGEST_INTEGER:
-        raise TRGError(f'expected `{name}` to be an integer of at most 64 bits, got one of {value.bit_length()}')
+    integer = int(number)
+    if integer < minimum:
+        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {integer}')
+    if integer > LARGEST_INTEGER:
+        raise TRGError(f'expected `{name}` to be an integer of at most 64 bits, got one of {integer.bit_length()}')
+    return integer
 
 
-def check_positive(name: str, value: object, expected: str = 'a number > 0') -> None:
-    """Raises TRGError unless ``value`` is a number, ValueError unless it is > 0 and float32 can divide by it."""
+def check_positive(name: str, value: object, expected: str = 'a number > 0') -> float:
+    """Returns ``value`` as a float; raises TRGError unless it is a number > 0 and float32 can divide by it."""
     number = _number(name, value, expected)
     if number <= 0:
         raise TRGError(f'expected `{name}` to be {expected}, got {value}')
     if number < SMALLEST:
         raise TRGError(f'expected `{name}` to be {expected}, at least {SMALLEST:g}, got {value}')
+    return number
 
 
-def check_not_negative(name: str, value: object) -> None:
-    """Raises TRGError unless ``value`` is a number, ValueError unless it is finite and at least 0."""
-    if _number(name, value, 'a number >= 0') < 0:
+def check_not_negative(name: str, value: object) -> float:
+    """Returns ``value`` as a float; raises TRGError unless it is a finite number, at least 0."""
+    number = _number(name, value, 'a number >= 0')
+    if number < 0:
         raise TRGError(f'expected `{name}` to be a number >= 0, got {value}')
+    return number
 
 
 def check_matrix(name: str, value: object) -> None:
@@ -172,14 +179,25 @@ def build(cls: Callable[..., T], name: str, options: Any) -> T:
 
 
 def _number(name: str, value: object, expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    real = _unwrapped(value)
+    if isinstance(real, bool) or not isinstance(real, numbers.Real):
         raise TRGError(f'expected `{name}` to be {expected}, got {value!r}{_text_hint(value)}')
-    number = value if abs(value) <= LARGEST or isinstance(value, float) else math.inf
-    if not -math.inf < number < math.inf:
+    try:
+        number = float(real)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise TRGError(f'expected `{name}` to be {expected}, got {number}')
     if abs(number) > LARGEST:
         raise TRGError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')
-    return float(number)
+    return number
+
+
+def _unwrapped(value: object) -> object:
+    """The number in a tensor without dimensions that wants no gradient; whatever else as it is."""
+    if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.requires_grad:
+        return value.item()
+    return value
 
 
 def _text_hint(value: object) -> str:

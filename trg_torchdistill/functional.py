@@ -11,14 +11,15 @@ Everything is computed in float32 or wider, also under autocast; half-precision 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from trg_torchdistill._blocks import sum_over_blocks
 from trg_torchdistill._checks import (
     check_bool,
     check_choice,
@@ -30,6 +31,7 @@ from trg_torchdistill._checks import (
 )
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.graph import (
+    Edges,
     context_similarity,
     edge_square_distances,
     gaussian_affinity,
@@ -38,7 +40,6 @@ from trg_torchdistill.graph import (
 )
 from trg_torchdistill.tokens import normalize
 
-CHUNK_BYTES = 2**26
 KL_DIRECTIONS = ('teacher_student', 'student_teacher')
 AFFINITY_SUPPORTS = ('all', 'neighbors')
 TOKEN_REDUCTIONS = ('sum', 'mean')
@@ -95,8 +96,8 @@ def local_preserving_loss(
     check_matrix('student', student)
     check_matrix('teacher', teacher)
     _check_same('number of tokens', student.shape[0], teacher.shape[0])
-    check_integer('num_neighbors', num_neighbors, 1)
-    check_positive('sigma', sigma)
+    num_neighbors = check_integer('num_neighbors', num_neighbors, 1)
+    sigma = check_positive('sigma', sigma)
     check_choice('kl_direction', kl_direction, KL_DIRECTIONS)
     check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
     check_bool('normalize_tokens', normalize_tokens)
@@ -106,16 +107,13 @@ def local_preserving_loss(
     if len(student) == 1:
         return (student * 0).sum()
     with _full_precision(student):
-        graphs = []
-        for tokens in (student, teacher):
-            tokens = normalize(tokens) if normalize_tokens else tokens
-            neighbors = nearest_neighbors(tokens, num_neighbors, rows=rows)
-            affinity = gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), sigma)
-            graphs.append((affinity, neighbors))
+        student_edges, teacher_edges = (
+            _edges(normalize(tokens) if normalize_tokens else tokens, num_neighbors, sigma, rows)
+            for tokens in (student, teacher)
+        )
         num_columns = len(student) if affinity_support == 'all' else None
-        student_graph, teacher_graph = graphs
-        teacher_first = kl_direction == 'teacher_student'
-        divergence = row_divergence(student_graph, teacher_graph, num_columns, teacher_first=teacher_first)
+        pair = (teacher_edges, student_edges) if kl_direction == 'teacher_student' else (student_edges, teacher_edges)
+        divergence = row_divergence(*pair, num_columns)
         return divergence.sum() if reduction == 'sum' else divergence.mean()
 
 
@@ -158,13 +156,14 @@ def global_relationship_loss(
     rows = check_rows(rows, len(teacher))
     _check_same('number of tokens', len(student), len(rows))
     _check_same('width', student.shape[1], teacher.shape[1])
-    check_positive('temperature', temperature)
+    temperature = check_positive('temperature', temperature)
     check_choice('reduction', reduction, TOKEN_REDUCTIONS)
     student, teacher = _prepare(student, teacher)
     with _full_precision(student):
         queries, keys = normalize(student) / temperature, normalize(teacher)
-        loss = _info_nce(queries, keys, torch.arange(rows.start, rows.stop, device=queries.device))
-        return loss if reduction == 'mean' else loss * len(queries)
+        targets = torch.arange(rows.start, rows.stop, device=keys.device)
+        loss = sum_over_blocks(_cross_entropy, len(keys) * keys.element_size(), queries, targets, keys)
+        return loss / len(queries) if reduction == 'mean' else loss
 
 
 def contextual_loss(
@@ -205,56 +204,36 @@ def contextual_loss(
     _check_same('batch size', student.shape[0], teacher.shape[0])
     _check_same('number of tokens', student.shape[1], teacher.shape[1])
     check_bool('normalize_tokens', normalize_tokens)
-    check_positive('temperature', temperature)
+    temperature = check_positive('temperature', temperature)
     check_choice('reduction', reduction, CONTEXT_REDUCTIONS)
     student, teacher = _prepare(student, teacher)
     with _full_precision(student):
         if normalize_tokens:
             student, teacher = normalize(student), normalize(teacher)
-        square_error = _context_square_error(student, teacher, temperature if normalize_tokens else None)
+        square_error = sum_over_blocks(
+            partial(_context_square_error, temperature=temperature if normalize_tokens else None),
+            student.shape[1] ** 2 * student.element_size(),
+            student,
+            teacher,
+        )
         return square_error / (student.shape[1] ** 2 * len(student) if reduction == 'mean' else len(student))
 
 
-def _context_square_error(student: Tensor, teacher: Tensor, temperature: float | None) -> Tensor:
-    """Sum over all images of (CS^S - CS^T)^2; past the byte budget some images at a time, recomputed in backward."""
-
-    def chunk_error(student: Tensor, teacher: Tensor) -> Tensor:
-        student_map, teacher_map = (context_similarity(tokens, temperature) for tokens in (student, teacher))
-        return functional.mse_loss(student_map, teacher_map, reduction='sum')
-
-    images_per_chunk = max(1, CHUNK_BYTES // (student.shape[1] ** 2 * student.element_size()))
-    if len(student) <= images_per_chunk:
-        return chunk_error(student, teacher)
-    chunks = zip(torch.split(student, images_per_chunk), torch.split(teacher, images_per_chunk), strict=True)
-    return torch.stack([_recomputed(chunk_error, *chunk) for chunk in chunks]).sum()
+def _edges(tokens: Tensor, num_neighbors: int, sigma: float, rows: range) -> Edges:
+    """The affinities of the tokens of ``rows`` to their neighbours, and which tokens these are."""
+    neighbors = nearest_neighbors(tokens, num_neighbors, rows=rows)
+    return gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), sigma), neighbors
 
 
-def _info_nce(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits Q K^T, [m, M], with the key of each query as its target, in blocks of rows."""
-    if hasattr(nn, 'LinearCrossEntropyOptions'):
-        # A few hundred rows fit CPU caches; on a GPU so many small chunks would be bound by their launches.
-        rows = max(256, CHUNK_BYTES // (len(keys) * keys.element_size()) if queries.is_cuda else queries.shape[1])
-        options = nn.LinearCrossEntropyOptions(allow_retain_graph=True, batch_chunk_size=rows)
-        loss: Tensor = functional.linear_cross_entropy(queries, keys, targets, options=options)
-        return loss
-    rows_per_chunk = max(1, CHUNK_BYTES // (len(keys) * keys.element_size()))
-    if len(queries) <= rows_per_chunk:
-        return functional.cross_entropy(queries @ keys.T, targets)
-    losses = [
-        _recomputed(_summed_cross_entropy, rows, keys, labels)
-        for rows, labels in zip(*(torch.split(part, rows_per_chunk) for part in (queries, targets)), strict=True)
-    ]
-    return torch.stack(losses).sum() / len(queries)
-
-
-def _summed_cross_entropy(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+    """Sum over the queries of the cross-entropy of their logits q K^T, with the key of each as its target."""
     return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
 
 
-def _recomputed(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
-    """The value of a function that draws no random numbers, which backward computes once more instead of storing."""
-    value: Tensor = checkpoint(function, *parts, use_reentrant=False, preserve_rng_state=False)
-    return value
+def _context_square_error(student: Tensor, teacher: Tensor, temperature: float | None) -> Tensor:
+    """Sum over the images of (CS^S - CS^T)^2."""
+    student_map, teacher_map = (context_similarity(tokens, temperature) for tokens in (student, teacher))
+    return functional.mse_loss(student_map, teacher_map, reduction='sum')
 
 
 def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -71,16 +70,34 @@ class _Gather(torch.autograd.Function):
     """All processes' tokens; its gradient is the sum of what all processes' losses want of this one's tokens."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, share: Share) -> Tensor:
-        ctx.rows = share.rows
+    def forward(tokens: Tensor, share: Share) -> Tensor:
         padded = functional.pad(tokens, (0, 0, 0, max(share.counts) - len(tokens)))
         parts = [torch.empty_like(padded) for _ in share.counts]
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, share.counts, strict=True)])
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Share], output: Tensor) -> None:
+        ctx.share = inputs[1]
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient[ctx.rows.start : ctx.rows.stop], None
+        return _SumOfShares.apply(gradient, ctx.share), None
+
+
+class _SumOfShares(torch.autograd.Function):
+    """The sum of all processes' [M, D], of which each keeps its own rows; its gradient is those of all, gathered."""
+
+    @staticmethod
+    def forward(tokens: Tensor, share: Share) -> Tensor:
+        total = tokens.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[share.rows.start : share.rows.stop]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Share], output: Tensor) -> None:
+        ctx.share = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Gather.apply(gradient, ctx.share), None

@@ -10,31 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from trg_torchdistill._blocks import rows_per_block
 from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows, check_sequence
 
-GPU_CHUNK_BYTES = 2**26  # many small blocks would be bound by their launches
-SCORE_CHUNK_BYTES = 2**23  # a block of scores stays in a CPU's cache from product to selection
-EDGE_CHUNK_BYTES = 2**20
+Edges = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def nearest_neighbors(
-    tokens: Tensor, num_neighbors: int, *, rows: range | None = None, chunk_bytes: int | None = None
-) -> Tensor:
+def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, rows: range | None = None) -> Tensor:
     """Returns the indices [M, k] of each token's Euclidean nearest neighbours, itself excluded, in no order.
 
-    The M x M scores are computed a block of rows at a time, each block of at most ``chunk_bytes``. They have the dtype
-    of the tokens: two distances that differ by less than its epsilon times the largest squared distance to the mean may
-    swap, which concerns raw float32 tokens in groups more than about 100 apart, not normalised ones.
+    The M x M scores are computed a block of rows at a time. They have the dtype of the tokens: two distances that
+    differ by less than its epsilon times the largest squared distance to the mean may swap, which concerns raw float32
+    tokens in groups more than about 100 apart, not normalised ones.
 
     Args:
         tokens: Tokens [M, D].
         num_neighbors: Neighbours k, clipped to M - 1.
         rows: The m tokens whose neighbours among all M are returned, [m, k]; None for all.
-        chunk_bytes: Memory budget of a block of scores, in bytes; None for one that suits the device.
 
     Raises:
         TRGError: If an argument has a wrong type; if ``tokens`` is not [M, D] or another argument is out of range.
@@ -44,21 +39,17 @@ def nearest_neighbors(
         [1, 0, 1]
     """
     check_matrix('tokens', tokens)
-    check_integer('num_neighbors', num_neighbors, 1)
     count = len(tokens)
+    k = min(check_integer('num_neighbors', num_neighbors, 1), count - 1)
     rows = check_rows(rows, count)
-    if chunk_bytes is None:
-        chunk_bytes = GPU_CHUNK_BYTES if tokens.is_cuda else SCORE_CHUNK_BYTES
-    check_integer('chunk_bytes', chunk_bytes, 1)
-    k = min(num_neighbors, count - 1)
     # Distances do not change when all tokens move together; around the origin the Gram form loses the fewest digits.
     centered = tokens - tokens.mean(0)
     square_norms = centered.square().sum(1)
-    rows_per_chunk = max(1, chunk_bytes // (count * tokens.element_size()))
-    block = centered.new_empty(min(rows_per_chunk, len(rows)), count)
+    step = rows_per_block(count * tokens.element_size(), tokens)
+    block = centered.new_empty(min(step, len(rows)), count)
     neighbors = []
-    for start in range(rows.start, rows.stop, rows_per_chunk):
-        queries = centered[start : min(start + rows_per_chunk, rows.stop)]
+    for start in range(rows.start, rows.stop, step):
+        queries = centered[start : min(start + step, rows.stop)]
         scores = torch.addmm(square_norms, queries, centered.T, alpha=-2, out=block[: len(queries)])
         scores.diagonal(start).fill_(torch.inf)
         neighbors.append(scores.topk(k, dim=1, largest=False, sorted=False).indices)
@@ -68,7 +59,7 @@ def nearest_neighbors(
 def edge_square_distances(tokens: Tensor, neighbors: Tensor, *, rows: range | None = None) -> Tensor:
     """Returns the squared Euclidean distances [m, k] of the tokens of ``rows`` to their neighbours [m, k] among all M.
 
-    Neither the m x k x D differences nor their gradients are stored. There is no second derivative.
+    Neither the m x k x D differences nor their gradients are stored, unless for a second derivative.
 
     Args:
         tokens: Tokens [M, D].
@@ -80,38 +71,40 @@ def edge_square_distances(tokens: Tensor, neighbors: Tensor, *, rows: range | No
 
 
 class _EdgeSquareDistance(torch.autograd.Function):
-    """d_ij = |t_i - t_j|^2, both ways a block of rows at a time."""
+    """d_ij = |t_i - t_j|^2, both ways a block of rows at a time; the gradient is made of differentiable operations."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, neighbors: Tensor, start: int) -> Tensor:
+    def forward(tokens: Tensor, neighbors: Tensor, start: int) -> Tensor:
+        blocks = _blocks(tokens, neighbors, start)
+        return torch.cat([_differences(tokens, own, columns).square_().sum(2) for own, columns in blocks])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        tokens, neighbors, ctx.start = inputs
         ctx.save_for_backward(tokens, neighbors)
-        ctx.start = start
-        chunks = _chunks(tokens[start : start + len(neighbors)], neighbors)
-        return torch.cat([_differences(part, columns, tokens).square().sum(2) for part, columns in chunks])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         tokens, neighbors = ctx.saved_tensors
         result = torch.zeros_like(tokens)
-        own, own_result = (tensor[ctx.start : ctx.start + len(neighbors)] for tensor in (tokens, result))
-        for part, columns, weights, part_result in _chunks(own, neighbors, 2 * gradient, own_result):
-            pulls = _differences(part, columns, tokens).mul_(weights[:, :, None])
-            part_result += pulls.sum(1)
-            result.index_add_(0, columns.flatten(), pulls.flatten(0, 1), alpha=-1)
+        for own, columns, weights in _blocks(tokens, neighbors, ctx.start, 2 * gradient):
+            pulls = _differences(tokens, own, columns).mul_(weights[:, :, None])
+            result[own] -= pulls.sum(1)
+            result.index_add_(0, columns.flatten(), pulls.flatten(0, 1))
         return result, None, None
 
 
-def _chunks(tokens: Tensor, neighbors: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Blocks of tokens whose differences to their neighbours fit the byte budget."""
-    chunk_bytes = GPU_CHUNK_BYTES if tokens.is_cuda else EDGE_CHUNK_BYTES
-    rows_per_chunk = max(1, chunk_bytes // max(1, tokens[0].nbytes * neighbors.shape[1]))
-    return zip(*(torch.split(part, rows_per_chunk) for part in (tokens, neighbors, *others)), strict=True)
+def _blocks(tokens: Tensor, neighbors: Tensor, start: int, *others: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Blocks of the tokens from ``start`` on whose differences to their neighbours fit the budget, and their rows."""
+    step = rows_per_block(tokens[0].nbytes * neighbors.shape[1], tokens)
+    for first in range(0, len(neighbors), step):
+        parts = [part[first : first + step] for part in (neighbors, *others)]
+        yield slice(start + first, start + first + len(parts[0])), *parts
 
 
-def _differences(tokens: Tensor, columns: Tensor, others: Tensor) -> Tensor:
-    """t_i - t_j, [rows, k, D], for a block of tokens i and their neighbours j."""
-    return tokens[:, None] - functional.embedding(columns, others)
+def _differences(tokens: Tensor, own: slice, columns: Tensor) -> Tensor:
+    """t_j - t_i, [rows, k, D], of the neighbours j of a block of tokens i."""
+    return functional.embedding(columns, tokens).sub_(tokens[own, None])
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
@@ -119,65 +112,45 @@ def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
 
     An infinite distance gives nan: it comes from an infinite token, which must not pass for a distant one.
     """
-    check_positive('sigma', sigma)
-    return torch.add(torch.exp(square_distances / (-2 * sigma)), square_distances, alpha=0)
+    affinity = torch.exp(square_distances / (-2 * check_positive('sigma', sigma)))
+    return affinity.masked_fill(square_distances == torch.inf, torch.nan)
 
 
-def row_divergence(
-    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], num_columns: int | None, *, teacher_first: bool
-) -> Tensor:
-    """Returns the KL divergence of the softmax of each row of two graphs, [m], with a gradient to the student's.
+def row_divergence(p: Edges, q: Edges, num_columns: int | None) -> Tensor:
+    """Returns the divergence KL(p || q) of the softmax of each row of two graphs, [m].
 
     The softmax runs over ``num_columns`` columns, those without an edge having logit 0, or, if that is None, over those
-    in which either graph has an edge. No row is stored beyond its edges, and there is no second derivative.
+    in which either graph has an edge. No row is stored beyond its edges.
 
     Args:
-        student: Affinities [m, k] of the edges and their columns [m, k], distinct in a row.
-        teacher: The same of the teacher.
+        p: Affinities [m, k] of the edges of a graph and their columns [m, k], distinct in a row.
+        q: The same of the other graph.
         num_columns: Columns of both graphs, None for those with an edge.
-        teacher_first: KL(teacher || student) or KL(student || teacher).
     """
-    divergence: Tensor = _RowDivergence.apply(*student, *teacher, num_columns, teacher_first)
-    return divergence
+    p_logits, q_logits, is_edge = _on_union(p, q)
+    p_weights, q_weights = p_logits.exp() * is_edge, q_logits.exp() * is_edge
+    num_others = 0 if num_columns is None else num_columns - is_edge.sum(1)
+    total = p_weights.sum(1) + num_others
+    # log Z_q - log Z_p by log1p: each is about log M, and their difference is small.
+    log_ratio_of_totals = torch.log1p((q_weights - p_weights).sum(1) / total)
+    return (p_weights * (p_logits - q_logits)).sum(1) / total + log_ratio_of_totals
 
 
-class _RowDivergence(torch.autograd.Function):
-    """KL(p || q), p and q the softmax of the logits a and b.
+def _on_union(p: Edges, q: Edges) -> tuple[Tensor, Tensor, Tensor]:
+    """Both graphs' affinities, 0 where one has no edge, in the columns of p and those of q; and which are not twice."""
+    (p_edges, p_columns), (q_edges, q_columns) = p, q
+    places, is_shared = _find(p_columns, q_columns)
+    q_on_p = torch.zeros_like(p_edges).scatter_add(1, places, q_edges * is_shared)
+    p_on_q = p_edges.gather(1, places) * is_shared
+    is_edge = torch.cat([torch.ones_like(p_columns, dtype=torch.bool), ~is_shared], 1)
+    return torch.cat([p_edges, p_on_q], 1), torch.cat([q_on_p, q_edges], 1), is_edge
 
-    Its gradient to b is q - p, and to a it is p * (a - b - sum(p * (a - b))).
-    """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        student: Tensor,
-        student_columns: Tensor,
-        teacher: Tensor,
-        teacher_columns: Tensor,
-        num_columns: int | None,
-        teacher_first: bool,
-    ) -> Tensor:
-        same = student_columns[:, :, None] == teacher_columns[:, None, :]
-        is_new = ~same.any(1)
-        valid = torch.cat([torch.ones_like(is_new), is_new], 1)
-        student_logits = torch.cat([student, (same * student[:, :, None]).sum(1)], 1)
-        teacher_logits = torch.cat([(same * teacher[:, None, :]).sum(2), teacher], 1)
-        p_logits, q_logits = (teacher_logits, student_logits) if teacher_first else (student_logits, teacher_logits)
-        num_others = 0 if num_columns is None else num_columns - valid.sum(1, keepdim=True)
-        p_weights, q_weights = (logits.exp() * valid for logits in (p_logits, q_logits))
-        p_total = p_weights.sum(1, keepdim=True) + num_others
-        excess = (q_weights - p_weights).sum(1, keepdim=True)
-        p, log_ratio = p_weights / p_total, p_logits - q_logits
-        mean_log_ratio = (p * log_ratio).sum(1, keepdim=True)
-        gradient = q_weights / (p_total + excess) - p if teacher_first else p * (log_ratio - mean_log_ratio)
-        ctx.save_for_backward(gradient[:, : student.shape[1]])
-        return (mean_log_ratio + torch.log1p(excess / p_total))[:, 0]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (to_student,) = ctx.saved_tensors
-        return gradient[:, None] * to_student, None, None, None, None, None
+def _find(columns: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of the ``wanted`` columns [m, k] stands in its row of ``columns``, and whether it does."""
+    ordered, order = columns.sort(1)
+    places = torch.searchsorted(ordered, wanted).clamp_(max=columns.shape[1] - 1)
+    return order.gather(1, places), ordered.gather(1, places) == wanted
 
 
 def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tensor:

@@ -42,8 +42,8 @@ class TemperatureSchedule:
     schedule: str = 'cosine'
 
     def __post_init__(self) -> None:
-        check_positive('start', self.start)
-        check_positive('end', self.end)
+        object.__setattr__(self, 'start', check_positive('start', self.start))
+        object.__setattr__(self, 'end', check_positive('end', self.end))
         check_choice('schedule', self.schedule, SCHEDULES)
 
     def at(self, epoch: int, num_epochs: int) -> float:
@@ -52,8 +52,8 @@ class TemperatureSchedule:
         Raises:
             TRGError: If an argument is no integer; if ``epoch`` is negative or ``num_epochs`` less than 1.
         """
-        check_integer('epoch', epoch, 0)
-        check_integer('num_epochs', num_epochs, 1)
+        epoch = check_integer('epoch', epoch, 0)
+        num_epochs = check_integer('num_epochs', num_epochs, 1)
         x = min(epoch / (num_epochs - 1), 1.0) if num_epochs > 1 else 0.0
         if self.schedule == 'cosine':
             return self.end + (self.start - self.end) * (1 + math.cos(math.pi * x)) / 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +55,13 @@ class Tokenizer:
 
     def __post_init__(self) -> None:
         check_choice('layout', self.layout, ('auto', *RANKS))
-        check_integer('patch_size', self.patch_size, 1)
-        check_integer('num_prefix_tokens', self.num_prefix_tokens, 0)
+        object.__setattr__(self, 'patch_size', check_integer('patch_size', self.patch_size, 1))
+        object.__setattr__(self, 'num_prefix_tokens', check_integer('num_prefix_tokens', self.num_prefix_tokens, 0))
         if self.grid_size is not None:
-            if not isinstance(self.grid_size, (list, tuple)) or len(self.grid_size) != 2:
+            is_pair = isinstance(self.grid_size, Sequence) and not isinstance(self.grid_size, str)
+            if not is_pair or len(self.grid_size) != 2:
                 raise TRGError(f'expected `grid_size` to be [h, w] or null, got {self.grid_size!r}')
-            for side in self.grid_size:
-                check_integer('grid_size', side, 1)
+            object.__setattr__(self, 'grid_size', [check_integer('grid_size', side, 1) for side in self.grid_size])
         if self.layout not in ('auto', 'bnd'):
             if self.num_prefix_tokens > 0:
                 raise TRGError(
@@ -196,37 +195,8 @@ def normalize(tokens: Tensor) -> Tensor:
 
     So a zero vector has the gradient of the identity instead of an infinite one.
     """
-    unit: Tensor = _Normalize.apply(tokens)
-    return unit
-
-
-class _Normalize(torch.autograd.Function):
-    """u = t / |t|, whose gradient is that of t without its part along u, divided by |t|.
-
-    Both passes compute |t|, so that backward can be differentiated again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor) -> Tensor:
-        divisor, _ = _length(tokens)
-        unit: Tensor = tokens / divisor
-        ctx.save_for_backward(tokens, unit)
-        return unit
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        tokens, unit = ctx.saved_tensors
-        divisor, is_short = _length(tokens)
-        along = (gradient * unit).sum(-1, keepdim=True).masked_fill(is_short, 0)
-        result: Tensor = torch.addcmul(gradient, along, unit, value=-1) / divisor
-        return result
-
-
-def _length(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The norm of each token, 1 for a token without a direction, and which those are."""
-    norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
-    is_short = norm <= torch.finfo(tokens.dtype).eps
-    return norm.masked_fill(is_short, 1), is_short
+    square = tokens.square().sum(-1, keepdim=True)
+    return tokens * square.masked_fill(square <= torch.finfo(tokens.dtype).eps ** 2, 1).rsqrt()
 
 
 def _square_hint(length: int) -> str:

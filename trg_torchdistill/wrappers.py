@@ -58,8 +58,8 @@ class TokenProjector(nn.Module):
         super().__init__()
         check_text('path', path)
         check_choice('io', io, ('input', 'output'))
-        check_integer('in_features', in_features, 1)
-        check_integer('out_features', out_features, 1)
+        in_features = check_integer('in_features', in_features, 1)
+        out_features = check_integer('out_features', out_features, 1)
         self.path, self.io = path, io
         self.tokenizer = build(Tokenizer, 'tokens', tokens)
         self.linear = nn.Linear(in_features, out_features)
@@ -134,7 +134,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
                 'move `auxiliary_model_wrapper:` from `train.teacher` to `train.student`'
             )
         with advice('change it under the `kwargs:` of `Student4TRG`'):
-            if not isinstance(projectors, dict) or not projectors:
+            if not isinstance(projectors, Mapping) or not projectors:
                 raise TRGError(
                     'expected `projectors` to be a mapping of names to {path, io, in_features, out_features}, '
                     f'got {projectors!r}'

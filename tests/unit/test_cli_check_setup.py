@@ -63,9 +63,9 @@ def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):
 
 
 def test_graph_memory_is_edges_and_one_block_of_scores():
-    assert graph_bytes(100, 8, (3, 5)) == 100 * (8 * 56 + 8 * 16 * 5 + 8 * 5 * 4 + 100 * 4)
-    assert graph_bytes(10_000, 8, (3, 512)) == 10_000 * (8 * 56 + 8 * 16 * 5) + 2 * 64 * 2**20
-    assert graph_bytes(4, 8, (3, 5)) == 4 * (3 * 56 + 3 * 6 * 5 + 3 * 5 * 4 + 4 * 4)
+    assert graph_bytes(100, 8, (3, 5)) == 100 * (8 * 90 + 8 * 5 * 4 + 100 * 4)
+    assert graph_bytes(10_000, 8, (3, 512)) == 10_000 * 8 * 90 + 2 * 64 * 2**20
+    assert graph_bytes(4, 8, (3, 5)) == 4 * (3 * 90 + 3 * 5 * 4 + 4 * 4)
     assert graph_bytes(1, 8, (3, 5)) == 4
 
 

@@ -97,18 +97,10 @@ def test_global_loss_compares_a_student_token_with_all_teacher_tokens_by_hand():
     assert_close(global_relationship_loss(student, teacher, temperature=0.5, reduction='sum'), expected)
 
 
-@pytest.fixture(params=['linear_cross_entropy', 'older torch'])
-def _both_engines(request, monkeypatch):
-    """Older releases of torch have no chunked linear cross-entropy; the loss then chunks by itself."""
-    if request.param == 'older torch':
-        monkeypatch.delattr(torch.nn, 'LinearCrossEntropyOptions', raising=False)
-
-
-@pytest.mark.usefixtures('_both_engines')
 @pytest.mark.parametrize(('dtype', 'rtol'), PRECISIONS)
 @pytest.mark.parametrize(('num_tokens', 'reduction'), [(5, 'mean'), (5, 'sum'), (4200, 'mean')])
-def test_global_loss_is_the_dense_cross_entropy_with_either_engine(num_tokens, dtype, rtol, reduction):
-    """4200 tokens are more than one block of either engine; the loss is one of several summands."""
+def test_global_loss_is_the_dense_cross_entropy(num_tokens, dtype, rtol, reduction):
+    """4200 tokens are more than one block; the loss is one of several summands."""
     student, teacher = torch.randn(2, num_tokens, 3, dtype=dtype)
     student.requires_grad_()
     exact = student.detach().double().requires_grad_()

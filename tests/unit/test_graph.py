@@ -7,6 +7,7 @@ import reference
 import torch
 from helpers import assert_all_finite, assert_close, assert_not_finite, assert_same_sets
 
+from trg_torchdistill import _blocks
 from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
 
 
@@ -47,11 +48,12 @@ def test_a_single_token_has_no_neighbor():
     assert nearest_neighbors(_tokens(1, 3), 4).shape == (1, 0)
 
 
-@pytest.mark.parametrize('chunk_bytes', [1, 8, 700, 5000, 10**9])
+@pytest.mark.parametrize('block_bytes', [1, 8, 700, 5000, 10**9])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
-def test_the_chunk_size_does_not_change_the_neighbors(chunk_bytes, dtype):
+def test_the_size_of_a_block_does_not_change_the_neighbors(block_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', block_bytes)
     tokens = _tokens(37, 5, dtype)
-    neighbors = nearest_neighbors(tokens, 6, chunk_bytes=chunk_bytes)
+    neighbors = nearest_neighbors(tokens, 6)
     assert_same_sets(neighbors, reference.neighbor_sets(tokens, 6))
 
 

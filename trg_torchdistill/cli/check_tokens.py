@@ -9,16 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trg_torchdistill._blocks import GPU_BLOCK_BYTES
 from trg_torchdistill.cli.config import Config, UnknownHereError
 from trg_torchdistill.cli.probe import ModelProbe
-from trg_torchdistill.functional import CHUNK_BYTES
-from trg_torchdistill.graph import (
-    GPU_CHUNK_BYTES,
-    context_similarity,
-    edge_square_distances,
-    gaussian_affinity,
-    nearest_neighbors,
-)
+from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.tokens import draw_cells, flatten_grid, normalize, pool_to_common_grid, take_cells
 
@@ -83,21 +77,21 @@ class ContextFacts:
 def graph_bytes(num_tokens: int, num_neighbors: int, widths: tuple[int, int]) -> int:
     """Returns the memory of a token graph in bytes, in float32, computed and not measured.
 
-    Edges, M * k * 56 bytes: indices (8) and weights (4) of both models, the columns of their union (2 * 8) and both
-    models' weights there (2 * 2 * 4). Their look-up, M * 2k * k * 5: a mask and a product. The differences T_i - T_j of
-    one block of rows, min(M * k * D * 4, 64 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB), both
-    as on a GPU: on a CPU the blocks are smaller. The tokens themselves, the projection and the global term's block of
-    logits, as large as the scores, are not in it.
+    Edges, M * k * 90 bytes: indices (8) and weights (4) of both models, one's indices in order and the places of the
+    other's among them (4 * 8), both models' logits and weights over all these edges (2 * 2 * 2 * 4), a mask (2).
+    The differences T_i - T_j of one block of rows, min(M * k * D * 4, 64 MiB), and the scores of the neighbour search,
+    min(M * M * 4, 64 MiB), both as on a GPU: on a CPU the blocks are smaller. The tokens themselves, the projection and
+    the global term's block of logits, as large as the scores, are not in it.
     """
     k = min(num_neighbors, max(num_tokens - 1, 0))
-    edges = num_tokens * k * (2 * (8 + 4) + 2 * 8 + 2 * 2 * 4) + num_tokens * 2 * k * k * 5
+    edges = num_tokens * k * (2 * (8 + 4) + 4 * 8 + 2 * 2 * 2 * 4 + 2)
     differences, scores = num_tokens * k * max(widths) * 4, num_tokens**2 * 4
-    return edges + min(differences, GPU_CHUNK_BYTES) + min(scores, GPU_CHUNK_BYTES)
+    return edges + min(differences, GPU_BLOCK_BYTES) + min(scores, GPU_BLOCK_BYTES)
 
 
 def map_bytes(batch_size: int, cells: int) -> int:
     """Returns the memory of both models' context maps in bytes: of all images, or of those in one block of 64 MiB."""
-    return 2 * min(batch_size * cells**2 * 4, max(CHUNK_BYTES, cells**2 * 4))
+    return 2 * min(batch_size * cells**2 * 4, max(GPU_BLOCK_BYTES, cells**2 * 4))
 
 
 def check_maps(config: Config, stage: tuple[str, ...], probes: Mapping[str, ModelProbe], batch_size: int) -> int:

@@ -72,10 +72,9 @@ class TokenContextualLoss(RelationLoss):
             )
             check_choice('reduction', reduction, CONTEXT_REDUCTIONS)
             check_bool('normalize_tokens', normalize_tokens)
-            check_positive('temperature', temperature)
+            self.temperature = check_positive('temperature', temperature)
         self.reduction = reduction
         self.normalize_tokens = normalize_tokens
-        self.temperature = temperature
         self._warned_of_one_token = False
 
     def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:

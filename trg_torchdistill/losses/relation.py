@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trg_torchdistill._checks import advice, build, check_choice, check_text
 from trg_torchdistill.errors import TRGError
@@ -72,7 +71,7 @@ class RelationLoss(nn.Module):
         """Keeps each term's value, and its total of values and steps, as tensors: torch.compile guards numbers."""
         self.last_terms = {name: term.detach() for name, term in terms.items()}
         for name, term in self.last_terms.items():
-            self._totals[name] = self._totals.get(name, 0) + functional.pad(term[None], (0, 1), value=1)
+            self._totals[name] = self._totals.get(name, 0) + torch.stack([term, torch.ones_like(term)])
 
     def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""

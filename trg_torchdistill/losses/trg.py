@@ -125,14 +125,15 @@ class TRGLoss(RelationLoss):
             if projection_module_path is not None:
                 check_text('projection_module_path', projection_module_path)
             check_choice('projection_module_io', projection_module_io, ('input', 'output'))
-            check_integer('num_neighbors', num_neighbors, 1)
-            check_positive('sigma', sigma)
+            self.num_neighbors = check_integer('num_neighbors', num_neighbors, 1)
+            self.sigma = check_positive('sigma', sigma)
+            self.tokens_per_image = self.max_tokens = None
             if tokens_per_image is not None:
-                check_integer('tokens_per_image', tokens_per_image, 1)
+                self.tokens_per_image = check_integer('tokens_per_image', tokens_per_image, 1)
             if max_tokens is not None:
-                check_integer('max_tokens', max_tokens, 1)
-            check_not_negative('local_weight', local_weight)
-            check_not_negative('global_weight', global_weight)
+                self.max_tokens = check_integer('max_tokens', max_tokens, 1)
+            self.local_weight = check_not_negative('local_weight', local_weight)
+            self.global_weight = check_not_negative('global_weight', global_weight)
             check_choice('kl_direction', kl_direction, KL_DIRECTIONS)
             check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
             check_bool('normalize_tokens', normalize_tokens)
@@ -141,17 +142,12 @@ class TRGLoss(RelationLoss):
             check_bool('gather', gather)
             self.schedule: TemperatureSchedule | None = None
             self._temperature: float | None = None
-            if isinstance(temperature, dict):
+            if isinstance(temperature, Mapping):
                 self.schedule = build(TemperatureSchedule, 'temperature', temperature)
             else:
-                check_positive('temperature', temperature, 'a number > 0 or {start, end, schedule}')
-                self._temperature = float(temperature)  # type: ignore[arg-type]
+                expected = 'a number > 0 or {start, end, schedule}'
+                self._temperature = check_positive('temperature', temperature, expected)
         self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
-        self.num_neighbors = num_neighbors
-        self.sigma = sigma
-        self.tokens_per_image = tokens_per_image
-        self.max_tokens = max_tokens
-        self.local_weight, self.global_weight = local_weight, global_weight
         self.kl_direction = kl_direction
         self.affinity_support = affinity_support
         self.normalize_tokens = normalize_tokens
