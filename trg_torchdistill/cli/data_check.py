@@ -99,7 +99,7 @@ def check_batch(config: Config, path: tuple[str, ...], name: str, item: Any, bat
         also = ', or as class probabilities [N, C]' if trains else ''
         raise TRGError(
             f'expected labels of {name} as class numbers [N], of type int64{also}, for {config.where(*path)}, got '
-            f'{found}; an item is {describe(item)}: give it its class as an int'
+            f'{found}; an item is {describe(item[:2])}: give it its class as an int'
         )
 
 

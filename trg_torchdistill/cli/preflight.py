@@ -59,9 +59,16 @@ class Findings:
 
 
 def loader_paths(config: Config) -> list[tuple[str, ...]]:
-    """Returns the path of every loader of the training stages; one that a stage takes over is named once."""
-    paths = [(*stage, name) for stage in config.stage_paths() for name in ('train_data_loader', 'val_data_loader')]
-    return [path for path in paths if config.get(*path) is not None]
+    """Returns the path of every loader of the training stages, without those that are as one of an earlier stage."""
+    paths: list[tuple[str, ...]] = []
+    for name in ('train_data_loader', 'val_data_loader'):
+        known: list[Any] = [None]
+        for stage in config.stage_paths():
+            block = config.get(*stage, name)
+            if block not in known:
+                known.append(block)
+                paths.append((*stage, name))
+    return paths
 
 
 def look_at_data(

@@ -70,18 +70,24 @@ class Items(Dataset[Any]):
         try:
             return self.source[index]
         except Exception as error:
-            return self._failure([index], error)
+            return self._failure(index, error)
 
     def __getitems__(self, indices: Sequence[Any]) -> Any:
-        """Returns the items of a batch, as the data set itself would."""
-        try:
-            whole = getattr(self.source, '__getitems__', None)
-            return whole(indices) if callable(whole) else [self.source[index] for index in indices]
-        except Exception as error:
-            return self._failure(indices, error)
+        """Returns the items of a batch, all at once where the data set can."""
+        whole = getattr(self.source, '__getitems__', None)
+        if callable(whole):
+            try:
+                return whole(indices)
+            except Exception as error:
+                return self._failure(next((index for index in indices if not self._is_readable(index)), None), error)
+        items = []
+        for index in indices:
+            items.append(self[index])
+            if isinstance(items[-1], Failure):
+                return items[-1]
+        return items
 
-    def _failure(self, indices: Sequence[Any], error: Exception) -> Failure:
-        index = next((index for index in indices if not self._is_readable(index)), None)
+    def _failure(self, index: Any, error: Exception) -> Failure:
         file = file_of(self.source, index)
         item = 'an item' if index is None else f'item {index}{"" if file is None else f", {file},"}'
         line = 'mend or remove it' if file is not None else 'correct the data set'
