@@ -29,6 +29,7 @@ def test_a_good_yaml(tmp_path, capsys):
         'image_size',
         'image_size_source',
         'batch_size',
+        'data',
         'models',
         'stages',
         'warnings',
@@ -73,7 +74,7 @@ def test_the_terminal_gets_plain_text_of_80_columns(tmp_path, capsys):
     lines = printed.out.splitlines()
     assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []
     assert all(line.isprintable() and line.isascii() for line in lines)
-    assert lines[-1] == 'ok: will train; 1 warning'
+    assert lines[-2:] == ['the data was not looked at; --data does that', 'ok: will train; 1 warning']
     assert printed.err == ''
     text = ' '.join(printed.out.split())
     for part in (

@@ -226,7 +226,7 @@ YAMLS = {
     'no such data set': ((TEST_BLOCK, TEST_BLOCK[:-5] + "'tset'"), "['train', 'val'], got 'tset'"),
     'no weights yet': (('', ''), 'to hold the weights to test, got '),
     'no place for weights': (('dst_ckpt', 'x'), 'expected a file of weights as CKPT, or as `dst_ckpt:` of `models.'),
-    'no images': (('size: 48', 'size: 0'), 'expected at least one batch to evaluate on, got none'),
+    'no images': (('size: 48', 'size: 0'), 'to hold images for `test.test_data_loader`'),
 }
 
 

@@ -76,7 +76,7 @@ LAUNCHES = {
 }
 MESSAGES = {
     'nan': 'error: the loss is nan in epoch 2, step 1; not finite: `ce`, `kd`, in process 1. ',
-    'fail': 'process 1 of 2 failed:\nerror: the image is unreadable\n',
+    'fail': 'process 1 of 2 failed:\nerror: item ',
     'end': 'error: process 0 of 2 lost the others',
     'refused': "error: expected `train.student.wrapper` to be 'DistributedDataParallel' for several processes",
 }

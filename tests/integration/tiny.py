@@ -43,7 +43,7 @@ class Blobs(Dataset):
 
 
 class NeverRight(Blobs):
-    """Images with a label that the model does not know."""
+    """Images of a class that is not trained."""
 
     def __getitem__(self, index):
         return self.images[index], NUM_CLASSES

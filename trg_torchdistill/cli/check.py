@@ -16,7 +16,7 @@ from torchdistill.common.main_util import set_seed
 from trg_torchdistill.cli.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.build import Placement, build_box, choose_placement
 from trg_torchdistill.cli.check_cost import step_cost
-from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
+from trg_torchdistill.cli.check_keys import Notice, check_datasets, unread_keys
 from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed
 from trg_torchdistill.cli.check_setup import (
     Sides,
@@ -30,14 +30,17 @@ from trg_torchdistill.cli.check_setup import (
 from trg_torchdistill.cli.check_steps import batches_of, first_step
 from trg_torchdistill.cli.check_tokens import check_maps
 from trg_torchdistill.cli.check_warnings import missing_weights, stage_notices
-from trg_torchdistill.cli.config import Config, UnknownHereError, import_packages
+from trg_torchdistill.cli.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config, nearest_names
+from trg_torchdistill.cli.logits import check_compared_logits
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
+from trg_torchdistill.cli.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.cli.testing import TEST_LOADER
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -52,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--batch-size', type=positive, metavar='N', help="images a step; default: the YAML's, fewer if that is slow"
     )
     add_data_arguments(parser)
+    parser.add_argument(
+        '--data', action='store_true', help='also build the data sets, and read a batch of each loader as `train` does'
+    )
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ... or auto')
 
 
@@ -127,6 +133,11 @@ def _check(
     report.batch_size = args.batch_size or default_batch_size(sides, fitting)
     runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
+    if args.data:
+        real = load_config(args.config)
+        found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
+        report.data = found.looked_at
+        report.notices += [Notice('data', warning) for warning in found.warnings]
     with explained('building the box of torchdistill failed'):
         box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
@@ -143,6 +154,7 @@ def _run_stage(
     name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
     batch_size = batch_size_of(config, stage)
     began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
+    check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=began)
     batches = batches_of(box, args.steps + 1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trg_torchdistill.cli.check_steps import student_of
-from trg_torchdistill.cli.trainer import forward_loss
+from trg_torchdistill.cli.forward import forward_loss
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.wrappers import Student4TRG

@@ -54,6 +54,7 @@ class Report:
         batch_size: Images a step here.
         stages: The stages that were run.
         notices: The warnings.
+        data: A line for each loader, None if the data was not looked at.
     """
 
     config: str
@@ -63,6 +64,7 @@ class Report:
     batch_size: int | None = None
     stages: list[StageReport] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    data: list[str] | None = None
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def as_json(report: Report) -> dict[str, Any]:
         'image_size': None if sides is None else [sides.size.height, sides.size.width],
         'image_size_source': None if sides is None else sides.size.source,
         'batch_size': report.batch_size,
+        'data': report.data,
         'models': {} if sides is None else {side: _model(report, side) for side in sides.probes},
         'stages': [_stage(stage) for stage in report.stages],
         'warnings': [asdict(notice) for notice in report.notices],
@@ -142,6 +145,8 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     yield from _notices(report.notices)
     if report.error is None:
         yield ''
+        for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
+            yield from _wrap(line)
         yield f'ok: will train{_counted(report)}'
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.check_tokens import ContextFacts, GraphFacts, context_facts, graph_facts
-from trg_torchdistill.cli.trainer import forward_loss
+from trg_torchdistill.cli.forward import forward_loss
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.procs import relation_losses

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 
 def class_names(dataset: Any, num_classes: int) -> list[str]:
@@ -14,35 +14,50 @@ def class_names(dataset: Any, num_classes: int) -> list[str]:
 
     Of several names for a class, as torchvision's ImageNet has them, it is the first one.
     """
+    names = listed_classes(dataset)
+    return [*names[:num_classes], *(str(label) for label in range(len(names), num_classes))]
+
+
+def listed_classes(dataset: Any) -> list[str]:
+    """Returns the names under ``classes`` of a data set, or of the one inside it, by class number; none if unknown."""
     known = getattr(dataset, 'classes', None)
     while known is None and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
         known = getattr(dataset, 'classes', None)
-    names = [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in known or ()]
-    return [*names[:num_classes], *(str(label) for label in range(len(names), num_classes))]
+    return [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in known or ()]
 
 
 def class_counts(dataset: Any) -> list[int] | None:
-    """Returns the number of images of each class, from ``class_counts`` or ``targets``; no image is read.
+    """Returns the number of images of each class, from ``class_counts`` or the labels it lists; no image is read.
 
     Returns:
-        None for a data set with neither, or with targets that are not class numbers.
+        None for a data set with neither, or with labels that are not class numbers.
     """
     counts = getattr(dataset, 'class_counts', None)
     if counts is not None:
         return [int(count) for count in counts]
-    targets = _targets(dataset)
+    targets = known_labels(dataset)
     if targets is None or targets.ndim != 1 or targets.is_floating_point() or (targets < 0).any():
         return None
     found: list[int] = torch.bincount(targets).tolist()
     return found
 
 
-def _targets(dataset: Any) -> Tensor | None:
+def known_labels(dataset: Any) -> Tensor | None:
+    """Returns the label of each item as the data set lists them, None where it lists none; no image is read.
+
+    What a data set lists need not be what its items say: a ``target_transform`` may stand between the two.
+    """
     if isinstance(dataset, Subset):
-        inner = _targets(dataset.dataset)
-        return None if inner is None else inner[torch.as_tensor(dataset.indices)]
+        inner = known_labels(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.long)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [known_labels(part) for part in dataset.datasets]
+        found = [part for part in parts if part is not None]
+        return torch.cat(found) if len(found) == len(parts) else None
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[-1]
     try:
-        return torch.as_tensor(dataset.targets)
+        return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None

@@ -22,9 +22,11 @@ from trg_torchdistill.cli.evaluation import CONVENTIONS, Predictions, class_grou
 from trg_torchdistill.cli.keys import check_for_test
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.precision import DTYPES, choose_precision
+from trg_torchdistill.cli.preflight import look_at_data
 from trg_torchdistill.cli.processes import joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
+from trg_torchdistill.cli.reading import read
 from trg_torchdistill.cli.testing import TEST_LOADER, accuracy_line, build_test_loader, load_best
 from trg_torchdistill.cli.trainer import RunFiles
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
@@ -81,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
         train_counts, conventions = _training_images(config, args.groups)
         models, weights = _load_models(config, args, placement, reporter)
         cudnn.benchmark, cudnn.deterministic = False, True
+        sides = dict(zip(('student', 'teacher'), models, strict=False))
+        look_at_data(config, [TEST_LOADER], sides, placement).tell(reporter)
         loader = build_test_loader(config, placement)
-        predictions = predict(models, loader, placement.device, processes, placement.precision)
+        predictions = predict(models, read(loader, config), placement.device, processes, placement.precision)
         names = _names(config, predictions)
         if processes.is_first:
             _show(Evaluation(args.config, weights, predictions, names, train_counts, conventions), config, args)

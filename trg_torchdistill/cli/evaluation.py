@@ -12,7 +12,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.procs import forward_logits_only
 
 GROUPS = ('many', 'medium', 'few')
@@ -106,8 +106,10 @@ def predict(
     batches = []  # they stay on the device, so that the loop does not wait for it
     for batch in loader:
         images, labels = batch[0].to(device), batch[1].to(device)
-        with precision.autocast():
-            logits = [forward_logits_only(model, images) for model in models]
+        logits = []
+        for model in models:
+            with explained(f'`{type(model).__name__}` failed in an evaluation'), precision.autocast():
+                logits.append(forward_logits_only(model, images))
         batches.append(_of_a_batch(labels, logits))
     own = _joined(batches).on_cpu() if batches else None
     parts = [part for part in processes.gathered(own) if part is not None]

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torchdistill.common.constant import LOGGING_FORMAT
+
+from trg_torchdistill.errors import TRGError
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def logging_to(run_log: str | None, rank: int = 0) -> Iterator[None]:
     """Sets the handlers of the root logger, which is the host's, and takes them away after the block.
+
+    An error that leaves the block is written to the file with its traceback.
 
     Args:
         run_log: File to which lines are added, None for none.
@@ -39,11 +46,37 @@ def logging_to(run_log: str | None, rank: int = 0) -> Iterator[None]:
     try:
         with contextlib.nullcontext() if rank == 0 else _silence():
             yield
+    except Exception:
+        logger.info('ended by an error', exc_info=True)
+        raise
     finally:
         root.setLevel(level)
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+@contextlib.contextmanager
+def traceback_kept(file: Path, run_log: str | None, kept: Callable[[], str]) -> Iterator[None]:
+    """Says where the traceback is, and what is kept, when the code of others raises inside the block.
+
+    Args:
+        file: Gets the traceback where there is no ``run_log``, if its folder exists.
+        run_log: File of :func:`logging_to`.
+        kept: Returns what to say of the state of the run, or nothing.
+    """
+    try:
+        yield
+    except TRGError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, TRGError):
+            raise
+        place: Path | str | None = run_log
+        if run_log is None:
+            with contextlib.suppress(OSError):
+                file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
+                place = file
+        parts = [str(error), kept(), '' if place is None else f'the traceback is in {place}']
+        raise type(error)('; '.join(filter(None, parts))) from error.__cause__
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
 from trg_torchdistill.cli.parallel import count_each_image_once
 from trg_torchdistill.cli.progress import Reporter
+from trg_torchdistill.cli.reading import read
 from trg_torchdistill.cli.trainer import RunFiles
 from trg_torchdistill.cli.weights import load_model, read_checkpoint
 from trg_torchdistill.errors import TRGError
@@ -97,7 +98,7 @@ def measure_models(
     datasets = config.mapping('datasets')
     loader = build_test_loader(config, placement)
     counts = unbalanced_counts(datasets[config.get(*config.stage_paths()[0], 'train_data_loader', 'dataset_id')])
-    test = partial(_test, loader, placement, counts, reporter)
+    test = partial(_test, config, loader, placement, counts, reporter)
     results: dict[str, Any] = {}
     if teacher is not None and config.teacher_path is not None:
         name = f'teacher {config.get(*config.teacher_path, "key")}'
@@ -112,6 +113,7 @@ def measure_models(
 
 
 def _test(
+    config: Config,
     loader: Any,
     placement: Placement,
     counts: list[int] | None,
@@ -120,7 +122,7 @@ def _test(
     name: str,
 ) -> dict[str, Any]:
     model = model.to(placement.device)
-    accuracy = evaluate(model, loader, placement.device, placement.processes, placement.precision)
+    accuracy = evaluate(model, read(loader, config), placement.device, placement.processes, placement.precision)
     reporter.say(accuracy_line(name, accuracy))
     if counts is None:
         return accuracy.as_dict()

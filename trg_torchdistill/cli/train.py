@@ -28,15 +28,17 @@ from trg_torchdistill.cli.checkpoint import Progress, draw_apart, load_training_
 from trg_torchdistill.cli.config import Config, import_packages, load_config
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config
-from trg_torchdistill.cli.logs import logging_to
+from trg_torchdistill.cli.logits import check_compared_logits
+from trg_torchdistill.cli.logs import logging_to, traceback_kept
 from trg_torchdistill.cli.main import EXIT_INTERRUPTED
 from trg_torchdistill.cli.metrics import write_metrics
 from trg_torchdistill.cli.parallel import check_for_several_processes
 from trg_torchdistill.cli.precision import DTYPES, choose_precision
+from trg_torchdistill.cli.preflight import Findings, loader_paths, look_at_data
 from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
-from trg_torchdistill.cli.testing import load_best, measure_models
+from trg_torchdistill.cli.testing import TEST_LOADER, load_best, measure_models
 from trg_torchdistill.cli.trainer import RunFiles, Trainer
 from trg_torchdistill.errors import TRGError
 
@@ -98,11 +100,15 @@ def run(args: argparse.Namespace) -> int:
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
             teacher, student = _build_models(args, config, placement)
+        paths = [*([] if args.test_only else loader_paths(config)), TEST_LOADER]
+        found = look_at_data(config, paths, {'student': student, 'teacher': teacher}, placement)
+        found.tell(reporter)
         progress = None
         if not args.test_only:
-            trainer = _prepare(args, config, files, state, (teacher, student), placement, reporter)
+            trainer = _prepare(args, config, files, state, (teacher, student), found, placement, reporter)
             try:
-                trainer.train()
+                with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
+                    trainer.train()
             except KeyboardInterrupt:
                 return _interrupted(args, trainer)
             trainer.box.clean_modules()
@@ -113,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
         processes.copy_from_first(
             chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
         )
-        measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
+        with traceback_kept(files.error, args.run_log, str):
+            measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
     return 0
 
 
@@ -177,11 +184,13 @@ def _prepare(
     files: RunFiles,
     state: dict[str, Any] | None,
     models: tuple[nn.Module | None, nn.Module],
+    found: Findings,
     placement: Placement,
     reporter: Reporter,
 ) -> Trainer:
     """Returns a trainer at its first epoch or where the earlier run stopped; only now files are written."""
     box = build_box(config, *models, placement)
+    check_compared_logits(config, box, found.num_classes)
     if args.start_epoch != 0 and hasattr(box, 'stage_number'):
         raise TRGError(
             'expected `--start_epoch 0` for a training in stages, of which torchdistill does not know where an epoch '
@@ -204,6 +213,7 @@ def _prepare(
     if processes.is_first:
         if state is None:
             files.test.unlink(missing_ok=True)
+        files.error.unlink(missing_ok=True)
         write_metrics(files.metrics, progress.history)
     return trainer
 
@@ -242,11 +252,15 @@ def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
     return f'continuing {files.folder} after {done}'
 
 
-def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
+def _kept(trainer: Trainer) -> str:
     done, total = trainer.progress.epochs_done, trainer.box.num_epochs
-    kept = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
+    state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
+    return f'{trainer.files.last} keeps {state}'
+
+
+def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
     command = _resume_command(args, trainer.processes)
-    trainer.reporter.say(f'interrupted; {trainer.files.last} keeps {kept}. Continue with:\n  {command}')
+    trainer.reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
     return EXIT_INTERRUPTED
 
 

@@ -16,12 +16,14 @@ from trg_torchdistill.cli.build import Placement
 from trg_torchdistill.cli.checkpoint import Progress, best_checkpoint, save_atomically, training_state
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import evaluate
+from trg_torchdistill.cli.forward import forward_loss
 from trg_torchdistill.cli.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of
 from trg_torchdistill.cli.parallel import count_each_image_once, join_stage, share_buffers
 from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
 from trg_torchdistill.cli.progress import Reporter, epoch_line
-from trg_torchdistill.errors import RunError, TRGError
+from trg_torchdistill.cli.reading import read
+from trg_torchdistill.errors import RunError, TRGError, explained
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class RunFiles:
     def test(self) -> Path:
         """The test results."""
         return self.folder / 'test.json'
+
+    @property
+    def error(self) -> Path:
+        """The traceback of the error that ended the run."""
+        return self.folder / 'error.log'
 
 
 @dataclass
@@ -110,7 +117,7 @@ class Trainer:
                 for epoch in range(self.progress.epochs_done, self.box.num_epochs):
                     self._run_epoch(epoch, signals)
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
-        except RuntimeError as error:
+        except Exception as error:
             self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
             raise
 
@@ -124,14 +131,17 @@ class Trainer:
         if self.processes.are_several and stage != self.joined_stage:
             join_stage(self.box, self.config, self.processes)
             self.joined_stage = stage
-        self.box.pre_epoch_process(epoch=epoch)
+        with explained(f'the pre-epoch process of epoch {epoch + 1} failed'):
+            self.box.pre_epoch_process(epoch=epoch)
         with TermMeter(self.box.criterion) as meter:
             loss, num_images = self._train_steps(epoch, meter, signals)
         trained = time.perf_counter()
         if self.processes.are_several:
             share_buffers(self.box, self.processes)
         loader = count_each_image_once(self.box.val_data_loader)
-        accuracy = evaluate(self.student, loader, self.placement.device, self.processes, self.precision)
+        accuracy = evaluate(
+            self.student, read(loader, self.config), self.placement.device, self.processes, self.precision
+        )
         validated = time.perf_counter()
         best_value, best_epoch = self.progress.best_value, self.progress.best_epoch
         if accuracy.top1 > best_value:
@@ -169,14 +179,15 @@ class Trainer:
         total, num_steps, num_images = 0.0, 0, 0
         self.reporter.start_epoch(epoch, self.box.num_epochs, len(loader))
         try:
-            for images, targets, supplement in loader:
+            for images, targets, supplement in read(loader, self.config):
                 images, targets = images.to(device), targets.to(device)
                 with self.precision.autocast():
                     loss = forward_loss(self.box, images, targets, supplement)
                 value = self._mean_loss(loss, signals)
                 if not math.isfinite(value):
                     raise RunError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
-                self.precision.post_forward_process(self.box, loss)
+                with explained(f'the backward pass or the optimizer failed in epoch {epoch + 1}, step {num_steps + 1}'):
+                    self.precision.post_forward_process(self.box, loss)
                 batch_size = len(images) * self.processes.size
                 total, num_steps, num_images = total + value, num_steps + 1, num_images + batch_size
                 self.reporter.step(value, batch_size, meter)
@@ -217,25 +228,6 @@ class Trainer:
 
     def _end_epoch(self, val_top1: float) -> None:
         """Runs the post-epoch process; `ReduceLROnPlateau` gets the accuracy, so write `mode: 'max'` for it."""
-        if isinstance(self.box.lr_scheduler, ReduceLROnPlateau):
-            self.box.post_epoch_process(metrics=val_top1)
-        else:
-            self.box.post_epoch_process()
-
-
-def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
-    """Returns the loss of a batch; explains the bare ``KeyError`` of the host's losses when a feature was not hooked.
-
-    Raises:
-        TRGError: If a loss or wrapper misses a key.
-    """
-    try:
-        return box.forward_process(images, targets, supplement)
-    except KeyError as error:
-        sides = {name: getattr(box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
-        hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
-        raise TRGError(
-            f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
-            f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
-            '(--traceback shows what asked for it)'
-        ) from error
+        metrics = {'metrics': val_top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
+        with explained('the post-epoch process failed'):
+            self.box.post_epoch_process(**metrics)
