@@ -36,8 +36,11 @@ from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config, nearest_names
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
+from trg_torchdistill.cli.numbers import check_values
 from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.cli.rehearsal import rehearse
+from trg_torchdistill.cli.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -107,11 +110,14 @@ def _check(
         TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
     import_packages(config)
+    check_values(config)
+    check_tracker(config)
     report.notices += unread_keys(config)
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
     resolved = without_data_tags(config)
     check_config(resolved)
+    rehearse(resolved, placement.device)
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
@@ -127,8 +133,7 @@ def _check(
     report.batch_size = args.batch_size or default_batch_size(sides, fitting)
     runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
-    with explained('building the box of torchdistill failed'):
-        box = build_box(runnable, models.get('teacher'), models['student'], placement)
+    box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
         if stage != resolved.stage_paths()[0]:
             with explained(f'the change to {resolved.where(*stage)} failed'):
