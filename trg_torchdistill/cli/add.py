@@ -14,6 +14,7 @@ from trg_torchdistill.cli.config import Config, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.edit import EditError, edit_text, list_changes
 from trg_torchdistill.cli.layers import choose_layer
+from trg_torchdistill.cli.numbers import check_values
 from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.plan import Choice, Plan, make_plan
 from trg_torchdistill.cli.probe import Record
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _check_output(args)
     stage = choose_stage(config, args.stage)
     import_packages(config)
+    check_values(config)
     pair = probe_pair(config, stage, args.input_size, args.num_classes)
     teacher = choose_layer(pair.teacher, 'teacher', args.teacher_layer)
     student = choose_layer(pair.student, 'student', args.student_layer)

@@ -18,7 +18,7 @@ from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
 from trg_torchdistill.cli.weights import CONVERSION, MISFITS, load_model, read_checkpoint, short
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 
 @dataclass(frozen=True)
@@ -174,20 +174,21 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
     """Builds the host's distillation box, or its training box when there is no teacher.
 
     Raises:
-        TRGError: If the host misses a key of the YAML, or a stage names weights that could run code.
+        TRGError: If the host cannot build it, or a stage names weights that could run code.
     """
     refuse_code_in_stages(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
     rest = (placement.distributed, placement.lr_factor)
-    try:
-        if teacher is None:
-            return get_training_box(student, *common, *rest)
-        return get_distillation_box(teacher, student, *common, *rest)
-    except KeyError as error:
-        raise TRGError(
-            f'torchdistill expected a key {error} and found none while it built {config.where("train")}; '
-            'compare its blocks with a sample configuration (--traceback shows which part asked for it)'
-        ) from error
+    with explained('building the box of torchdistill failed', f'look at the blocks of {config.where("train")}'):
+        try:
+            if teacher is None:
+                return get_training_box(student, *common, *rest)
+            return get_distillation_box(teacher, student, *common, *rest)
+        except KeyError as error:
+            raise TRGError(
+                f'torchdistill expected a key {error} and found none while it built {config.where("train")}; '
+                'compare its blocks with a sample configuration (--traceback shows which part asked for it)'
+            ) from error
 
 
 def load_optimizer(box: Any, source: str | None) -> float:

@@ -37,10 +37,13 @@ from trg_torchdistill.cli.keys import check_config, nearest_names
 from trg_torchdistill.cli.logits import check_compared_logits
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
+from trg_torchdistill.cli.numbers import check_values
 from trg_torchdistill.cli.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.cli.rehearsal import rehearse
 from trg_torchdistill.cli.testing import TEST_LOADER
+from trg_torchdistill.cli.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -113,11 +116,14 @@ def _check(
         TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
     import_packages(config)
+    check_values(config)
+    check_tracker(config)
     report.notices += unread_keys(config)
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
     resolved = without_data_tags(config)
     check_config(resolved)
+    rehearse(resolved, placement.device)
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
@@ -138,8 +144,7 @@ def _check(
         found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
         report.data = found.looked_at
         report.notices += [Notice('data', warning) for warning in found.warnings]
-    with explained('building the box of torchdistill failed'):
-        box = build_box(runnable, models.get('teacher'), models['student'], placement)
+    box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
         if stage != resolved.stage_paths()[0]:
             with explained(f'the change to {resolved.where(*stage)} failed'):

@@ -11,16 +11,15 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.common import main_util
-from torchdistill.losses import registry as losses
-from torchdistill.models import registry as models
 
+from trg_torchdistill.cli.called import module_calls, parameter_groups
 from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, line_of
 from trg_torchdistill.cli.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.keys import PROCESSES, nearest_names
 from trg_torchdistill.errors import TRGError
 
 BUILT = ('key', 'kwargs')
-TOP = ('dependencies', 'datasets', 'models', 'train', 'test')
+TOP = ('dependencies', 'datasets', 'models', 'train', 'test', 'tracker')
 MODEL = (*BUILT, 'repo_or_dir', 'quantized', 'src_ckpt', 'dst_ckpt', 'sync_bn')
 STAGE = ('num_epochs', 'train_data_loader', 'val_data_loader', 'optimizer', 'scheduler', 'criterion', *PROCESSES)
 SIDE = (
@@ -45,7 +44,7 @@ LOADER = (
     'requires_supp',
     'cache_output',
 )
-OPTIMIZER = (*BUILT, 'module_wise_configs', 'filters_params', 'max_grad_norm', 'grad_accum_step')
+OPTIMIZER = (*BUILT, 'filters_params', 'max_grad_norm', 'grad_accum_step')
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ def unread_keys(config: Config) -> list[Notice]:
                 text = '{where} is not a key that torchdistill reads there'
                 text += _hint(path, key, known)
                 found.append(notice(config, 'unread_key', (*path, str(key)), text))
-    for path, target in _targets(config):
-        kwargs = config.get(*path, 'kwargs')
-        for name in ignored_keywords(target, list(kwargs) if isinstance(kwargs, dict) else []):
-            text = f'{{where}}: `{config.get(*path, "key")}` takes any keyword and does nothing with this one'
-            text += nearest_names(name, _named(target))
-            found.append(notice(config, 'ignored_keyword', (*path, 'kwargs', name), text))
+    for call in module_calls(config):
+        kwargs = config.get(*call.path)
+        for name in ignored_keywords(call.target, list(kwargs) if isinstance(kwargs, dict) else []):
+            text = f'{{where}}: `{config.get(*call.path[:-1], "key")}` takes any keyword and does nothing with this one'
+            text += nearest_names(name, _named(call.target))
+            found.append(notice(config, 'ignored_keyword', (*call.path, name), text))
     return found
 
 
@@ -155,6 +154,7 @@ def _sections(config: Config) -> Iterator[tuple[tuple[str, ...], Collection[str]
     for stage in stages:
         yield stage, (*STAGE, *config.side_names, *(('log_freq',) if stage == ('train',) else ()))
         yield from _stage_sections(config, stage)
+    yield ('tracker',), ('engine', 'kwargs')
     yield ('test',), ('test_data_loader',)
     yield from _loader_sections(('test', 'test_data_loader'))
 
@@ -168,7 +168,10 @@ def _stage_sections(config: Config, stage: tuple[str, ...]) -> Iterator[tuple[tu
         yield (*stage, name, 'auxiliary_model_wrapper'), BUILT
         for adaptation in _keys(config, (*stage, name, 'adaptations')):
             yield (*stage, name, 'adaptations', adaptation), BUILT
-    yield (*stage, 'optimizer'), OPTIMIZER
+    yield (
+        (*stage, 'optimizer'),
+        (*OPTIMIZER, parameter_groups(config)),
+    )
     yield (*stage, 'scheduler'), (*BUILT, 'scheduling_step')
     yield (*stage, 'criterion'), (*BUILT, 'func2extract_model_loss')
     if config.get(*stage, 'criterion', 'key') == 'WeightedSumLoss':
@@ -185,20 +188,6 @@ def _loader_sections(path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], C
     yield (*path, 'dataset_wrapper'), (*BUILT, 'args')
     yield (*path, 'sampler'), ('class_or_func', 'kwargs')
     yield (*path, 'batch_sampler'), BUILT
-
-
-def _targets(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields each block whose ``kwargs:`` go to a registered class, and that class."""
-    criteria = {**losses.LOSS_DICT, **losses.LOW_LEVEL_LOSS_DICT, **losses.MIDDLE_LEVEL_LOSS_DICT}
-    for stage in config.stage_paths() if isinstance(config.get('train'), dict) else []:
-        for term in _keys(config, (*stage, 'criterion', 'kwargs', 'sub_terms')):
-            path = (*stage, 'criterion', 'kwargs', 'sub_terms', term)
-            yield (*path, 'criterion'), criteria.get(config.get(*path, 'criterion', 'key'))
-            key = config.get(*path, 'criterion_wrapper', 'key')
-            yield (*path, 'criterion_wrapper'), losses.LOSS_WRAPPER_DICT.get(key)
-        for side in config.side_names:
-            path = (*stage, side, 'auxiliary_model_wrapper')
-            yield path, models.AUXILIARY_MODEL_WRAPPER_DICT.get(config.get(*path, 'key'))
 
 
 def _keys(config: Config, path: tuple[str, ...]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import Dataset, RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
 from trg_torchdistill.cli.build import load_weights
+from trg_torchdistill.cli.called import LOADERS
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.image_size import ImageSize, image_sizes
@@ -27,7 +27,6 @@ from trg_torchdistill.cli.probe import ModelProbe, build_untrained, run_model
 from trg_torchdistill.errors import TRGError
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
-LOADERS = ('train_data_loader', 'val_data_loader')
 # Options of a loader that make sense for the real data only.
 LOADER_COSTS = ('persistent_workers', 'prefetch_factor', 'timeout', 'worker_init_fn', 'multiprocessing_context')
 # Floating-point operations of a training step on the default batch: about a second on two CPU cores.
@@ -265,12 +264,6 @@ def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
 
 def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int) -> None:
     loader, kwargs = config.mapping(*path), config.mapping(*path, 'kwargs')
-    sampler = loader['sampler']
-    try:
-        inspect.signature(DataLoader).bind(None, **kwargs)
-        inspect.signature(sampler['class_or_func']).bind(None, **(sampler.get('kwargs') or {}))
-    except (TypeError, ValueError) as error:
-        raise TRGError(f'{config.where(*path)} refused its arguments: {error}; change its `kwargs:`') from error
     loader['sampler'] = {'class_or_func': RandomSampler}
     for name in LOADER_COSTS:
         kwargs.pop(name, None)

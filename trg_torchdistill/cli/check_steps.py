@@ -137,9 +137,9 @@ class Witness:
     """
 
     def __init__(self, criterion: Any) -> None:
-        self.relations: dict[str, RelationLoss] = relation_losses(criterion)
+        self.relations: dict[str, RelationLoss] = {str(name): loss for name, loss in relation_losses(criterion).items()}
         self.inputs: dict[str, tuple[Any, Any]] = {}
-        self._terms = dict(getattr(criterion, 'term_dict', {}))
+        self._terms = {str(name): term for name, term in getattr(criterion, 'term_dict', {}).items()}
         self._values: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}
         self._handles: list[Any] = []

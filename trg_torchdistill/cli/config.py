@@ -50,10 +50,11 @@ class Config:
         return ('model',) if self.teacher_path is None else ('teacher', 'student')
 
     def stage_paths(self) -> list[tuple[str, ...]]:
-        """Returns the path of each training stage; a YAML without stages has one, ``train``."""
+        """Returns the path of each training stage, in their order; a YAML without stages has one, ``train``."""
         if self.get('train', 'stage1') is None:
             return [('train',)]
-        return [('train', key) for key in self.mapping('train') if key.startswith('stage')]
+        names = [key for key in self.mapping('train') if str(key).startswith('stage')]
+        return [('train', name) for name in sorted(names, key=lambda name: (len(name), name))]
 
     def get(self, *path: str) -> Any:
         """Returns the value at a path, None when there is none."""
@@ -79,7 +80,7 @@ class Config:
         found = 'nothing' if value is None else repr(value)
         raise TRGError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
 
-    def where(self, *path: str) -> str:
+    def where(self, *path: str | int) -> str:
         """Returns a path as text, with the line on which it stands if it is in the file."""
         line = line_of(self.text, path)
         return f'`{".".join(map(str, path))}`' + ('' if line is None else f' (line {line})')
@@ -124,16 +125,22 @@ def import_packages(config: Config) -> None:
         ) from error
 
 
-def line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """Returns the line, from 1, of the key at the end of a path in a YAML text, None if it is not there."""
+def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
+    """Returns the line, from 1, of the scalar, or of the key of a block, at the end of a path in a YAML text.
+
+    A number in the path is the position in a list. The line is None if the path is not there.
+    """
     node = yaml.compose(text, Loader=yaml.FullLoader)
     line = None
     for key in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            continue
         pair = next((pair for pair in _pairs(node) if pair[0].value == str(key)), None)
         if pair is None:
             return None
         line, node = pair[0].start_mark.line + 1, pair[1]
-    return line
+    return node.start_mark.line + 1 if line is not None and isinstance(node, yaml.ScalarNode) else line
 
 
 def _pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:

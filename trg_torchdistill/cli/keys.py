@@ -42,6 +42,7 @@ def check_config(config: Config) -> None:
             f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
             f"add one, such as `dst_ckpt: './resource/ckpt/student.pt'`"
         )
+    _check_stage_names(config)
     for position, stage in enumerate(config.stage_paths()):
         _check_stage(config, stage, first=position == 0)
     _check_loader(config, ('test', 'test_data_loader'))
@@ -62,7 +63,7 @@ def check_for_test(config: Config) -> None:
 def check_registered(config: Config, path: tuple[str, ...], known: Collection[str], kind: str) -> None:
     """Raises TRGError unless the key at ``path`` is one of ``known``."""
     key = config.get(*path)
-    if key in known:
+    if isinstance(key, str) and key in known:
         return
     raise TRGError(
         f'expected {config.where(*path)} to be the key of a registered {kind}, got {_shown(key)}'
@@ -91,6 +92,8 @@ def _check_models(config: Config) -> None:
 
 def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
     key, where = config.get(*path, 'key'), config.where(*path, 'key')
+    if not isinstance(key, str):
+        raise TRGError(f'expected {where} to be the name of a model, got {_shown(key)}; write one')
     is_quantized = config.get(*path, 'quantized')
     zoo = vars(torchvision.models.quantization if is_quantized else torchvision.models)
     if inspect.ismodule(zoo.get(key)):
@@ -102,6 +105,16 @@ def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
     if config.get(*path, 'repo_or_dir') is None and key not in zoo:
         known = [*models.MODEL_DICT, *(name for name, value in zoo.items() if inspect.isfunction(value))]
         check_registered(config, (*path, 'key'), known, 'model')
+
+
+def _check_stage_names(config: Config) -> None:
+    names = [path[-1] for path in config.stage_paths()]
+    wanted = [f'stage{number}' for number in range(1, len(names) + 1)]
+    if names not in (['train'], wanted):
+        raise TRGError(
+            f'expected the stages under {config.where("train")} to be {", ".join(wanted)}, got '
+            f'{", ".join(names)}; rename them'
+        )
 
 
 def _check_stage(config: Config, stage: tuple[str, ...], first: bool) -> None:
@@ -159,6 +172,9 @@ def _check_side(config: Config, stage: tuple[str, ...], name: str) -> None:
             f"add `forward_proc: 'forward_batch_only'`"
         )
     check_registered(config, (*path, 'forward_proc'), processes.FORWARD_PROC_FUNC_DICT, 'forward process')
+    for block in ('auxiliary_model_wrapper', 'adaptations'):
+        if config.get(*path, block) is not None:
+            config.mapping(*path, block)
     if config.get(*path, 'auxiliary_model_wrapper', 'key') is not None:
         known = models.AUXILIARY_MODEL_WRAPPER_DICT
         check_registered(config, (*path, 'auxiliary_model_wrapper', 'key'), known, 'auxiliary model wrapper')
@@ -174,6 +190,8 @@ def _check_criterion(config: Config, path: tuple[str, ...]) -> None:
     if extractor is not None:
         known = losses.FUNC2EXTRACT_MODEL_OUTPUT_DICT
         check_registered(config, (*path, 'func2extract_model_loss'), known, 'function to extract the model loss')
+    if config.get(*path, 'kwargs', 'sub_terms'):
+        config.mapping(*path, 'kwargs', 'sub_terms')
     for name in config.get(*path, 'kwargs', 'sub_terms') or ():
         _check_term(config, (*path, 'kwargs', 'sub_terms', name))
 

@@ -26,19 +26,23 @@ from trg_torchdistill.cli.build import (
 )
 from trg_torchdistill.cli.checkpoint import Progress, draw_apart, load_training_state, restore_training_state
 from trg_torchdistill.cli.config import Config, import_packages, load_config
+from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config
 from trg_torchdistill.cli.logits import check_compared_logits
 from trg_torchdistill.cli.logs import logging_to, traceback_kept
 from trg_torchdistill.cli.main import EXIT_INTERRUPTED
 from trg_torchdistill.cli.metrics import write_metrics
+from trg_torchdistill.cli.numbers import check_values
 from trg_torchdistill.cli.parallel import check_for_several_processes
 from trg_torchdistill.cli.precision import DTYPES, choose_precision
 from trg_torchdistill.cli.preflight import Findings, loader_paths, look_at_data
 from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
+from trg_torchdistill.cli.rehearsal import images_by_process, rehearse
 from trg_torchdistill.cli.testing import TEST_LOADER, load_best, measure_models
+from trg_torchdistill.cli.tracker import Tracker, check_tracker, tracked
 from trg_torchdistill.cli.trainer import RunFiles, Trainer
 from trg_torchdistill.errors import TRGError
 
@@ -95,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         if processes.are_several and not args.test_only:
             check_for_several_processes(config, reporter)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
+        if not args.test_only:
+            rehearse(config, placement.device, images_by_process(config, processes.size))
         files = _run_files(args, config)
         state = None if args.test_only else _earlier_state(args, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
@@ -105,12 +111,13 @@ def run(args: argparse.Namespace) -> int:
         found.tell(reporter)
         progress = None
         if not args.test_only:
-            trainer = _prepare(args, config, files, state, (teacher, student), found, placement, reporter)
-            try:
-                with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
-                    trainer.train()
-            except KeyboardInterrupt:
-                return _interrupted(args, trainer)
+            with tracked(config) as tracker:
+                trainer = _prepare(args, config, files, state, (teacher, student), found, placement, reporter, tracker)
+                try:
+                    with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
+                        trainer.train()
+                except KeyboardInterrupt:
+                    return _interrupted(args, trainer)
             trainer.box.clean_modules()
             progress = trainer.progress
         weights = load_best(config, student, files, progress, reporter) if processes.is_first else ''
@@ -125,9 +132,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _checked_config(args: argparse.Namespace) -> Config:
+    unbuilt = load_deferred(args.config)
+    import_packages(unbuilt)
+    check_values(unbuilt)
     config = load_config(args.config)
-    import_packages(config)
     check_config(config)
+    if not args.test_only:
+        check_tracker(config)
     return config
 
 
@@ -187,6 +198,7 @@ def _prepare(
     found: Findings,
     placement: Placement,
     reporter: Reporter,
+    tracker: Tracker,
 ) -> Trainer:
     """Returns a trainer at its first epoch or where the earlier run stopped; only now files are written."""
     box = build_box(config, *models, placement)
@@ -207,7 +219,7 @@ def _prepare(
         _compare(config, state, args, placement, reporter)
         reporter.say(_resume_line(progress, box.num_epochs, files))
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
-    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement)
+    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement, tracker)
     if state is None:
         trainer.save_state(progress)
     if processes.is_first:

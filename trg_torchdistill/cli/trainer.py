@@ -23,6 +23,7 @@ from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
 from trg_torchdistill.cli.progress import Reporter, epoch_line
 from trg_torchdistill.cli.reading import read
+from trg_torchdistill.cli.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
 
 
@@ -72,6 +73,7 @@ class Trainer:
         args: Plain values of the command line, kept with the best weights.
         reporter: What the user sees.
         placement: Device, processes and precision.
+        tracker: The experiment tracker of the YAML.
         joined_stage: Number of the stage that several processes have made their common one.
     """
 
@@ -83,6 +85,7 @@ class Trainer:
     args: dict[str, Any]
     reporter: Reporter
     placement: Placement
+    tracker: Tracker
     joined_stage: int = 0
 
     @property
@@ -164,6 +167,7 @@ class Trainer:
             line['skipped_steps'] = self.precision.skipped_steps
             self.precision.skipped_steps = 0
         self._end_epoch(accuracy.top1)
+        self.tracker.end_epoch(epoch, accuracy.top1, accuracy.top5)
         history = [*self.progress.history, line]
         progress = replace(
             self.progress, epochs_done=epoch + 1, best_value=best_value, best_epoch=best_epoch, history=history
@@ -178,6 +182,7 @@ class Trainer:
         loader, device = self.box.train_data_loader, self.placement.device
         total, num_steps, num_images = 0.0, 0, 0
         self.reporter.start_epoch(epoch, self.box.num_epochs, len(loader))
+        self.tracker.start_epoch(epoch, len(loader))
         try:
             for images, targets, supplement in read(loader, self.config):
                 images, targets = images.to(device), targets.to(device)
@@ -191,6 +196,7 @@ class Trainer:
                 batch_size = len(images) * self.processes.size
                 total, num_steps, num_images = total + value, num_steps + 1, num_images + batch_size
                 self.reporter.step(value, batch_size, meter)
+                self.tracker.step(value, batch_size, self.box.optimizer)
         finally:
             self.reporter.end_epoch()
         if num_steps == 0:
