@@ -211,7 +211,10 @@ MISTAKES = {
         stage(1, CE),
         'src_ckpt: }',
         'src_ckpt: ./resource/teacher.pt}',
-        ['the trained weights of the teacher, got ./resource/teacher.pt, which does not exist; train'],
+        [
+            'the trained weights of the teacher, got ./resource/teacher.pt (looked for in /',
+            ', which does not exist; train',
+        ],
     ),
     'no_training_batch': (
         stage(1, CE),

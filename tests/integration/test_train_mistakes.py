@@ -77,10 +77,12 @@ def test_mistakes_on_the_command_line(words, part, tmp_path, capsys):
     assert part in capsys.readouterr().err
 
 
-def test_missing_file(capsys):
+def test_missing_file(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert main(['train', 'nowhere.yaml']) == 2
     assert capsys.readouterr().err == (
-        'error: expected CONFIG to be a YAML file, got nowhere.yaml, which does not exist or is no file\n'
+        f'error: expected CONFIG to be a YAML file, got nowhere.yaml (looked for in {tmp_path}), which does not exist '
+        'or is no file\n'
     )
 
 
