@@ -16,13 +16,13 @@ from torchdistill.common.main_util import set_seed
 from trg_torchdistill.cli.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.build import Placement, build_box, choose_placement
 from trg_torchdistill.cli.check_cost import step_cost
+from trg_torchdistill.cli.check_flops import default_batch_size
 from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
 from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed
 from trg_torchdistill.cli.check_setup import (
     Sides,
     batch_size_of,
     build_sides,
-    default_batch_size,
     restored_host,
     with_random_data,
     without_data_tags,
@@ -36,7 +36,7 @@ from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config, nearest_names
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
-from trg_torchdistill.cli.probe import offline
+from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, explained
 
@@ -124,7 +124,7 @@ def _check(
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
-    report.batch_size = args.batch_size or default_batch_size(sides, fitting)
+    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
     runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
     with explained('building the box of torchdistill failed'):

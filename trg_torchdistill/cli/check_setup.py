@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torch.utils.flop_counter import FlopCounterMode
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
@@ -24,16 +23,12 @@ from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.probe import ModelProbe, build_untrained, run_model
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 LOADERS = ('train_data_loader', 'val_data_loader')
 # Options of a loader that make sense for the real data only.
 LOADER_COSTS = ('persistent_workers', 'prefetch_factor', 'timeout', 'worker_init_fn', 'multiprocessing_context')
-# Floating-point operations of a training step on the default batch: about a second on two CPU cores.
-STEP_BUDGET = 80e9
-MAX_BATCH_SIZE = 32
-MIN_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -165,25 +160,6 @@ def _load(config: Config, path: tuple[str, ...], model: nn.Module) -> tuple[str,
     return f'weights of {source}', None
 
 
-def default_batch_size(sides: Sides, wanted: int) -> int:
-    """Returns a batch size, at most ``wanted``, with which a step is quick on a CPU.
-
-    The operations of a forward pass are counted, not timed, so that it is the same on every machine: those of the
-    student count three times, for the backward pass. The result is a power of 2 unless it is ``wanted``.
-    """
-    total = 0.0
-    for side, probe in sides.probes.items():
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            was_training = probe.model.training
-            probe.model.eval()(torch.zeros(1, *probe.image_shape[1:]))
-            probe.model.train(was_training)
-        total += counter.get_total_flops() * (3 if side == 'student' else 1)
-    affordable = MIN_BATCH_SIZE
-    while affordable * 2 <= MAX_BATCH_SIZE and affordable * 2 * total <= STEP_BUDGET:
-        affordable *= 2
-    return min(affordable, wanted)
-
-
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:
     """Returns the batch size of a stage in the YAML; a stage without a loader has that of the stage before."""
     for path in reversed(config.stage_paths()[: config.stage_paths().index(stage) + 1]):
@@ -266,11 +242,9 @@ def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
 def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int) -> None:
     loader, kwargs = config.mapping(*path), config.mapping(*path, 'kwargs')
     sampler = loader['sampler']
-    try:
+    with explained(f'{config.where(*path)} refused its arguments', 'change its `kwargs:`'):
         inspect.signature(DataLoader).bind(None, **kwargs)
         inspect.signature(sampler['class_or_func']).bind(None, **(sampler.get('kwargs') or {}))
-    except (TypeError, ValueError) as error:
-        raise TRGError(f'{config.where(*path)} refused its arguments: {error}; change its `kwargs:`') from error
     loader['sampler'] = {'class_or_func': RandomSampler}
     for name in LOADER_COSTS:
         kwargs.pop(name, None)
