@@ -117,6 +117,12 @@ MISTAKES = {
             'change `train.optimizer.kwargs` (line 28)',
         ],
     ),
+    'optimizer_that_refuses_a_value': (
+        stage(1, CE),
+        'lr: 0.05',
+        'lr: -0.05',
+        ['torchdistill could not build `train` (line 15), ValueError: Invalid learning rate: -0.05; compare'],
+    ),
     'no_optimizer': (stage(1, CE, optimizer=''), '', '', ['expected `train.optimizer` to be a mapping, got nothing']),
     'unknown_scheduler': (
         stage(1, CE, more="scheduler: {key: 'CosineAnealingLR', kwargs: {}}\n"),
