@@ -18,7 +18,7 @@ from trg_torchdistill.cli.build import Placement, build_box, choose_placement
 from trg_torchdistill.cli.check_cost import step_cost
 from trg_torchdistill.cli.check_flops import default_batch_size
 from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
-from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed
+from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed, is_hooked
 from trg_torchdistill.cli.check_setup import (
     Sides,
     batch_size_of,
@@ -29,7 +29,7 @@ from trg_torchdistill.cli.check_setup import (
 )
 from trg_torchdistill.cli.check_steps import batches_of, first_step
 from trg_torchdistill.cli.check_tokens import check_maps
-from trg_torchdistill.cli.check_warnings import missing_weights, stage_notices
+from trg_torchdistill.cli.check_warnings import guessed_size, missing_weights, stage_notices
 from trg_torchdistill.cli.config import Config, UnknownHereError, import_packages
 from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.hooks import check_module_paths
@@ -115,6 +115,7 @@ def _check(
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
+    report.notices += guessed_size(config, sides, {side: _paths(report, side) for side in sides.probes})
     for side, file in sides.missing.items():
         if file is not None:
             path = config.student_path if side == 'student' else config.teacher_path or ()
@@ -149,6 +150,12 @@ def _run_stage(
     first = first_step(box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
+
+
+def _paths(report: Report, side: str) -> list[str]:
+    """Returns the hooked modules of a side that have several tokens an image, as paths in the plain model."""
+    records = report.sides.probes[side].records if report.sides is not None else ()
+    return [record.path for record in records if record.is_spatial and is_hooked(report, side, record)]
 
 
 def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:

@@ -184,9 +184,10 @@ def _end_with_one_message(error: BaseException, store: Any, processes: Processes
         sys.exit(error.exit_code if isinstance(error, TRGError) else code)
     if not processes.is_first:
         print(f'process {processes.rank} of {processes.size} failed:', file=sys.stderr, flush=True)
-    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in LOST):
+    foreign = error.__cause__ or error
+    if isinstance(foreign, RuntimeError) and any(word in str(foreign).lower() for word in LOST):
         raise RunError(
-            f'process {processes.rank} of {processes.size} lost the others ({str(error).splitlines()[0][:200]}); one '
+            f'process {processes.rank} of {processes.size} lost the others ({str(foreign).splitlines()[0][:200]}); one '
             'of them was killed, ran out of memory, or cannot be reached'
         ) from error
 

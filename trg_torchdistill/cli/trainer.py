@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trg_torchdistill.cli.build import Placement
@@ -21,7 +21,7 @@ from trg_torchdistill.cli.parallel import count_each_image_once, join_stage, sha
 from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
 from trg_torchdistill.cli.progress import Reporter, epoch_line
-from trg_torchdistill.errors import RunError, TRGError
+from trg_torchdistill.errors import RunError, TRGError, explained
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Trainer:
                 for epoch in range(self.progress.epochs_done, self.box.num_epochs):
                     self._run_epoch(epoch, signals)
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
-        except RuntimeError as error:
+        except Exception as error:
             self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
             raise
 
@@ -223,19 +223,27 @@ class Trainer:
             self.box.post_epoch_process()
 
 
-def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
+def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Tensor:
     """Returns the loss of a batch; explains the bare ``KeyError`` of the host's losses when a feature was not hooked.
 
     Raises:
-        TRGError: If a loss or wrapper misses a key.
+        TRGError: If a model, loss or wrapper fails, or the loss depends on nothing that is trained.
     """
-    try:
-        return box.forward_process(images, targets, supplement)
-    except KeyError as error:
-        sides = {name: getattr(box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
-        hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
+    with explained(f'the models and losses failed on a batch of shape {list(images.shape)}'):
+        try:
+            loss = box.forward_process(images, targets, supplement)
+        except KeyError as error:
+            sides = {name: getattr(box, f'{name}_io_dict', None) for name in ('teacher', 'student', 'model')}
+            hooked = {name: list(io_dict) for name, io_dict in sides.items() if io_dict is not None}
+            raise TRGError(
+                f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
+                f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
+                '(--traceback shows what asked for it)'
+            ) from error
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise TRGError(
-            f'a loss or wrapper expected a key {error} and found none; when it is a module path, `input` or '
-            f'`output`, add the path to `forward_hook:` under `train`, where these are hooked now: {hooked} '
-            '(--traceback shows what asked for it)'
-        ) from error
+            'expected the loss to depend on parameters that are trained, got one that depends on none: what its terms '
+            'read of the student is frozen; look at the terms of `criterion:`, at `requires_grad:` and '
+            '`frozen_modules:`'
+        )
+    return loss
