@@ -42,9 +42,10 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
         notices = list(_graph_notices(config, stage, graph))
         explained |= {f'{graph.term}.local' for one in notices if one.kind == 'silent_local'}
         found += notices
-    for term, path in first.frozen.items():
-        found.append(_frozen_notice(config, stage, term, path))
-        explained |= {one.name for one in first.terms if f'{one.name}.'.startswith(f'{term}.')}
+    found += _frozen_notices(config, stage, first)
+    explained |= {
+        term.name for term in first.terms for frozen in first.frozen if f'{term.name}.'.startswith(f'{frozen}.')
+    }
     for context in first.contexts:
         notices = list(_context_notices(config, stage, context, 'teacher' in sides.trained))
         explained |= {context.term} if notices else set()
@@ -125,13 +126,15 @@ def _graph_notices(config: Config, stage: Path, graph: GraphFacts) -> Iterator[N
         yield notice(config, 'silent_local', (*kwargs, 'sigma'), text)
 
 
-def _frozen_notice(config: Config, stage: Path, term: str, path: str) -> Notice:
+def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[Notice]:
     place = (*_side(config, stage, config.side_names[-1]), 'frozen_modules')
-    text = (
-        f'`{term}` has no gradient on the student: its `{path}` and all before it are frozen; change {{where}}, hook a '
-        'later layer, or remove the term'
-    )
-    return notice(config, 'frozen_layer', place, text)
+    for path in dict.fromkeys(first.frozen.values()):
+        terms = [f'`{term}`' for term, frozen in first.frozen.items() if frozen == path]
+        text = (
+            f'{", ".join(terms)} {"have" if len(terms) > 1 else "has"} no gradient on the student: its `{path}` and '
+            'all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
+        )
+        yield notice(config, 'frozen_layer', place, text)
 
 
 def _context_notices(config: Config, stage: Path, context: ContextFacts, trained: bool) -> Iterator[Notice]:
