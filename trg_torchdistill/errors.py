@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
+
+MAX_FOREIGN_TEXT = 400
 
 
 class TRGError(ValueError, TypeError):
@@ -39,5 +42,21 @@ def explained(what: str, line: str = '') -> Iterator[None]:
     except TRGError:
         raise
     except Exception as error:
-        text = ' '.join(str(error).split()) or 'no message'
-        raise TRGError(f'{what}, {type(error).__name__}: {text}{line and f"; {line}"}') from error
+        raise TRGError(f'{what}, {type(error).__name__}: {_text_of(error)}{line and f"; {line}"}') from error
+
+
+@contextlib.contextmanager
+def placed(what: str, line: str = '') -> Iterator[None]:
+    """As :func:`explained`; a mistake that an object of ours tells, which knows no YAML, is told with both as well."""
+    with explained(what, line):
+        try:
+            yield
+        except TRGError as error:
+            raise TRGError(f'{what}: {error}{line and f"; {line}"}') from error
+
+
+def _text_of(error: Exception) -> str:
+    """Returns the text of an exception on one line; a sentence in a ``KeyError`` is not shown as a Python string."""
+    first = error.args[0] if isinstance(error, KeyError) and error.args else None
+    text = first if isinstance(first, str) and ' ' in first else str(error)
+    return textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=' ...') or 'no message'

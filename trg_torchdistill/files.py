@@ -25,6 +25,11 @@ class UnsafeError(UnreadableError):
     """A file holds more than tensors and plain values, which could run code when read."""
 
 
+def shown_path(path: str) -> str:
+    """Returns a path for the message that there is nothing: a relative one with the folder where it is looked for."""
+    return path if Path(path).expanduser().is_absolute() else f'{path} (looked for in {Path.cwd()})'
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a stream whose content becomes ``path`` when the block ends without an error.

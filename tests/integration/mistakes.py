@@ -9,6 +9,11 @@ HOOKED = SIDES.replace(
     "student: {forward_hook: {output: ['layer9']}, forward_proc: 'forward_batch_only'",
 )
 SGD_KEY = "key: 'SGD'"
+FROZEN = HOOKED.replace("['layer9']", "['layer2']").replace(
+    'student: {', "student: {frozen_modules: ['layer1', 'layer2'], "
+)
+FROZEN = FROZEN.replace('teacher: {', "teacher: {forward_hook: {output: ['layer2']}, ")
+CONTEXT = f'context:{TRG.partition("context:")[2]}'.replace('student_model.layer2', 'layer2')
 
 # name: (text of `train:`, what is replaced in the whole YAML, by what, parts of the message)
 MISTAKES = {
@@ -117,6 +122,12 @@ MISTAKES = {
             'change `train.optimizer.kwargs` (line 28)',
         ],
     ),
+    'optimizer_that_refuses_a_value': (
+        stage(1, CE),
+        'lr: 0.05',
+        'lr: -0.05',
+        ['torchdistill could not build `train` (line 15), ValueError: Invalid learning rate: -0.05; compare'],
+    ),
     'no_optimizer': (stage(1, CE, optimizer=''), '', '', ['expected `train.optimizer` to be a mapping, got nothing']),
     'unknown_scheduler': (
         stage(1, CE, more="scheduler: {key: 'CosineAnealingLR', kwargs: {}}\n"),
@@ -206,12 +217,21 @@ MISTAKES = {
         '  samplers:',
         ['`train.train_data_loader` (line', 'to have a `sampler:`'],
     ),
+    'all_that_the_terms_read_is_frozen': (
+        stage(1, CONTEXT, sides=FROZEN),
+        '',
+        '',
+        ['got one that depends on none: what its terms read of the student is frozen', '`frozen_modules:`'],
+    ),
     'num_epochs': (stage(0, CE), '', '', ['expected `train.num_epochs` (line 17) to be an integer >= 1, got 0']),
     'teacher_without_its_file': (
         stage(1, CE),
         'src_ckpt: }',
         'src_ckpt: ./resource/teacher.pt}',
-        ['the trained weights of the teacher, got ./resource/teacher.pt, which does not exist; train'],
+        [
+            'the trained weights of the teacher, got ./resource/teacher.pt (looked for in /',
+            ', which does not exist; train',
+        ],
     ),
     'no_training_batch': (
         stage(1, CE),
@@ -234,6 +254,7 @@ MISTAKES = {
     ),
 }
 FOUND_IN_THE_FIRST_STEP = (
+    'all_that_the_terms_read_is_frozen',
     'no_training_batch',
     'feature_that_was_not_hooked',
     'feature_of_a_host_loss_that_was_not_hooked',

@@ -167,3 +167,17 @@ def test_of_several_stages_the_last_is_upgraded_unless_one_is_named(tmp_path):
     train_all_epochs(new)
     old, new = upgrade(tmp_path, STAGES, '--stage', 'stage1', '--overwrite')
     assert {path.split('.')[1] for path in changes(old, new)[0] if path.startswith('train.')} == {'stage1'}
+
+
+@pytest.mark.parametrize(('words', 'warned'), [((), True), (('--input-size', '32'), False)])
+def test_a_guessed_size_is_told_with_the_command_to_repeat(tmp_path, capsys, words, warned):
+    text = CONFIG.replace("'torchvision.datasets.FakeData'", "'own.Images'").replace(
+        'image_size: [3, 16, 16]', 'count: 3'
+    )
+    _, new = upgrade(tmp_path, text, *words)
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert ('WARNING: the images are taken to be 224 x 224, a guess' in printed) == warned
+    assert (f'{new} --overwrite --input-size N' in printed) == warned
+    assert (f'check {new} --input-size 32x32' in printed) != warned
+    assert run_add(tmp_path / 'old.yaml', '--diff', *words) == 0
+    assert ('WARNING: the images are taken to be 224 x 224, a guess' in capsys.readouterr().err) == warned

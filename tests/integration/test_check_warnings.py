@@ -1,6 +1,7 @@
 """Each warning of `trg-torchdistill check` is given where it belongs and nowhere else; shares against a hand count."""
 
 import copy
+import json
 import math
 import textwrap
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from check_yaml import check, kinds
 from host import KD_TERM, TinyCnn, box_from, full_method, train_yaml
-from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage
+from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage, whole_yaml, write
 from torch.nn import functional
 
 from trg_torchdistill.cli.check_cost import step_cost
 from trg_torchdistill.cli.check_steps import batches_of, first_step
+from trg_torchdistill.cli.main import main
 
 EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
 PLAIN = stage(3, CE + KD, sides=EVAL + SIDES)
@@ -38,6 +40,13 @@ WARNINGS = {
     'too_many_neighbors': (FULL, 'num_neighbors: 3', 'num_neighbors: 32', FULL, 'it is clipped to 31'),
     'silent_local': (FULL, 'num_neighbors: 3', RAW, FULL, 'or `sigma: '),
     'silent_term': (stage(3, CE + QUIET_KD, sides=EVAL + SIDES), '', '', PLAIN, '`kd` is silent'),
+    'frozen_layer': (
+        FULL,
+        'student:\n',
+        "student:\n    frozen_modules: ['student_model.layer1', 'student_model.layer2']\n",
+        FULL,
+        '`trg`, `context` have no gradient on the student: its `student_model.layer2` and all before it are frozen',
+    ),
     'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
     'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'starts from random weights'),
@@ -54,6 +63,38 @@ def test_each_warning_is_given_where_it_belongs(kind, tmp_path, capsys):
     assert more == []
     assert f'(line {warning["line"]})' in warning['text']
     assert kind not in kinds(check(tmp_path, capsys, without)[1])
+
+
+@pytest.mark.parametrize(('size', 'expected'), [('2', ['one_token']), ('8', [])])
+def test_a_single_token_is_told_and_not_called_silent(size, expected, tmp_path, capsys):
+    code, report = check(tmp_path, capsys, FULL, '--input-size', size)
+    assert code == 0, report['error']
+    assert [kind for kind in kinds(report) if kind in ('one_token', 'silent_term')] == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'key', 'words', 'warned'),
+    [
+        ('a guess', 'tiny.Blobs', (), True),
+        ('told on the command line', 'tiny.Blobs', ('--input-size', '32'), False),
+        ('a known data set', 'torchvision.datasets.CIFAR10', (), False),
+    ],
+)
+def test_a_guessed_size_is_told_with_what_hangs_on_it(name, key, words, warned, tmp_path, capsys):
+    change = (
+        "train: !import_call {key: 'tiny.Blobs', init: {kwargs: {size: 24}}}",
+        f"train: !import_call {{key: '{key}', init: {{args: [4]}}}}",
+    )
+    train = stage(3, CE + TRG.partition('context:')[0], sides=TRG_SIDES)
+    path = write(tmp_path, whole_yaml(tmp_path, train).replace(*change))
+    assert main(['check', path, '--json', '--steps', '1', *words]) == 0
+    found = {warning['kind']: warning for warning in json.loads(capsys.readouterr().out)['warnings']}
+    assert ('guessed_size' in found) == warned
+    if warned:
+        text = found['guessed_size']['text']
+        assert 'taken to be 224 x 224, a guess: the YAML does not tell their size' in text
+        assert '112x112 tokens an image then, 16x16 tokens at 32 x 32 and 32x32 tokens at 64 x 64' in text
+        assert f'`datasets` (line {found["guessed_size"]["line"]})' in text
 
 
 @pytest.mark.parametrize(('scale', 'saturated'), [(100.0, True), (1.0, False)])

@@ -131,7 +131,7 @@ ONLY = ('--only', 'token_graph')
         (('kd', 'trg.yaml'), 'expected folders of runs, or one YAML, got both'),
         (('kd.yaml', 'trg.yaml'), 'expected one YAML, got 2 files; compare several students'),
         (('kd', '--student-layer', 'x'), 'expected `--student-layer` with a YAML, got folders of runs'),
-        ((f'{CHECKPOINTS}/teacher.pt',), 'to be a YAML or the folder of a run, got a file that is no text'),
+        ((f'{CHECKPOINTS}/teacher.pt',), 'to be a YAML file in UTF-8, got '),
         (('trg.yaml', *ONLY, '--cell', '0', '8'), 'a column from 0 to 7 of the 8 x 8 tokens of `student_model.layer3`'),
         (('trg.yaml', *ONLY, '--image', '8'), 'expected `--image` to be one of the 8 images, from 0, got 8'),
         (('trg.yaml', *ONLY, '--images', '7'), 'expected at least two `--images`'),

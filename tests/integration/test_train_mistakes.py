@@ -66,7 +66,14 @@ def test_weights_that_do_not_fit_are_refused(content, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'part'),
     [
-        (['--device', 'tpu9'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got tpu9'),
+        (['--device', 'tpu9'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got tpu9, RuntimeError: '),
+        (
+            ['--device', 'hpu'],
+            'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got hpu, ModuleNotFoundError: ',
+        ),
+        (['--device', 'vulkan'], '... or auto, got vulkan, NotImplementedError: Could not run'),
+        (['--device', 'meta'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got meta, '),
+        (['--device', ''], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got , RuntimeError: '),
         (['--resume'], 'start without `--resume`'),
         (['--resume', '--start_epoch', '2'], 'expected either `--resume` or `--start_epoch`, got both'),
         (['-test_only'], 'to hold the weights to test'),
@@ -77,10 +84,12 @@ def test_mistakes_on_the_command_line(words, part, tmp_path, capsys):
     assert part in capsys.readouterr().err
 
 
-def test_missing_file(capsys):
+def test_missing_file(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert main(['train', 'nowhere.yaml']) == 2
     assert capsys.readouterr().err == (
-        'error: expected CONFIG to be a YAML file, got nowhere.yaml, which does not exist or is no file\n'
+        f'error: expected CONFIG to be a YAML file, got nowhere.yaml (looked for in {tmp_path}), which does not exist '
+        'or is no file\n'
     )
 
 

@@ -6,11 +6,9 @@ from torch import nn
 from torchdistill.core.distillation import DistillationBox
 from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
-from trg_torchdistill.cli import check_setup
-from trg_torchdistill.cli.check_setup import RandomImages, Sides, batch_size_of, default_batch_size, restored_host
+from trg_torchdistill.cli.check_setup import RandomImages, batch_size_of, restored_host
 from trg_torchdistill.cli.check_tokens import check_maps, graph_bytes, map_bytes
 from trg_torchdistill.cli.config import Config, UnknownHereError
-from trg_torchdistill.cli.image_size import ImageSize
 from trg_torchdistill.cli.probe import run_model
 
 
@@ -44,22 +42,6 @@ def test_the_batch_size_is_the_yamls():
     stages = config_of({'stage1': {'train_data_loader': loader}, 'stage2': {}})
     assert batch_size_of(stages, ('train', 'stage2')) == 7
     assert batch_size_of(config_of({'train_data_loader': {'kwargs': {}}}), ('train',)) == 1
-
-
-def sides_of(model):
-    probe = run_model('net', model, (8, 8))
-    return Sides({'student': probe}, ImageSize(8, 8, ''), {}, frozenset(), {})
-
-
-def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):
-    sides = sides_of(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2)))
-    flops = 3 * 2 * (3 * 4 * 64 + 256 * 2)
-    assert default_batch_size(sides, 100) == check_setup.MAX_BATCH_SIZE
-    assert default_batch_size(sides, 3) == 3
-    monkeypatch.setattr(check_setup, 'STEP_BUDGET', 8.5 * flops)
-    assert default_batch_size(sides, 100) == 8
-    monkeypatch.setattr(check_setup, 'STEP_BUDGET', 0)
-    assert default_batch_size(sides, 100) == check_setup.MIN_BATCH_SIZE
 
 
 def test_graph_memory_is_edges_and_one_block_of_scores():

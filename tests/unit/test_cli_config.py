@@ -1,6 +1,7 @@
 import pytest
 
 from trg_torchdistill.cli.config import Config, line_of, load_config
+from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.errors import TRGError
 
 TEXT = """\
@@ -47,11 +48,83 @@ def test_values_and_places(tmp_path):
         config.mapping('base', 'a')
 
 
-@pytest.mark.parametrize('text', ['', 'hello', '- 1'])
-def test_a_file_without_a_mapping(text, tmp_path):
-    (tmp_path / 'config.yaml').write_text(text)
-    with pytest.raises(TRGError, match='to hold a mapping with `models:` and `train:`, got'):
+NOT_UTF_8 = 'to be a YAML file in UTF-8, got {path} with the byte 0x{byte} on line {line}; save it in that encoding'
+
+
+@pytest.mark.parametrize('load', [load_config, load_deferred])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'to hold a mapping with `models:` and `train:`, got NoneType'),
+        (b'hello', 'to hold a mapping with `models:` and `train:`, got str'),
+        (b'- 1', 'to hold a mapping with `models:` and `train:`, got list'),
+        ('a: 1\r\nb: café'.encode('latin-1'), NOT_UTF_8.format(path='{path}', byte='e9', line=2)),
+        ('a: 1'.encode('utf-16'), NOT_UTF_8.format(path='{path}', byte='ff', line=1)),
+        (b'a: 1\nb: \0', "to be valid YAML, got on line 2: the character '\\x00', which is not allowed"),
+        (b'a: 1\nb: [', 'to be valid YAML, got on line 2: expected the node content'),
+        (b'a: 1\nb: 2026-13-01', 'got a value that cannot be read, ValueError: month must be in 1..12'),
+        (b'[' * 2000, 'got a value that cannot be read, RecursionError: maximum recursion depth'),
+    ],
+)
+def test_a_file_that_cannot_be_read(load, content, message, tmp_path):
+    path = tmp_path / 'config.yaml'
+    path.write_bytes(content)
+    with pytest.raises(TRGError) as error:
+        load(str(path))
+    assert message.format(path=path) in str(error.value)
+
+
+@pytest.mark.parametrize('load', [load_config, load_deferred])
+def test_no_file_is_told_with_the_folder_where_it_was_looked_for(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ('no.yaml', '.'):
+        with pytest.raises(TRGError) as error:
+            load(path)
+        assert f'got {path} (looked for in {tmp_path}), which does not exist or is no file' in str(error.value)
+    with pytest.raises(TRGError, match=r'got /no\.yaml, which does not exist'):
+        load('/no.yaml')
+
+
+@pytest.mark.parametrize('load', [load_config, load_deferred])
+def test_marks_and_line_ends_of_windows_are_read(load, tmp_path):
+    (tmp_path / 'config.yaml').write_bytes('\ufeffa: é\r\nb: 2\r\n'.encode())
+    config = load(str(tmp_path / 'config.yaml'))
+    assert config.data == {'a': 'é', 'b': 2}
+    assert config.where('b') == '`b` (line 2)'
+
+
+FAILING = """\
+inner: &inner !import_call {key: 'builtins.list'}
+outer: !import_call
+  key: 'collections.ChainMap'
+  init:
+    args: [*inner, CALL]
+"""
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (
+            "!import_call {key: 'operator.truediv', init: {args: [1, 0]}}",
+            ' failed, ZeroDivisionError: division by zero',
+        ),
+        ("!import_get {key: 'operator.nothing'}", ' failed, AttributeError: '),
+        ("!import_call {key: 'builtins.open', init: {kwargs: {file: 'data'}}}", '; relative paths in it start at '),
+        (
+            "!import_call {key: 'trg_torchdistill.datasets.Digits', init: {kwargs: {split: 'no'}}}",
+            ' failed: expected `split`',
+        ),
+    ],
+)
+def test_the_tag_that_fails_is_named_with_its_line(call, message, tmp_path):
+    (tmp_path / 'config.yaml').write_text(FAILING.replace('CALL', call))
+    with pytest.raises(TRGError) as error:
         load_config(str(tmp_path / 'config.yaml'))
+    name = call[1:].split(',')[0].replace(' {key: ', '` of ').rstrip('}')
+    assert str(error.value).startswith(f'`!{name} (line 5)')
+    assert message in str(error.value)
+    assert 'ChainMap' not in str(error.value)
 
 
 def test_stages_and_sides():

@@ -50,7 +50,7 @@ def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
             {'auxiliary_model_wrapper': {'key': 'Student4TRG'}},
             'expected `train.student.wrapper` to be empty around `Student4TRG`, which wraps its parts itself',
         ),
-        ({'sampler_kwargs': {'replacement': True}}, 'expected `train.train_data_loader.sampler.kwargs` to suit a Dist'),
+        ({'sampler_kwargs': {'replacement': True}}, '`train.train_data_loader.sampler.kwargs` do not suit a Dist'),
     ],
 )
 def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):

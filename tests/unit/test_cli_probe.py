@@ -8,7 +8,8 @@ from torchvision import models
 from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.deferred import Deferred, parse_deferred
-from trg_torchdistill.cli.image_size import image_sizes
+from trg_torchdistill.cli.guessed_size import guess_warning
+from trg_torchdistill.cli.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.layers import alternatives, choose_layer
 from trg_torchdistill.cli.layouts import sequence_grid
 from trg_torchdistill.cli.probe import build_untrained, run_model
@@ -182,9 +183,34 @@ def test_without_any_hint_the_usual_sizes_are_tried_the_small_one_first_for_cifa
     from torchdistill.models.classification.resnet import resnet20
 
     empty = config('models: {student_model: {key: x}}', tmp_path)
-    assert [size.height for size in image_sizes(empty, ('train',), [])] == [224, 32]
+    assert [(size.height, size.is_guess) for size in image_sizes(empty, ('train',), [])] == [(224, True), (32, True)]
     assert [size.height for size in image_sizes(empty, ('train',), [resnet20(num_classes=10)])] == [32, 224]
     assert image_sizes(empty, ('train',), [tiny_vit()])[0].height == 16
+
+
+@pytest.mark.parametrize(
+    ('size', 'build', 'text'),
+    [
+        (ImageSize(64, 64, '', is_guess=True), TinyCnn, '16x16 tokens an image then, 8x8 tokens at 32 x 32 and 56x56'),
+        (ImageSize(64, 64, ''), TinyCnn, None),  # not a guess
+        (ImageSize(16, 16, '', is_guess=True), tiny_vit, None),  # it takes no other size
+    ],
+)
+def test_a_guess_is_told_where_the_tokens_hang_on_it(size, build, text):
+    found = probe(build(), size.height)
+    path = choose_layer(found, 'student').path
+    warning = guess_warning(size, [(found, [path]), (found, [])])
+    assert warning is None if text is None else text in warning
+    assert guess_warning(size, [(found, [])]) is None
+
+
+@pytest.mark.parametrize(
+    ('key', 'size'), [('USPS', 16), ('KMNIST', 28), ('EuroSAT', 64), ('FakeData', 224), ('ImageFolder', None)]
+)
+def test_sizes_of_known_data_sets_are_no_guess(key, size, tmp_path):
+    text = f"datasets: {{train: !import_call {{key: 'torchvision.datasets.{key}'}}}}\nmodels: {{student_model: {{}}}}"
+    first = image_sizes(config(text, tmp_path), ('train',), [])[0]
+    assert (first.height, first.is_guess) == ((224, True) if size is None else (size, False))
 
 
 def test_a_deferred_call_is_equal_by_what_it_says():

@@ -126,7 +126,7 @@ def test_pairs_of_a_class_come_first():
 def test_wrong_positions_and_items_are_explained():
     with pytest.raises(TRGError, match='positions in the data set, from 0 to 99, got 100'):
         read_images(Pictures(), [0, 100])
-    with pytest.raises(TRGError, match='to give image tensors of one size, with labels, got TypeError'):
+    with pytest.raises(TRGError, match='did not give image tensors of one size, with labels, TypeError'):
         read_images(Pictures(transform=str), [0])
 
 

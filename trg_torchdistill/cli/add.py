@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from trg_torchdistill.cli.arguments import add_data_arguments, not_negative
 from trg_torchdistill.cli.config import Config, import_packages
 from trg_torchdistill.cli.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.edit import EditError, edit_text, list_changes
+from trg_torchdistill.cli.guessed_size import guess_warning
 from trg_torchdistill.cli.layers import choose_layer
 from trg_torchdistill.cli.numbers import check_values
 from trg_torchdistill.cli.pair import probe_pair
@@ -62,15 +64,18 @@ def run(args: argparse.Namespace) -> int:
     choice = Choice(stage, teacher, student, args.weight, args.contextual_weight, logits_only)
     plan = make_plan(config, choice)
     text = upgraded_text(config, plan)
+    warning = guess_warning(pair.size, [(pair.teacher, [teacher.path]), (pair.student, [student.path])])
     if args.diff:
         name = str(config.path)
         changed = difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name)
         for line in changed:
             print(line.rstrip('\r\n'))
+        if warning is not None:
+            print(f'WARNING: {warning}', file=sys.stderr)
         return 0
     with replacing(Path(args.output).expanduser()) as stream:
         stream.write(text.encode())
-    for line in report(config, pair, choice, plan, (text, args.output)):
+    for line in report(config, pair, choice, plan, (text, args.output), warning):
         print(line)
     return 0
 

@@ -16,7 +16,9 @@ from trg_torchdistill.cli.probe import ModelProbe, Record
 WIDTH = 80
 
 
-def report(config: Config, pair: Pair, choice: Choice, plan: Plan, written: tuple[str, str]) -> Iterator[str]:
+def report(
+    config: Config, pair: Pair, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
+) -> Iterator[str]:
     """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
 
     Args:
@@ -25,6 +27,7 @@ def report(config: Config, pair: Pair, choice: Choice, plan: Plan, written: tupl
         choice: What was chosen.
         plan: What was changed.
         written: The new text, and the file it went to.
+        warning: What must be known before it is used, None if nothing.
     """
     where = '.'.join(choice.stage)
     yield from _wrap(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
@@ -44,9 +47,18 @@ def report(config: Config, pair: Pair, choice: Choice, plan: Plan, written: tupl
     replaced = f', {taken} replaced' if taken else ''
     yield ''
     yield f'wrote {output}: {changes.count("+") - taken} lines added{replaced}'
+    if warning is not None:
+        yield ''
+        yield from _wrap(f'WARNING: {warning}, and add TRG again:', '  ')
+        yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
+    told = ['--input-size', f'{pair.size.height}x{pair.size.width}'] if pair.size.source == '--input-size' else []
     yield 'next:'
-    for command in ('check', 'train'):
-        yield f'  {shlex.join(["trg-torchdistill", command, output])}'
+    yield f'  {_command("check", output, *told)}'
+    yield f'  {_command("train", output)}'
+
+
+def _command(*words: str) -> str:
+    return shlex.join(['trg-torchdistill', *words])
 
 
 def _layers(probe: ModelProbe, chosen: Record, option: str) -> Iterator[str]:

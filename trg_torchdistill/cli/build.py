@@ -18,7 +18,8 @@ from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
 from trg_torchdistill.cli.weights import CONVERSION, MISFITS, load_model, read_checkpoint, short
-from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.errors import TRGError, explained, placed
+from trg_torchdistill.files import shown_path
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,9 @@ def choose_placement(name: str, processes: Processes | None = None, adjust_lr: b
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if processes is not None and processes.are_several:
         return _placement_of_one_of_several(name, processes, adjust_lr)
-    try:
+    with explained(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}'):
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TRGError(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}: {reason}') from error
+        torch.zeros(1, device=device).item()  # `meta` is a device, too, and holds no number
     return Placement(device)
 
 
@@ -97,14 +95,10 @@ def build_model(config: Config, path: tuple[str, ...], distributed: bool = False
         TRGError: If the model refuses its arguments or the weights do not fit.
     """
     model_config = config.mapping(*path)
-    try:
+    with placed(f'`{model_config["key"]}` refused its arguments', f'change {config.where(*path, "kwargs")}'):
         model: nn.Module | None = get_image_classification_model(model_config, distributed)
         if model is None:
             model = get_model(model_config['key'], model_config.get('repo_or_dir'), **model_config['kwargs'])
-    except (TypeError, ValueError) as error:
-        raise TRGError(
-            f'`{model_config["key"]}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
-        ) from error
     load_weights(config, path, model)
     return model
 
@@ -164,9 +158,9 @@ def check_teacher_weights(config: Config, path: tuple[str, ...]) -> None:
     source = config.get(*path, 'src_ckpt')
     if source is not None and not has_trained_weights(config, path):
         raise TRGError(
-            f'expected {config.where(*path, "src_ckpt")} to be the trained weights of the teacher, got {source}, '
-            f'which does not exist; train the teacher first, correct the path, or set `pretrained: True` or `weights:` '
-            f'under {config.where(*path, "kwargs")}'
+            f'expected {config.where(*path, "src_ckpt")} to be the trained weights of the teacher, got '
+            f'{shown_path(source)}, which does not exist; train the teacher first, correct the path, or set '
+            f'`pretrained: True` or `weights:` under {config.where(*path, "kwargs")}'
         )
 
 
@@ -174,21 +168,17 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
     """Builds the host's distillation box, or its training box when there is no teacher.
 
     Raises:
-        TRGError: If the host cannot build it, or a stage names weights that could run code.
+        TRGError: If the host cannot build it of this YAML, or a stage names weights that could run code.
     """
     refuse_code_in_stages(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
     rest = (placement.distributed, placement.lr_factor)
-    with explained('building the box of torchdistill failed', f'look at the blocks of {config.where("train")}'):
-        try:
-            if teacher is None:
-                return get_training_box(student, *common, *rest)
-            return get_distillation_box(teacher, student, *common, *rest)
-        except KeyError as error:
-            raise TRGError(
-                f'torchdistill expected a key {error} and found none while it built {config.where("train")}; '
-                'compare its blocks with a sample configuration (--traceback shows which part asked for it)'
-            ) from error
+    with explained(
+        f'torchdistill could not build {config.where("train")}', 'compare its blocks with a sample configuration'
+    ):
+        if teacher is None:
+            return get_training_box(student, *common, *rest)
+        return get_distillation_box(teacher, student, *common, *rest)
 
 
 def load_optimizer(box: Any, source: str | None) -> float:

@@ -16,20 +16,20 @@ from torchdistill.common.main_util import set_seed
 from trg_torchdistill.cli.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.build import Placement, build_box, choose_placement
 from trg_torchdistill.cli.check_cost import step_cost
+from trg_torchdistill.cli.check_flops import default_batch_size
 from trg_torchdistill.cli.check_keys import Notice, check_datasets, unread_keys
-from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed
+from trg_torchdistill.cli.check_report import Report, StageReport, as_json, as_text, failed, is_hooked
 from trg_torchdistill.cli.check_setup import (
     Sides,
     batch_size_of,
     build_sides,
-    default_batch_size,
     restored_host,
     with_random_data,
     without_data_tags,
 )
 from trg_torchdistill.cli.check_steps import batches_of, first_step
 from trg_torchdistill.cli.check_tokens import check_maps
-from trg_torchdistill.cli.check_warnings import missing_weights, stage_notices
+from trg_torchdistill.cli.check_warnings import guessed_size, missing_weights, stage_notices
 from trg_torchdistill.cli.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.hooks import check_module_paths
@@ -38,8 +38,8 @@ from trg_torchdistill.cli.logits import check_compared_logits
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
 from trg_torchdistill.cli.numbers import check_values
+from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.preflight import loader_paths, look_at_data
-from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
 from trg_torchdistill.cli.rehearsal import rehearse
 from trg_torchdistill.cli.testing import TEST_LOADER
@@ -127,6 +127,7 @@ def _check(
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
+    report.notices += guessed_size(config, sides, {side: _paths(report, side) for side in sides.probes})
     for side, file in sides.missing.items():
         if file is not None:
             path = config.student_path if side == 'student' else config.teacher_path or ()
@@ -136,7 +137,7 @@ def _check(
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
-    report.batch_size = args.batch_size or default_batch_size(sides, fitting)
+    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
     runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
     if args.data:
@@ -166,6 +167,12 @@ def _run_stage(
     first = first_step(box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
+
+
+def _paths(report: Report, side: str) -> list[str]:
+    """Returns the hooked modules of a side that have several tokens an image, as paths in the plain model."""
+    records = report.sides.probes[side].records if report.sides is not None else ()
+    return [record.path for record in records if record.is_spatial and is_hooked(report, side, record)]
 
 
 def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 from torchdistill.common import main_util
 
 from trg_torchdistill.cli.called import module_calls, parameter_groups
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, line_of
+from trg_torchdistill.cli.config import Config, line_of
 from trg_torchdistill.cli.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.keys import PROCESSES, nearest_names
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.cli.yaml_text import tag_name
+from trg_torchdistill.errors import explained
 
 BUILT = ('key', 'kwargs')
 TOP = ('dependencies', 'datasets', 'models', 'train', 'test', 'tracker')
@@ -120,13 +121,10 @@ def check_datasets(config: Config) -> None:
         content = deferred.content
         if deferred.tag != '!import_call' or not isinstance(content, dict):
             continue
-        try:
+        with explained(
+            f'{tag_name(deferred.tag, content)} under {config.where("datasets")} cannot be built', 'correct it'
+        ):
             _bind(content)
-        except OBJECT_ERRORS as error:
-            raise TRGError(
-                f'{config.path} names an object that cannot be built, {type(error).__name__}: {error}; look at its '
-                f'`!import_call` of {content.get("key")!r} under {config.where("datasets")}'
-            ) from error
 
 
 def _bind(content: dict[str, Any]) -> None:

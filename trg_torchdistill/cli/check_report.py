@@ -93,7 +93,7 @@ def _model(report: Report, side: str) -> dict[str, Any]:
             'runs': record.runs,
             'output': None if record.shape is None else list(record.shape),
             'tokens': None if record.grid is None else {'grid': list(record.grid), 'width': record.width},
-            'hooked': _is_hooked(report, side, record),
+            'hooked': is_hooked(report, side, record),
         }
         for record in probe.records
     ]
@@ -179,14 +179,14 @@ def _modules(report: Report, side: str, all_modules: bool) -> Iterator[str]:
     yield f'{side}: modules to hook (* = hooked{rest})'
     column = min(max((len(record.path) for record in records), default=0), 40)
     for record in records:
-        star = '*' if _is_hooked(report, side, record) else ' '
+        star = '*' if is_hooked(report, side, record) else ' '
         shape, tokens = describe(record)
         yield f' {star} {record.path:<{column}}  {shape:<12}  {tokens}'.rstrip()
 
 
 def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
     """Returns the hooked modules and those that make good tokens, in the order in which they run."""
-    chosen = [record for record in probe.records if _is_hooked(report, side, record)]
+    chosen = [record for record in probe.records if is_hooked(report, side, record)]
     try:
         best = choose_layer(probe, side)
         chosen += [record for record in (best, *alternatives(probe, best)) if record not in chosen]
@@ -195,7 +195,8 @@ def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
     return sorted(chosen, key=lambda record: record.order or 0)
 
 
-def _is_hooked(report: Report, side: str, record: Record) -> bool:
+def is_hooked(report: Report, side: str, record: Record) -> bool:
+    """Whether the YAML hooks a module of a side."""
     paths = report.hooked.get(side, set())
     return record.path in paths or any(f'{prefix}{record.path}' in paths for prefix in WRAPPED)
 

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, RandomSampler
-from torch.utils.flop_counter import FlopCounterMode
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
@@ -29,10 +28,6 @@ from trg_torchdistill.errors import TRGError
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 # Options of a loader that make sense for the real data only.
 LOADER_COSTS = ('persistent_workers', 'prefetch_factor', 'timeout', 'worker_init_fn', 'multiprocessing_context')
-# Floating-point operations of a training step on the default batch: about a second on two CPU cores.
-STEP_BUDGET = 80e9
-MAX_BATCH_SIZE = 32
-MIN_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -162,25 +157,6 @@ def _load(config: Config, path: tuple[str, ...], model: nn.Module) -> tuple[str,
         return random, (None if asks else source)
     load_weights(config, path, model)
     return f'weights of {source}', None
-
-
-def default_batch_size(sides: Sides, wanted: int) -> int:
-    """Returns a batch size, at most ``wanted``, with which a step is quick on a CPU.
-
-    The operations of a forward pass are counted, not timed, so that it is the same on every machine: those of the
-    student count three times, for the backward pass. The result is a power of 2 unless it is ``wanted``.
-    """
-    total = 0.0
-    for side, probe in sides.probes.items():
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            was_training = probe.model.training
-            probe.model.eval()(torch.zeros(1, *probe.image_shape[1:]))
-            probe.model.train(was_training)
-        total += counter.get_total_flops() * (3 if side == 'student' else 1)
-    affordable = MIN_BATCH_SIZE
-    while affordable * 2 <= MAX_BATCH_SIZE and affordable * 2 * total <= STEP_BUDGET:
-        affordable *= 2
-    return min(affordable, wanted)
 
 
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trg_torchdistill.cli.check_tokens import ContextFacts, GraphFacts, context_facts, graph_facts
 from trg_torchdistill.cli.forward import forward_loss
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.procs import relation_losses
 
@@ -52,6 +53,7 @@ class FirstStep:
         unreached: Parameters of the student that are to be trained and get no gradient.
         graphs: Graphs of the ``TRGLoss`` terms.
         contexts: Maps of the ``TokenContextualLoss`` terms.
+        frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
     """
 
     loss: float
@@ -59,6 +61,7 @@ class FirstStep:
     unreached: tuple[str, ...]
     graphs: tuple[GraphFacts, ...]
     contexts: tuple[ContextFacts, ...]
+    frozen: dict[str, str]
 
 
 def student_of(box: Any) -> nn.Module:
@@ -101,11 +104,6 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
     """
     with explained('the first training step failed'), Witness(box.criterion) as witness:
         loss = forward_loss(box, *batch)
-    if not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise TRGError(
-            'expected the loss to depend on parameters that are trained, got one that depends on none; look at the '
-            'terms of `criterion:`, at `requires_grad:` and `frozen_modules:`'
-        )
     with explained('the gradient of the first training step failed'):
         terms = witness.terms()
         named = {name: value for name, value in student_of(box).named_parameters() if value.requires_grad}
@@ -118,11 +116,12 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
     _check_finite(loss, measured)
     with explained('measuring the tokens failed'):
         graphs, contexts = _facts(witness, batch_size)
+        frozen = witness.frozen()
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
     left_out = tuple(name for name in named if name in unreached)
-    return FirstStep(value, tuple(measured), left_out, graphs, contexts)
+    return FirstStep(value, tuple(measured), left_out, graphs, contexts, frozen)
 
 
 class Witness:
@@ -167,6 +166,16 @@ class Witness:
                 ]
             elif name in self._values:
                 found.append((name, weight, self._values[name]))
+        return found
+
+    def frozen(self) -> dict[str, str]:
+        """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
+        found = {}
+        for name, (student, _) in self.inputs.items():
+            path, io = self.relations[name].student_module_path, self.relations[name].student_module_io
+            feature = first_tensor(student[path][io])
+            if feature is not None and not feature.requires_grad:
+                found[name] = path
         return found
 
     def _parts(self, name: str, loss: TRGLoss) -> Iterator[tuple[str, float, Any]]:

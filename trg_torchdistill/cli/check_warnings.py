@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from trg_torchdistill.cli.check_setup import Sides
 from trg_torchdistill.cli.check_steps import FirstStep, student_of
 from trg_torchdistill.cli.check_tokens import SILENT_AFFINITY, ContextFacts, GraphFacts
 from trg_torchdistill.cli.config import Config
+from trg_torchdistill.cli.guessed_size import guess_warning
 from trg_torchdistill.losses import TRGLoss
 from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.wrappers import Student4TRG
@@ -41,6 +42,10 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
         notices = list(_graph_notices(config, stage, graph))
         explained |= {f'{graph.term}.local' for one in notices if one.kind == 'silent_local'}
         found += notices
+    found += _frozen_notices(config, stage, first)
+    explained |= {
+        term.name for term in first.terms for frozen in first.frozen if f'{term.name}.'.startswith(f'{frozen}.')
+    }
     for context in first.contexts:
         notices = list(_context_notices(config, stage, context, 'teacher' in sides.trained))
         explained |= {context.term} if notices else set()
@@ -58,6 +63,20 @@ def missing_weights(config: Config, path: Path, side: str, file: str) -> Notice:
     """Returns the warning about a file of weights that is not there (yet)."""
     then = 'the trainer refuses to start without it' if side == 'teacher' else 'the student starts from random weights'
     return notice(config, f'{side}_weights', (*path, 'src_ckpt'), f'{{where}} is {file}, which does not exist: {then}')
+
+
+def guessed_size(config: Config, sides: Sides, paths: Mapping[str, Sequence[str]]) -> list[Notice]:
+    """Returns the warning about a size of the images that is a guess, if there is one.
+
+    Args:
+        config: The YAML.
+        sides: The models and the size.
+        paths: By side, the modules whose outputs become tokens.
+    """
+    text = guess_warning(sides.size, [(sides.probes[side], paths[side]) for side in sides.probes])
+    return (
+        [] if text is None else [notice(config, 'guessed_size', ('datasets',), f'{text}; the data stand in {{where}}')]
+    )
 
 
 def _kwargs(stage: Path, term: str) -> Path:
@@ -107,7 +126,24 @@ def _graph_notices(config: Config, stage: Path, graph: GraphFacts) -> Iterator[N
         yield notice(config, 'silent_local', (*kwargs, 'sigma'), text)
 
 
+def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[Notice]:
+    place = (*_side(config, stage, config.side_names[-1]), 'frozen_modules')
+    for path in dict.fromkeys(first.frozen.values()):
+        terms = [f'`{term}`' for term, frozen in first.frozen.items() if frozen == path]
+        text = (
+            f'{", ".join(terms)} {"have" if len(terms) > 1 else "has"} no gradient on the student: its `{path}` and '
+            'all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
+        )
+        yield notice(config, 'frozen_layer', place, text)
+
+
 def _context_notices(config: Config, stage: Path, context: ContextFacts, trained: bool) -> Iterator[Notice]:
+    if context.cells == 1:
+        text = (
+            f'`{context.term}` gets one token an image, and is 0 whatever the student does; hook an earlier layer in '
+            '{where}'
+        )
+        yield notice(config, 'one_token', (*_kwargs(stage, context.term), 'student_module_path'), text)
     full = [side for side, share in context.saturated.items() if share > MOSTLY and (side == 'student' or trained)]
     if full:
         shares = ' and '.join(f"{context.saturated[side]:.0%} of the {side}'s rows" for side in full)

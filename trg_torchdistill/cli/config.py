@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torchdistill.common import yaml_util
 from torchdistill.common.main_util import import_dependencies
 
-from trg_torchdistill.errors import TRGError
-
-OBJECT_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+from trg_torchdistill.cli.yaml_text import build, parsed, read_text
+from trg_torchdistill.errors import TRGError, explained
 
 
 class UnknownHereError(TRGError):
@@ -87,24 +85,26 @@ class Config:
 
 
 def load_config(path: str) -> Config:
-    """Reads a YAML with the host's loader, which also builds the data sets and other objects named in it.
+    """Reads a YAML as the host does, which also builds the data sets and other objects named in it.
 
     Raises:
         TRGError: If there is no such file, it is no YAML, or an object in it cannot be built.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise TRGError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
-    text = file.read_text(encoding='utf-8')
-    try:
-        data = yaml_util.load_yaml_file(str(file))
-    except yaml.YAMLError as error:
-        raise TRGError(f'expected {path} to be valid YAML{_position(error)}') from error
-    except OBJECT_ERRORS as error:
-        raise TRGError(
-            f'{path} names an object that cannot be built, {type(error).__name__}: {error}; '
-            f'look at its `!import_call` and `!import_get` entries (--traceback shows where)'
-        ) from error
+    return read_config(path, build)
+
+
+def read_config(path: str, parse: Callable[[str], Any]) -> Config:
+    """Reads a YAML file.
+
+    Args:
+        path: The file.
+        parse: What makes values of its text.
+
+    Raises:
+        TRGError: If there is no such file, or it is no YAML mapping.
+    """
+    file, text = read_text(path)
+    data = parsed(path, text, parse)
     if not isinstance(data, dict):
         raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, data)
@@ -114,15 +114,13 @@ def import_packages(config: Config) -> None:
     """Imports the packages under ``dependencies:``, which register their keys.
 
     Raises:
-        TRGError: If one is not installed.
+        TRGError: If one is not installed, or fails.
     """
-    try:
+    with explained(
+        f'expected {config.where("dependencies")} to name installed packages, got one that cannot be imported',
+        'install the package or correct its name',
+    ):
         import_dependencies(config.get('dependencies'))
-    except (ImportError, TypeError) as error:
-        raise TRGError(
-            f'expected {config.where("dependencies")} to name installed packages, got: {error}; '
-            'install the package or correct its name'
-        ) from error
 
 
 def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
@@ -152,9 +150,3 @@ def _pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:
     for value in merged:
         for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             yield from _pairs(source)
-
-
-def _position(error: yaml.YAMLError) -> str:
-    mark = getattr(error, 'problem_mark', None)
-    problem = getattr(error, 'problem', None) or str(error)
-    return f', got: {problem}' if mark is None else f', got on line {mark.line + 1}: {problem}'

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 from torchdistill.common import main_util, yaml_util
 
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, UnknownHereError
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.cli.config import Config, UnknownHereError, read_config
+from trg_torchdistill.cli.yaml_text import contents, start_of_paths, tag_name
+from trg_torchdistill.errors import TRGError, placed
+
+CONSTRUCT = yaml.constructor.FullConstructor
+YAML_VALUES = ('null', 'bool', 'int', 'float', 'binary', 'timestamp', 'omap', 'pairs', 'set', 'str', 'seq', 'map')
+PYTHON_VALUES = ('str', 'unicode', 'bytes', 'long', 'complex', 'tuple')
+PYTHON_ALIASES = {'none': 'null', 'bool': 'bool', 'int': 'int', 'float': 'float', 'list': 'seq', 'dict': 'map'}
+PYTHON_NAME = '!!python/name'
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,36 @@ class Deferred:
 
 
 class DeferredLoader(yaml.FullLoader):
-    """The host's YAML loader, except that tags which import or call something give a :class:`Deferred`."""
+    """The host's YAML loader, except that tags which import or call something give a :class:`Deferred`.
+
+    The host registers its tags in a loader of PyYAML, for the whole process. What this one does with a tag is listed
+    here alone, whatever was registered elsewhere.
+    """
 
 
 def _defer(loader: yaml.FullLoader, suffix: str, node: yaml.Node) -> Deferred:
-    if isinstance(node, yaml.MappingNode):
-        return Deferred(f'!{suffix}', loader.construct_mapping(node, deep=True))
-    if isinstance(node, yaml.SequenceNode):
-        return Deferred(f'!{suffix}', loader.construct_sequence(node, deep=True))
-    return Deferred(f'!{suffix}', loader.construct_scalar(node))  # type: ignore[arg-type]
+    return Deferred(f'!{suffix}', contents(loader, node))
 
 
-DeferredLoader.add_multi_constructor('!', _defer)
-DeferredLoader.add_constructor('!join', yaml_util.yaml_join)
-DeferredLoader.add_constructor('!pathjoin', yaml_util.yaml_pathjoin)
-DeferredLoader.add_constructor('!expanduser', yaml_util.yaml_expanduser)
-DeferredLoader.add_constructor('!abspath', yaml_util.yaml_abspath)
+def _defer_name(loader: yaml.FullLoader, suffix: str, node: yaml.Node) -> Deferred:
+    return Deferred(PYTHON_NAME, suffix)
+
+
+def _value(method: str) -> Any:
+    return getattr(CONSTRUCT, f'construct_{method}')
+
+
+DeferredLoader.yaml_constructors = {
+    **{f'tag:yaml.org,2002:{name}': _value(f'yaml_{name}') for name in YAML_VALUES},
+    **{f'tag:yaml.org,2002:python/{name}': _value(f'python_{name}') for name in PYTHON_VALUES},
+    **{f'tag:yaml.org,2002:python/{name}': _value(f'yaml_{of_yaml}') for name, of_yaml in PYTHON_ALIASES.items()},
+    '!join': yaml_util.yaml_join,
+    '!pathjoin': yaml_util.yaml_pathjoin,
+    '!expanduser': yaml_util.yaml_expanduser,
+    '!abspath': yaml_util.yaml_abspath,
+    None: CONSTRUCT.construct_undefined,
+}
+DeferredLoader.yaml_multi_constructors = {'tag:yaml.org,2002:python/name:': _defer_name, '!': _defer}
 
 RESOLVERS = {
     '!import_get': lambda content: main_util.import_get(**content),
@@ -51,6 +71,7 @@ RESOLVERS = {
     '!import_call_method': lambda content: main_util.import_call_method(**content),
     '!getattr': lambda content: getattr(*content),
     '!access_by_index_or_key': lambda content: content['data'][content['index_or_key']],
+    PYTHON_NAME: lambda content: main_util.import_get(key=content),
 }
 
 
@@ -69,21 +90,7 @@ def load_deferred(path: str) -> Config:
     Raises:
         TRGError: If there is no such file, or it is no YAML mapping.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise TRGError(f'expected CONFIG to be a YAML file, got {path}, which does not exist or is no file')
-    with file.open(encoding='utf-8', newline='') as stream:
-        text = stream.read()
-    try:
-        data = parse_deferred(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        where = '' if mark is None else f' on line {mark.line + 1}'
-        problem = getattr(error, 'problem', None) or str(error)
-        raise TRGError(f'expected {path} to be valid YAML, got{where}: {problem}') from error
-    if not isinstance(data, dict):
-        raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
-    return Config(file, text, data)
+    return read_config(path, parse_deferred)
 
 
 def deferred_in(value: Any) -> Iterator[Deferred]:
@@ -123,7 +130,5 @@ def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
     if value.tag not in RESOLVERS:
         raise TRGError(f'expected a tag among {", ".join(RESOLVERS)}, got `{value.tag}`; {advice}')
     content = resolve(value.content, refused, advice)
-    try:
+    with placed(f'{tag_name(value.tag, content)} failed', f'{advice}{start_of_paths(content)}'):
         return RESOLVERS[value.tag](content)
-    except OBJECT_ERRORS as error:
-        raise TRGError(f'`{value.tag}` {content} failed, {type(error).__name__}: {error}; {advice}') from error

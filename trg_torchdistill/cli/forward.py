@@ -6,23 +6,23 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
-from trg_torchdistill.errors import explained
+from trg_torchdistill.errors import TRGError, explained
 
 SIDES = {'teacher': 'teacher_model', 'student': 'student_model', 'model': 'model'}
 
 
-def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
+def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Tensor:
     """Returns the loss of a batch.
 
     Raises:
         TRGError: If a model or a term fails. The bare ``KeyError`` of a loss or wrapper of the host that misses a
-            feature is explained; that of a model is its own.
+            feature is explained; that of a model is its own. If the loss depends on nothing that is trained.
     """
     try:
-        return box.forward_process(images, targets, supplement)
+        loss = box.forward_process(images, targets, supplement)
     except Exception as error:
         module, place = _raised_in(error, box)
         what, line = f'{place} failed', ''
@@ -36,6 +36,13 @@ def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Any:
             )
         with explained(what, line):
             raise
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise TRGError(
+            'expected the loss to depend on parameters that are trained, got one that depends on none: what its terms '
+            'read of the student is frozen; look at the terms of `criterion:`, at `requires_grad:` and '
+            '`frozen_modules:`'
+        )
+    return loss
 
 
 def _raised_in(error: Exception, box: Any) -> tuple[nn.Module | None, str]:

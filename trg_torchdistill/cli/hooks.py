@@ -12,7 +12,7 @@ from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.keys import nearest_names
 from trg_torchdistill.cli.random_state import preserved_random_state
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 
 def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
@@ -57,16 +57,13 @@ def _wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Modu
     if key is None:
         return model
     argument = 'teacher_model' if path[-1] == 'teacher' else 'student_model'
-    copied = {argument: copy.deepcopy(model)}
     cpu = torch.device('cpu')
-    try:
-        with preserved_random_state():
-            wrapper: nn.Module = build_auxiliary_model_wrapper(
-                config.mapping(*path), **copied, device=cpu, device_ids=None, distributed=False
-            )
-    except KeyError as error:
-        place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')
-        raise TRGError(f'`{key}` expected a key {error} and found none; add it under {place}') from error
+    place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')
+    with explained(f'`{key}` refused its arguments', f'change {place}'), preserved_random_state():
+        copied = {argument: copy.deepcopy(model)}
+        wrapper: nn.Module = build_auxiliary_model_wrapper(
+            config.mapping(*path), **copied, device=cpu, device_ids=None, distributed=False
+        )
     return wrapper
 
 

@@ -13,7 +13,12 @@ from trg_torchdistill.cli.deferred import Deferred, deferred_in
 
 CROPS = ('RandomResizedCrop', 'RandomCrop', 'CenterCrop', 'FiveCrop', 'TenCrop')
 SIZE_ARGUMENTS = ('image_size', 'img_size', 'input_size')
-KNOWN_DATASETS = {'CIFAR10': 32, 'CIFAR100': 32, 'SVHN': 32, 'MNIST': 28, 'FashionMNIST': 28, 'EMNIST': 28, 'STL10': 96}
+KNOWN_DATASETS = {
+    **dict.fromkeys(('CIFAR10', 'CIFAR100', 'SVHN'), 32),
+    **dict.fromkeys(('MNIST', 'FashionMNIST', 'EMNIST', 'KMNIST', 'QMNIST'), 28),
+    **dict.fromkeys(('USPS', 'SEMEION'), 16),
+    **{'FER2013': 48, 'EuroSAT': 64, 'STL10': 96, 'PCAM': 96, 'Omniglot': 105, 'FakeData': 224, 'RenderedSST2': 448},
+}
 OUR_DATASETS = {'trg_torchdistill.datasets.Digits': 32}
 USUAL_SIZES = (224, 32)
 
@@ -26,11 +31,13 @@ class ImageSize:
         height: Height in pixels.
         width: Width in pixels.
         source: Where it was found, for the user.
+        is_guess: Whether neither the data nor the arguments of a model tell it.
     """
 
     height: int
     width: int
     source: str
+    is_guess: bool = False
 
     def __str__(self) -> str:
         return f'{self.height} x {self.width}'
@@ -48,7 +55,8 @@ def image_sizes(config: Config, stage: tuple[str, ...], models: Sequence[nn.Modu
     # The CIFAR models of torchdistill take large images too, slowly, and nobody gives them any.
     is_small = any(type(model).__module__.startswith('torchdistill.models.classification') for model in models)
     for size in reversed(USUAL_SIZES) if is_small else USUAL_SIZES:
-        found.append(ImageSize(size, size, 'a usual size, the YAML names none; else give `--input-size`'))
+        source = 'a usual size, the YAML names none; else give `--input-size`'
+        found.append(ImageSize(size, size, source, is_guess=True))
     unique: dict[tuple[int, int], ImageSize] = {}
     for candidate in found:
         unique.setdefault((candidate.height, candidate.width), candidate)
@@ -107,7 +115,7 @@ def _declared_sizes(models: Sequence[nn.Module]) -> list[ImageSize]:
         ):
             sides = _sides(value)
             if sides is not None:
-                found.append(ImageSize(*sides, f'what `{type(model).__name__}` expects'))
+                found.append(ImageSize(*sides, f'what `{type(model).__name__}` expects', is_guess=True))
     return found
 
 

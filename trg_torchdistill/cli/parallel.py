@@ -17,7 +17,7 @@ from trg_torchdistill.cli.checkpoint import box_modules
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.progress import Reporter
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 WRAPPER = 'DistributedDataParallel'
 
@@ -128,13 +128,12 @@ def _check_wrapper(config: Config, path: tuple[str, ...]) -> None:
 
 def _check_sampler(config: Config, path: tuple[str, ...]) -> None:
     kwargs = config.get(*path, 'sampler', 'kwargs') or {}
-    try:
+    with explained(
+        f'{config.where(*path, "sampler", "kwargs")} do not suit a DistributedSampler, which torchdistill builds for '
+        'several processes whatever the `sampler:`',
+        'write `kwargs: {}`',
+    ):
         inspect.signature(DistributedSampler).bind(None, **kwargs)
-    except TypeError as error:
-        raise TRGError(
-            f'expected {config.where(*path, "sampler", "kwargs")} to suit a DistributedSampler, which torchdistill '
-            f'builds for several processes whatever the `sampler:`, got: {error}; write `kwargs: {{}}`'
-        ) from error
 
 
 def _check_shared(box: Any, models: list[nn.Module], config: Config, stage: tuple[str, ...]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.cli.probe import FORWARD_ERRORS
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 MAX_CLASSES = 10
 
@@ -49,17 +48,15 @@ def read_images(dataset: Any, positions: Sequence[int]) -> Images:
             f'expected `--images` to be positions in the data set, from 0 to {len(dataset) - 1}, got {outside[0]}'
         )
     values, labels = [], []
-    try:
+    with explained(
+        'the data set did not give image tensors of one size, with labels',
+        'look at its `transform:`, or name another data set with `--dataset`',
+    ):
         for position in positions:
             item = dataset[position]
             values.append(item[0])
             labels.append(int(item[1]))
         stacked = torch.stack(values)
-    except FORWARD_ERRORS as error:
-        raise TRGError(
-            f'expected the data set to give image tensors of one size, with labels, got {type(error).__name__}: '
-            f'{error}; look at its `transform:`, or name another data set with `--dataset`'
-        ) from error
     known = getattr(dataset, 'classes', None)
     names = {label: str(known[label]) if known and label < len(known) else str(label) for label in sorted(set(labels))}
     return Images(stacked, labels, list(positions), names)

@@ -34,10 +34,7 @@ def read_config(path: str) -> Config:
     Raises:
         TRGError: If the YAML would not train.
     """
-    try:
-        config = load_deferred(path)
-    except UnicodeDecodeError as error:
-        raise TRGError(f'expected {path} to be a YAML or the folder of a run, got a file that is no text') from error
+    config = load_deferred(path)
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}

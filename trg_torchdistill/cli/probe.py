@@ -5,10 +5,7 @@ Nothing is downloaded and no data set is built; the random state is left as it w
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.build import build_model
-from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, UnknownHereError
+from trg_torchdistill.cli.config import Config, UnknownHereError
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.layouts import Evidence, is_pooling, layout_of, sequence_grid
+from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, placed
 from trg_torchdistill.io import first_tensor
 
 # Arguments of a model that ask for trained weights, and what they become.
 WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
-FORWARD_ERRORS = (*OBJECT_ERRORS, AssertionError, IndexError, NotImplementedError)
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
 BATCH_SIZE = 2
@@ -161,16 +158,16 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
     data = {**block, 'kwargs': resolve(kwargs, datasets, advice), 'src_ckpt': None}
     for key in reversed(path):
         data = {key: data}
-    with offline(), preserved_random_state(), warnings.catch_warnings():
+    with offline() as refused, preserved_random_state(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             return build_model(Config(config.path, config.text, data), path)
-        except OBJECT_ERRORS as error:
-            if isinstance(error, TRGError):
+        except TRGError as error:
+            if not refused:
                 raise
-            raise TRGError(
-                f'{config.where(*path)} cannot be built, {type(error).__name__}: {error}; if it needs a download, '
-                'give it what it needs in a local file'
+            raise UnknownHereError(
+                f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
+                f'in a local file. {error}'
             ) from error
 
 
@@ -185,19 +182,19 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
     watch = _Watch(model)
     was_training = model.training
     try:
-        with preserved_random_state(), torch.no_grad(), warnings.catch_warnings():
+        with (
+            placed(f'`{key}` refused a batch of shape {list(shape)}'),
+            preserved_random_state(),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter('ignore')
             result = model.eval()(torch.rand(shape))
-    except FORWARD_ERRORS as error:
-        reason = str(error).strip().splitlines() or ['']
-        raise TRGError(
-            f'`{key}` refused a batch of shape {list(shape)}, {type(error).__name__}: {reason[0]}'
-        ) from error
     finally:
         watch.remove()
         model.train(was_training)
     logits = first_tensor(result)
-    num_logits = None if logits is None else logits.shape[-1]
+    num_logits = None if logits is None or logits.ndim == 0 else logits.shape[-1]
     return ModelProbe(key, model, watch.records(), shape, type(result).__name__, num_logits)
 
 
@@ -239,7 +236,7 @@ class _Watch:
         module = self.modules[path]
         shape = None if tensor is None else tuple(tensor.shape)
         layout, grid, prefix = None, None, 0
-        if tensor is not None and shape is not None and shape[0] == BATCH_SIZE and tensor.is_floating_point():
+        if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
             layout = layout_of(shape, self.evidence.channels(tensor))
             if layout in ('bchw', 'bhwc'):
                 grid = (shape[2], shape[3]) if layout == 'bchw' else (shape[1], shape[2])
@@ -276,18 +273,3 @@ class _Watch:
             self.results[path] = (sum(self.calls.values()), result)
 
         return note
-
-
-@contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """Refuses connections inside the block, so that a model which asks for its weights says so."""
-    connect = socket.socket.connect
-
-    def refuse(*_: Any) -> None:
-        raise ConnectionError('nothing is downloaded here, and it asked for a connection')
-
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        socket.socket.connect = connect  # type: ignore[method-assign]

@@ -1,0 +1,76 @@
+"""Operations of a step, counted without watching modules, and the batch size that follows from them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.integration.host import tiny_swin, tiny_vit
+from trg_torchdistill.cli import check_flops
+from trg_torchdistill.cli.check_flops import Operations, default_batch_size
+from trg_torchdistill.cli.probe import run_model
+
+
+class TokenHead(nn.Module):
+    """Hands an expanded parameter to a module, as timm's CaiT does with its class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 4))
+        self.project, self.join = nn.Linear(4, 2), nn.Bilinear(4, 192, 4)
+
+    def forward(self, images):
+        return self.project(self.join(self.token.expand(len(images), -1), images.flatten(1)))
+
+
+class Unwatched(nn.Conv2d):
+    """A module of a user that works, but not while its operations are watched."""
+
+    def forward(self, images):
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise LookupError('not under a dispatch mode')
+        return super().forward(images).mean((2, 3))
+
+
+def probes_of(model):
+    return {'student': run_model('net', model, (8, 8))}
+
+
+def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):
+    probes, notices = probes_of(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))), []
+    flops = 3 * 2 * (3 * 4 * 64 + 256 * 2)
+    assert default_batch_size(probes, 100, notices) == check_flops.MAX_BATCH_SIZE
+    assert default_batch_size(probes, 3, notices) == 3
+    monkeypatch.setattr(check_flops, 'STEP_BUDGET', 8.5 * flops)
+    assert default_batch_size(probes, 100, notices) == 8
+    monkeypatch.setattr(check_flops, 'STEP_BUDGET', 0)
+    assert default_batch_size(probes, 100, notices) == check_flops.MIN_BATCH_SIZE
+    assert notices == []
+
+
+@pytest.mark.parametrize('build', [tiny_vit, tiny_swin])
+def test_operations_are_those_that_torch_counts(build):
+    model, images = build().eval(), torch.zeros(2, 3, 16, 16)
+    with torch.no_grad(), FlopCounterMode(display=False) as wanted:
+        model(images)
+    with torch.no_grad(), Operations() as found:
+        model(images)
+    assert found.total == wanted.get_total_flops() > 0
+
+
+def test_a_module_that_gets_an_expanded_parameter_is_counted():
+    notices = []
+    assert default_batch_size(probes_of(TokenHead()), 100, notices) == check_flops.MAX_BATCH_SIZE
+    assert notices == []
+
+
+def test_operations_that_cannot_be_counted_cost_the_count_only():
+    notices = []
+    assert default_batch_size(probes_of(Unwatched(3, 4, 1)), 100, notices) == check_flops.MIN_BATCH_SIZE
+    assert [(notice.kind, notice.text) for notice in notices] == [
+        (
+            'uncounted_step',
+            'the operations of a step cannot be counted, LookupError: not under a dispatch mode; the batch has 4 '
+            'images here, `--batch-size` sets another',
+        )
+    ]
