@@ -87,7 +87,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     """The student together with the learned projections of its tokens.
 
     The state dict is the plain student's, so that a checkpoint of any trainer loads, strict, into the plain model; the
-    projections have a file of their own, ``projector_ckpt``. Under distributed training the student and each projection
+    projections have a file of their own, ``projector_ckpt``. A module around it, such as an average of the weights
+    (``torch.optim.swa_utils.AveragedModel``), keeps the projections too, and loads what it saved. Under distributed training the student and each projection
     are wrapped one by one: leave ``wrapper:`` of the student empty.
 
     Args:
@@ -171,7 +172,15 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
                 torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state dict of the plain student."""
+        """Returns the state dict of the plain student; that of a module around this one has the projections as well.
+
+        A module that saves its children gives them a prefix and a dictionary to write into. It loads them without
+        calling their ``load_state_dict``, so there they need all of their keys.
+        """
+        destination = args[0] if args else kwargs.get('destination')
+        prefix = args[1] if len(args) > 1 else kwargs.get('prefix', '')
+        if destination is not None and prefix:
+            return super().state_dict(*args, **kwargs)
         return _unwrapped(self.student_model).state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
