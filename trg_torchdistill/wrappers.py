@@ -88,8 +88,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
 
     The state dict is the plain student's, so that a checkpoint of any trainer loads, strict, into the plain model; the
     projections have a file of their own, ``projector_ckpt``. A module around it, such as an average of the weights
-    (``torch.optim.swa_utils.AveragedModel``), keeps the projections too, and loads what it saved. Under distributed training the student and each projection
-    are wrapped one by one: leave ``wrapper:`` of the student empty.
+    (``torch.optim.swa_utils.AveragedModel``), keeps the projections too, and loads what it saved. Under distributed
+    training the student and each projection are wrapped one by one: leave ``wrapper:`` of the student empty.
 
     Args:
         projectors: For each name, the options of a :class:`TokenProjector`; its module path is ``projectors.NAME``.
@@ -186,6 +186,12 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a state dict of the plain student."""
         return _unwrapped(self.student_model).load_state_dict(*args, **kwargs)
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """Returns the model of the YAML without what the host or ``Student4TRG`` put around it."""
+    inner: nn.Module = _unwrapped(model.student_model if isinstance(model, Student4TRG) else model)
+    return inner
 
 
 def outer_wrapper_error(model: nn.Module) -> str | None:
