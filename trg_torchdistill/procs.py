@@ -5,11 +5,12 @@ The host sets them as methods of its box classes, so ``self`` is a distillation 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchdistill.common.constant import def_logger
 from torchdistill.core.interfaces.post_epoch_proc import (
     default_post_epoch_process_with_teacher,
@@ -22,7 +23,7 @@ from torchdistill.core.interfaces.pre_epoch_proc import (
 
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import RelationLoss
-from trg_torchdistill.wrappers import outer_wrapper_error
+from trg_torchdistill.wrappers import outer_wrapper_error, plain_model
 
 logger = def_logger.getChild(__name__)
 
@@ -36,8 +37,15 @@ def forward_logits_only(
 ) -> Tensor:
     """Calls the model with the batch and returns its logits [B, classes].
 
-    A tuple of tensors (DeiT's class and distillation heads in training) gives their mean; an object or mapping with
-    ``logits`` (Hugging Face's ``ModelOutput``, GoogLeNet's named tuple) gives those.
+    A tensor is taken as it is; an object or mapping with ``logits`` (Hugging Face's ``ModelOutput``, GoogLeNet's named
+    tuple) gives those. Of a tuple or list it is decided in this order:
+
+    1. If the model says that it has two heads, all are logits, and the mean is taken: ``distilled_training`` is set (as
+       timm's DeiT has it) or there is a ``head_dist``. The same holds for several tensors under ``logits``.
+    2. The logits are the only tensor [B, C], where C is ``num_classes`` if the model has that attribute.
+    3. The logits are the only tensor [B, C] that a linear layer of the model makes of another one in the tuple.
+
+    What is not decided then may be a feature: it is refused and never averaged.
 
     Args:
         model: Teacher or student.
@@ -47,7 +55,7 @@ def forward_logits_only(
         **kwargs: Whatever else a host's trainer passes, not passed on.
 
     Raises:
-        TRGError: If the output holds no logits.
+        TRGError: If the output holds no logits, or it is not certain which they are.
 
     YAML::
 
@@ -55,17 +63,57 @@ def forward_logits_only(
           forward_proc: 'forward_logits_only'
     """
     output = model(sample_batch)
-    if isinstance(output, Mapping):
-        output = output.get('logits', output)
-    output = getattr(output, 'logits', output)
-    if isinstance(output, (tuple, list)) and output and all(isinstance(head, Tensor) for head in output):
-        output = torch.stack(tuple(output)).mean(0)
-    if not isinstance(output, Tensor):
-        raise TRGError(
-            f'expected `{type(model).__name__}` to return logits: a tensor, a tuple of tensors or an object with '
-            f'`.logits`, got {type(output).__name__}; change `forward_proc:` of this model'
-        )
-    return output
+    named = output.get('logits') if isinstance(output, Mapping) else getattr(output, 'logits', None)
+    found = output if named is None else named
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, (tuple, list)):
+        flat = [value for value in found if isinstance(value, Tensor) and value.ndim == 2]
+        are_heads = len(flat) == len(found) and len({value.shape for value in flat}) == 1
+        if are_heads and (named is not None or _says_two_heads(model)):
+            return torch.stack(flat).mean(0)
+        logits = _classifier_outputs(flat, model)
+        if len(logits) == 1:
+            return logits[0]
+    raise TRGError(
+        f'expected `{type(plain_model(model)).__name__}` to return logits, alone, as `.logits` or beside features that '
+        f'can be told from them, got {outline(output)}; change `forward_proc:` of this model, or return `.logits`'
+    )
+
+
+def outline(value: object) -> str:
+    """Returns what a model returned in brief: the types, and the shapes of the tensors."""
+    if isinstance(value, Tensor):
+        return f'{type(value).__name__} {list(value.shape)}'
+    if isinstance(value, (tuple, list)):
+        return f'{type(value).__name__} ({", ".join(outline(item) for item in value)})'
+    return type(value).__name__
+
+
+def _says_two_heads(model: nn.Module) -> bool:
+    return any(getattr(part, 'distilled_training', hasattr(part, 'head_dist')) for part in model.modules())
+
+
+@torch.no_grad()
+def _classifier_outputs(values: Sequence[Tensor], model: nn.Module) -> list[Tensor]:
+    """Returns which of several tensors [B, C] may be the logits."""
+    num_classes = getattr(plain_model(model), 'num_classes', None)
+    fitting = [value for value in values if num_classes in (None, value.shape[1])]
+    if len(fitting) < 2:
+        return fitting
+    linears = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    return [
+        value
+        for value in fitting
+        if any(_is_made_of(value, other, linear) for other in values if other is not value for linear in linears)
+    ]
+
+
+def _is_made_of(value: Tensor, feature: Tensor, linear: nn.Linear) -> bool:
+    if (linear.in_features, linear.out_features) != (feature.shape[1], value.shape[1]):
+        return False
+    made = functional.linear(feature.to(linear.weight.dtype), linear.weight, linear.bias)  # no hook of it fires
+    return torch.allclose(made.float(), value.float(), rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def pre_epoch_process_with_trg(self: Any, epoch: int | None = None, **kwargs: Any) -> None:

@@ -87,8 +87,9 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     """The student together with the learned projections of its tokens.
 
     The state dict is the plain student's, so that a checkpoint of any trainer loads, strict, into the plain model; the
-    projections have a file of their own, ``projector_ckpt``. Under distributed training the student and each projection
-    are wrapped one by one: leave ``wrapper:`` of the student empty.
+    projections have a file of their own, ``projector_ckpt``. A module around it, such as an average of the weights
+    (``torch.optim.swa_utils.AveragedModel``), keeps the projections too, and loads what it saved. Under distributed
+    training the student and each projection are wrapped one by one: leave ``wrapper:`` of the student empty.
 
     Args:
         projectors: For each name, the options of a :class:`TokenProjector`; its module path is ``projectors.NAME``.
@@ -171,12 +172,26 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
                 torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state dict of the plain student."""
+        """Returns the state dict of the plain student; that of a module around this one has the projections as well.
+
+        A module that saves its children gives them a prefix and a dictionary to write into. It loads them without
+        calling their ``load_state_dict``, so there they need all of their keys.
+        """
+        destination = args[0] if args else kwargs.get('destination')
+        prefix = args[1] if len(args) > 1 else kwargs.get('prefix', '')
+        if destination is not None and prefix:
+            return super().state_dict(*args, **kwargs)
         return _unwrapped(self.student_model).state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a state dict of the plain student."""
         return _unwrapped(self.student_model).load_state_dict(*args, **kwargs)
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """Returns the model of the YAML without what the host or ``Student4TRG`` put around it."""
+    inner: nn.Module = _unwrapped(model.student_model if isinstance(model, Student4TRG) else model)
+    return inner
 
 
 def outer_wrapper_error(model: nn.Module) -> str | None:

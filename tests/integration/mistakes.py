@@ -239,6 +239,21 @@ MISTAKES = {
         'batch_size: 80, drop_last: True',
         ['lower `batch_size:` or set `drop_last: False`'],
     ),
+    'logits_with_a_feature_beside_them': (
+        stage(1, CE),
+        "    key: 'tiny_net'",
+        "    key: 'tiny_pair_net'",
+        [
+            'expected `tiny_pair_net` to return logits, got tuple (Tensor [8, 6], Tensor [8, 4])',
+            "change `train.student.forward_proc` (line 27) to 'forward_logits_only'",
+        ],
+    ),
+    'logits_with_a_feature_as_wide': (
+        stage(1, CE, sides=SIDES.replace('forward_batch_only', 'forward_logits_only')),
+        "    key: 'tiny_net'\n    kwargs: {width: 4}",
+        "    key: 'scaled_pair_net'\n    kwargs: {width: 6}",
+        ['expected `scaled_pair_net` to return logits', 'change `forward_proc:` of this model, or return `.logits`'],
+    ),
     'our_loss_says_it_itself': (
         WRAPPED,
         'num_neighbors: 3',
@@ -256,6 +271,8 @@ MISTAKES = {
 FOUND_IN_THE_FIRST_STEP = (
     'all_that_the_terms_read_is_frozen',
     'no_training_batch',
+    'logits_with_a_feature_beside_them',
+    'logits_with_a_feature_as_wide',
     'feature_that_was_not_hooked',
     'feature_of_a_host_loss_that_was_not_hooked',
 )

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from torch.nn import functional
 
 from trg_torchdistill.cli.check_cost import step_cost
 from trg_torchdistill.cli.check_steps import batches_of, first_step
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.main import main
 
 EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
+CONFIG = Config(Path('config.yaml'), '', {})  # names lines in errors, of which there are none
 PLAIN = stage(3, CE + KD, sides=EVAL + SIDES)
 FULL = stage(3, CE + TRG, sides=TRG_SIDES)
 RAW = 'normalize_tokens: False, sigma: 0.0001, num_neighbors: 3'
@@ -112,7 +115,7 @@ def test_gradient_shares_against_a_hand_computation(tmp_path):
     box = box_from(tmp_path, train_yaml(textwrap.dedent(KD_TERM), teacher='', student=''), teacher, student)
     box.pre_epoch_process(epoch=0)
     [batch] = batches_of(box, 1)
-    first = first_step(box, student, batch, 8)
+    first = first_step(CONFIG, box, student, batch, 8)
 
     images, labels, _ = batch
     with torch.no_grad():
@@ -138,7 +141,7 @@ def test_parts_of_trg_are_those_of_its_one_draw(tmp_path):
     text = full_method().replace('tokens_per_image: null', 'tokens_per_image: 3\n            local_weight: 0.5')
     box = box_from(tmp_path, text, student=student)
     box.pre_epoch_process(epoch=0)
-    first = first_step(box, student, batches_of(box, 1)[0], 8)
+    first = first_step(CONFIG, box, student, batches_of(box, 1)[0], 8)
     terms = {term.name: term for term in first.terms}
     assert list(terms) == ['ce', 'trg.local', 'trg.global']
     assert terms['trg.local'].weight == 0.5

@@ -69,6 +69,27 @@ def tiny_net(width=4, num_classes=NUM_CLASSES, momentum=0.1):
     return TinyNet(width, num_classes, momentum)
 
 
+@register_model
+class tiny_pair_net(TinyNet):
+    """Returns (logits, feature), as the models of many repositories do."""
+
+    def __init__(self, width=4, num_classes=NUM_CLASSES, momentum=0.1):
+        super().__init__(width, num_classes, momentum)
+
+    def forward(self, images):
+        feature = self.layer2(self.layer1(images)).mean((2, 3))
+        return self.fc(feature), feature
+
+
+@register_model
+class scaled_pair_net(tiny_pair_net):
+    """Of which not even a linear layer tells that the second is the feature."""
+
+    def forward(self, images):
+        feature = self.layer2(self.layer1(images)).mean((2, 3))
+        return self.fc(2 * feature), feature
+
+
 @register_mid_level_loss
 class MemoryLoss(nn.Module):
     """Distance to a running mean of the logits: a term whose buffer changes in every step, as CRD's memory does."""

@@ -1,11 +1,14 @@
 """Student4TRG: plain student outside, learned projections inside, and the file of the projections."""
 
 import copy
+import pickle
 import re
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill import Student4TRG, wrappers
@@ -116,6 +119,73 @@ def test_load_state_dict_takes_the_plain_students():
         wrapped.load_state_dict({f'student_model.{name}': value for name, value in plain.state_dict().items()})
     missing = wrapped.load_state_dict({}, strict=False).missing_keys
     assert missing == [name for name in plain.state_dict() if name != 'layer4.0.num_batches_tracked']
+
+
+HOLDERS = {
+    'average of the weights': AveragedModel,
+    'module of the user': lambda wrapped: nn.ModuleDict({'net': wrapped}),
+    'module around an average': lambda wrapped: nn.Sequential(AveragedModel(wrapped)),
+    'DataParallel': nn.DataParallel,
+    'pickled': lambda wrapped: nn.Sequential(pickle.loads(pickle.dumps(wrapped))),
+}
+
+
+@pytest.fixture(params=[False, True], ids=['alone', 'distributed'])
+def distributed(request):
+    """Whether the wrapper is in a process group, of this process alone."""
+    if request.param:
+        dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield request.param
+    if request.param:
+        dist.destroy_process_group()
+
+
+def assert_goes_round(saved, loaded):
+    """Strict, with the projections, into a module with other weights."""
+    state = saved.state_dict()
+    assert sum('projectors.' in name for name in state) == 4
+    assert not torch.equal(next(saved.parameters()), next(loaded.parameters()))
+    result = loaded.load_state_dict(copy.deepcopy(state), strict=True)
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    after = loaded.state_dict()
+    assert list(after) == list(state) == [name for name, _ in _values(saved)]
+    assert all(torch.equal(after[name], value) for name, value in _values(saved))
+
+
+def _values(module):
+    """Parameters and buffers in the order of a state dict."""
+    for path, part in module.named_modules():
+        for name, value in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            yield (f'{path}.{name}' if path else name), value
+
+
+@pytest.mark.parametrize('hold', HOLDERS.values(), ids=HOLDERS)
+def test_what_holds_the_wrapper_loads_what_it_saved(hold, distributed):
+    assert_goes_round(hold(wrap(distributed=distributed)), hold(wrap(distributed=distributed)))
+
+
+@pytest.mark.parametrize('distributed', [True], indirect=True)
+def test_distributed_data_parallel_around_the_wrapper_goes_round(distributed):
+    first, second = (nn.parallel.DistributedDataParallel(wrap()) for _ in range(2))
+    assert_goes_round(first, second)
+
+
+def test_the_state_dict_is_plain_in_a_process_group_and_in_an_average(distributed):
+    wrapped, plain = wrap(distributed=distributed), Student()
+    for outermost in (wrapped, AveragedModel(wrapped).module):
+        assert list(outermost.state_dict()) == list(plain.state_dict())
+        plain.load_state_dict(outermost.state_dict(), strict=True)
+        outermost.load_state_dict(plain.state_dict(), strict=True, assign=True)
+
+
+def test_arguments_of_the_state_dict_are_torchs():
+    wrapped, plain = wrap(), Student()
+    assert wrapped.state_dict(keep_vars=True)['layer3.weight'] is wrapped.student_model.layer3.weight
+    destination = {}
+    assert wrapped.state_dict(destination=destination) is destination
+    assert list(destination) == list(plain.state_dict())
+    with pytest.warns(FutureWarning, match='Positional args are being deprecated'):
+        assert list(wrapped.state_dict({}, 'net.')) == [f'net.{name}' for name, _ in _values(wrapped)]
 
 
 def test_parameters_are_the_students_and_the_projectors():

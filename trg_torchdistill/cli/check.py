@@ -164,7 +164,7 @@ def _run_stage(
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=began)
     batches = batches_of(box, args.steps + 1)
-    first = first_step(box, sides.probes['student'].model, batches[0], batch_size)
+    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 

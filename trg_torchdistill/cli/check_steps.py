@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.check_tokens import ContextFacts, GraphFacts, context_facts, graph_facts
+from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.forward import forward_loss
+from trg_torchdistill.cli.outputs import outputs_explained
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
@@ -90,10 +92,11 @@ def batches_of(box: Any, count: int) -> list[Any]:
     return found
 
 
-def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
+def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
     Args:
+        config: The YAML.
         box: The host's box after its pre-epoch process.
         student: The plain student, on whose parameters gradients are measured.
         batch: Images, labels and supplementary values.
@@ -102,7 +105,8 @@ def first_step(box: Any, student: nn.Module, batch: Any, batch_size: int) -> Fir
     Raises:
         TRGError: If the step fails.
     """
-    with explained('the first training step failed'), Witness(box.criterion) as witness:
+    failed = explained('the first training step failed')
+    with failed, Witness(box.criterion) as witness, outputs_explained(config, box, batch):
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
         terms = witness.terms()

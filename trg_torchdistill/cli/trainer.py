@@ -18,6 +18,7 @@ from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import evaluate
 from trg_torchdistill.cli.forward import forward_loss
 from trg_torchdistill.cli.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of
+from trg_torchdistill.cli.outputs import outputs_explained
 from trg_torchdistill.cli.parallel import count_each_image_once, join_stage, share_buffers
 from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
@@ -186,8 +187,9 @@ class Trainer:
         try:
             for images, targets, supplement in read(loader, self.config):
                 images, targets = images.to(device), targets.to(device)
-                with self.precision.autocast():
-                    loss = forward_loss(self.box, images, targets, supplement)
+                batch = (images, targets, supplement)
+                with self.precision.autocast(), outputs_explained(self.config, self.box, batch):
+                    loss = forward_loss(self.box, *batch)
                 value = self._mean_loss(loss, signals)
                 if not math.isfinite(value):
                     raise RunError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
