@@ -29,12 +29,12 @@ def outputs_explained(config: Config, box: Any, batch: tuple[Any, Any, Any]) -> 
     """
     try:
         yield
-    except TRGError:
-        raise
     except Exception as error:
-        text = ' '.join(str(error).split())
-        with torch.no_grad():
-            _check_outputs(config, box, batch, f'{type(error).__name__}: {text}')
+        foreign = error.__cause__ if isinstance(error, TRGError) else error
+        if foreign is not None:
+            text = ' '.join(str(foreign).split())
+            with torch.no_grad():
+                _check_outputs(config, box, batch, f'{type(foreign).__name__}: {text}')
         raise
 
 
