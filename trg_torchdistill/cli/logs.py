@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torchdistill.common.constant import LOGGING_FORMAT
 
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import RunError, TRGError
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ def traceback_kept(file: Path, run_log: str | None, kept: Callable[[], str]) -> 
     """
     try:
         yield
+    except RunError:
+        raise
     except TRGError as error:
         if error.__cause__ is None or isinstance(error.__cause__, TRGError):
             raise
@@ -76,7 +78,7 @@ def traceback_kept(file: Path, run_log: str | None, kept: Callable[[], str]) -> 
                 file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
                 place = file
         parts = [str(error), kept(), '' if place is None else f'the traceback is in {place}']
-        raise type(error)('; '.join(filter(None, parts))) from error.__cause__
+        raise TRGError('; '.join(filter(None, parts))) from error.__cause__
 
 
 @contextlib.contextmanager
