@@ -90,7 +90,7 @@ def check_map(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: object) -> None:
-    """Raises TRGError unless ``value`` is a floating-point tensor of 16 bits or more, ValueError if it is empty."""
+    """Raises TRGError unless ``value`` is a floating-point tensor of 16 bits or more that holds values."""
     if not isinstance(value, torch.Tensor):
         raise TRGError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
     if not value.is_floating_point() or value.element_size() < 2:

@@ -6,7 +6,9 @@ Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arX
 
 with L_inner :func:`contextual_loss`, L_local :func:`local_preserving_loss` and L_global
 :func:`global_relationship_loss`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher.
-Everything is computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss.
+Everything is computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss. The one
+exception is yours to make: ``torch.set_float32_matmul_precision('high')`` makes products of float32 matrices TF32's, and
+with them the neighbour search. Second derivatives are exact; they hold what a first one computes a block at a time.
 """
 
 from __future__ import annotations
@@ -162,7 +164,9 @@ def global_relationship_loss(
     with _full_precision(student):
         queries, keys = normalize(student) / temperature, normalize(teacher)
         targets = torch.arange(rows.start, rows.stop, device=keys.device)
-        loss = sum_over_blocks(_cross_entropy, len(keys) * keys.element_size(), queries, targets, keys)
+        row_bytes = len(keys) * keys.element_size()
+        closed_form = _cross_entropy_and_gradient
+        loss = sum_over_blocks(_cross_entropy, row_bytes, queries, targets, keys, closed_form=closed_form)
         return loss / len(queries) if reduction == 'mean' else loss
 
 
@@ -228,6 +232,13 @@ def _edges(tokens: Tensor, num_neighbors: int, sigma: float, rows: range) -> Edg
 def _cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
     """Sum over the queries of the cross-entropy of their logits q K^T, with the key of each as its target."""
     return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
+
+
+def _cross_entropy_and_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The same and its gradient to the queries, softmax(q K^T) K less the key of each."""
+    log_p = (queries @ keys.T).log_softmax(1)
+    value = -log_p.gather(1, targets[:, None]).sum()
+    return value, log_p.exp_() @ keys - keys[targets]
 
 
 def _context_square_error(student: Tensor, teacher: Tensor, temperature: float | None) -> Tensor:

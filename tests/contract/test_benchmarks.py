@@ -61,6 +61,17 @@ def test_the_memory_table_has_a_growth_for_each_size(run):
     assert row['bars']
 
 
+def test_the_operations_of_each_loss_are_counted(monkeypatch, tmp_path, capsys):
+    out = tmp_path / 'out.json'
+    monkeypatch.setattr(sys, 'argv', ['operations.py', '--sizes', '64x16', '--json', str(out)])
+    runpy.run_path(str(FOLDER / 'operations.py'), run_name='__main__')
+    counts = json.loads(out.read_text())['operations']
+    terms = ['local_preserving_loss', 'global_relationship_loss', 'contextual_loss']
+    assert list(counts) == ['TRGLoss', *terms]
+    assert 10 < counts['contextual_loss'] < counts['local_preserving_loss'] < counts['TRGLoss']
+    assert f'| TRGLoss | {counts["TRGLoss"]} |' in capsys.readouterr().out
+
+
 def test_the_tables_of_the_documentation_are_those_of_the_results(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     tables = importlib.import_module('performance_tables')

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import torch
-from helpers import gradient_of, run_processes
+from helpers import assert_close, gradient_of, run_processes
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -53,6 +53,26 @@ def gradients(images, dtype, options, wrap):
     value.backward()
     found = {name: torch.cat([each.grad.flatten() for each in model.parameters()]) for name, model in models.items()}
     return found, value.detach()
+
+
+def curvature(feature_map, direction, **options):
+    """The product of the Hessian of TRG's loss with a direction, for this process's part of the student's map."""
+    feature_map = feature_map.clone().requires_grad_()
+    loss = TRGLoss(**PATHS | {'projection_module_path': None}, tokens_per_image=None, num_neighbors=3, **options)
+    value = loss({'map': {'output': feature_map}}, {'map': {'output': feature_map.detach().sin()}})
+    (gradient,) = torch.autograd.grad(value, feature_map, create_graph=True)
+    return gradient_of((gradient * direction).sum(), feature_map)
+
+
+def maps_and_directions():
+    """Of two processes that are not alike: three images and one."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(2, 4, 3, 2, 2, generator=generator, dtype=torch.float64)
+
+
+def curvature_of_rank(rank):
+    feature_maps, directions = (each.split([3, 1])[rank] for each in maps_and_directions())
+    return curvature(feature_maps, directions, gather=True)
 
 
 def batch(dtype):
@@ -150,3 +170,9 @@ def test_in_one_process_gather_changes_nothing(name):
     ]
     assert torch.equal(results[0][1], results[1][1])
     assert _distance(results[0][0], results[1][0]) == 0
+
+
+def test_second_derivatives_are_those_of_the_joined_batch(tmp_path):
+    """Each process's loss is scaled for a mean of gradients over both, so its derivatives are twice as large."""
+    found = torch.cat(run_processes(2, curvature_of_rank, tmp_path)) / 2
+    assert_close(found, curvature(*maps_and_directions()), rtol=1e-10, atol=1e-10)

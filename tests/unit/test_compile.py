@@ -11,7 +11,7 @@ from helpers import assert_close
 from torch import nn
 from torch._dynamo.utils import counters
 
-from trg_torchdistill import TokenContextualLoss, TRGLoss
+from trg_torchdistill import TokenContextualLoss, TRGLoss, _blocks
 from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
 
 LOSSES = {
@@ -78,6 +78,18 @@ def test_each_loss_compiles(name):
     student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
     expected = loss(student, teacher, **options)
     compiled = torch.compile(loss, fullgraph=IN_ONE_GRAPH, backend='aot_eager')(student, teacher, **options)
+    assert_close(compiled, expected, rtol=1e-6)
+    wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
+    assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize('name', ['local', 'global', 'contextual'])
+def test_each_loss_compiles_in_blocks(name, monkeypatch):
+    monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', 20 * 48 * 4)
+    loss, shape, options = LOSSES[name]
+    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    expected = loss(student, teacher, **options)
+    compiled = torch.compile(loss, backend='aot_eager')(student, teacher, **options)
     assert_close(compiled, expected, rtol=1e-6)
     wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
     assert_close(found, wanted, rtol=1e-4, atol=1e-7)
