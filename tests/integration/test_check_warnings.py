@@ -40,7 +40,7 @@ WARNINGS = {
     'silent_term': (stage(3, CE + QUIET_KD, sides=EVAL + SIDES), '', '', PLAIN, '`kd` is silent'),
     'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
-    'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'starts from random weights'),
+    'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'refuses to start without it'),
 }
 
 

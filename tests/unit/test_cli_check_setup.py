@@ -48,7 +48,7 @@ def test_the_batch_size_is_the_yamls():
 
 def sides_of(model):
     probe = run_model('net', model, (8, 8))
-    return Sides({'student': probe}, ImageSize(8, 8, ''), {}, frozenset(), {})
+    return Sides({'student': probe}, ImageSize(8, 8, ''), {}, frozenset())
 
 
 def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):

@@ -38,6 +38,8 @@ from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
 from trg_torchdistill.cli.probe import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.cli.run_files import check_collisions
+from trg_torchdistill.cli.weights import missing_file, stage_blocks
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -112,13 +114,14 @@ def _check(
         config.mapping(section)
     resolved = without_data_tags(config)
     check_config(resolved)
+    check_collisions(resolved)
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
-    for side, file in sides.missing.items():
+    for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
+        file = missing_file(resolved, path)
         if file is not None:
-            path = config.student_path if side == 'student' else config.teacher_path or ()
-            report.notices.append(missing_weights(config, path, side, file))
+            report.notices.append(missing_weights(config, path, file))
     names = {'student': config.side_names[-1], 'teacher': 'teacher'}
     with explained('building the auxiliary model wrappers failed'):
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
