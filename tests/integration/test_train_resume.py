@@ -190,13 +190,13 @@ UNFOLLOWED = {
 @pytest.mark.parametrize('name', UNFOLLOWED)
 def test_a_change_that_the_state_would_hide_is_refused(name, tmp_path, capsys):
     text, found, replacement, part = UNFOLLOWED[name]
-    config = write_training(tmp_path, text)
-    assert train(config) == 0
+    config, words = write_training(tmp_path, text), ('--run_dir', str(tmp_path / 'run'))
+    assert train(config, *words) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'}
     changed = Path(config).read_text().replace(found, replacement, 1)
     assert changed != Path(config).read_text()
     capsys.readouterr()
-    assert train(write(tmp_path, changed), '--resume') == 2
+    assert train(write(tmp_path, changed), '--resume', *words) == 2
     assert part in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'} == before
 

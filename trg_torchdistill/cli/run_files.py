@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.deferred import deferred_in, load_deferred
+from trg_torchdistill.cli.deferred import Deferred, load_deferred
 from trg_torchdistill.cli.weights import source_of, stage_blocks
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import identity, is_address
@@ -54,17 +54,15 @@ class _Written:
     readers: tuple[tuple[str, ...], ...] = ()
 
 
-def files_of_run(config: Config, run_dir: str | None, run_log: str | None) -> RunFiles:
+def files_of_run(config: Config, run_dir: str | None) -> RunFiles:
     """Returns the files of a run.
 
     Args:
         config: A checked YAML.
         run_dir: ``--run_dir``, None for ``dst_ckpt`` without its suffix.
-        run_log: ``--run_log``.
 
     Raises:
-        TRGError: If RUN_DIR would not be a folder of this ``dst_ckpt`` alone, or a file would be written over another
-            one that the run reads or writes.
+        TRGError: If RUN_DIR would not be a folder of this ``dst_ckpt`` alone.
     """
     path = (*config.student_path, 'dst_ckpt')
     best = Path(config.get(*path))
@@ -78,12 +76,11 @@ def files_of_run(config: Config, run_dir: str | None, run_log: str | None) -> Ru
         raise TRGError(f'expected the folder of the run, got the file {files.folder}; choose another with `--run_dir`')
     if best.is_dir() or identity(best) == identity(files.folder):
         raise TRGError(f'expected {config.where(*path)} to be a file, got the folder {best}; add `.pt` to its name')
-    check_collisions(config, files, run_log)
     return files
 
 
 def refuse_named_file(option: str, file: str | None, config: str, *others: str | None) -> None:
-    """Refuses to write what an option names where the YAML names the same file: before anything else is read.
+    """Refuses to write what an option names where the YAML names the same file; needs nothing but the YAML's text.
 
     Args:
         option: The option, for the message.
@@ -92,14 +89,15 @@ def refuse_named_file(option: str, file: str | None, config: str, *others: str |
         others: More files that are read.
 
     Raises:
-        TRGError: If it exists and is the YAML, in the YAML, or one of the others.
+        TRGError: If it is the YAML, in the YAML, or one of the others.
     """
-    if file is None or not Path(file).expanduser().exists():
+    if file is None:
         return
     named = [config, *filter(None, others), *_texts(load_deferred(config).data)]
     if identity(file) in [identity(name) for name in named]:
         raise TRGError(
-            f'expected `{option}` to be a file of its own, got {file}, which is read here; choose another name'
+            f'expected `{option}` to be a file of its own, got {file}, which is {config} or named there; choose '
+            'another name'
         )
 
 
@@ -164,9 +162,8 @@ def _collision(one: _Written, label: str) -> TRGError:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, Deferred):
+        yield from _texts(value.content)
     elif isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _texts(item)
-    else:
-        for deferred in deferred_in(value):
-            yield from _texts(deferred.content)

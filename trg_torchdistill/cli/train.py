@@ -35,7 +35,7 @@ from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.resume import check_unchanged, tell_changes
-from trg_torchdistill.cli.run_files import RunFiles, files_of_run, refuse_named_file
+from trg_torchdistill.cli.run_files import RunFiles, check_collisions, files_of_run, refuse_named_file
 from trg_torchdistill.cli.testing import load_best, measure_models
 from trg_torchdistill.cli.trainer import Trainer
 from trg_torchdistill.cli.weights import has_trained_weights, load_optimizer, weights_alone
@@ -93,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
         if processes.are_several and not args.test_only:
             check_for_several_processes(config, reporter)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
-        files = files_of_run(config, args.run_dir, args.run_log)
+        files = files_of_run(config, args.run_dir)
+        if not args.test_only:
+            check_collisions(config, files, args.run_log)
         state = None if args.test_only else _earlier_state(args, config, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
