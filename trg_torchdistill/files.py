@@ -30,6 +30,21 @@ def shown_path(path: str) -> str:
     return path if Path(path).expanduser().is_absolute() else f'{path} (looked for in {Path.cwd()})'
 
 
+def is_address(source: str) -> bool:
+    """Whether a text is an ``http(s)://`` address, not a file."""
+    return source.startswith(URL_PREFIXES)
+
+
+def identity(path: str | Path) -> object:
+    """Returns what all names of one file share: links, ``~`` and relative paths are followed."""
+    real = os.path.realpath(os.path.expanduser(path))
+    try:
+        found = os.stat(real)
+    except OSError:
+        return real
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a stream whose content becomes ``path`` when the block ends without an error.
@@ -90,7 +105,7 @@ def read_saved(source: str | Path) -> Any:
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            if isinstance(source, str) and source.startswith(URL_PREFIXES):
+            if isinstance(source, str) and is_address(source):
                 return torch.hub.load_state_dict_from_url(source, map_location='cpu', weights_only=True)
             return torch.load(source, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file can raise anything

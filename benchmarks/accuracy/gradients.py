@@ -17,7 +17,7 @@ import torch
 from features import print_table
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.build import Placement, build_box, build_model
+from trg_torchdistill.cli.build import Placement, build_box, build_with_weights
 from trg_torchdistill.cli.check_steps import Witness, batches_of, gradients_of
 from trg_torchdistill.cli.checkpoint import load_training_state, restore_training_state
 from trg_torchdistill.cli.config import import_packages, load_config
@@ -55,7 +55,7 @@ def describe(run: Path) -> Iterator[list[str]]:
         raise SystemExit(f'expected {run} to be a distillation, got the training of one model')
     for is_trained in (False, True):
         torch.manual_seed(0)
-        teacher, student = (build_model(config, path) for path in (config.teacher_path, config.student_path))
+        teacher, student = (build_with_weights(config, path)[0] for path in (config.teacher_path, config.student_path))
         box = build_box(config, teacher, student, CPU)
         epochs = 0
         if is_trained:

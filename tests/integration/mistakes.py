@@ -14,6 +14,7 @@ FROZEN = HOOKED.replace("['layer9']", "['layer2']").replace(
 )
 FROZEN = FROZEN.replace('teacher: {', "teacher: {forward_hook: {output: ['layer2']}, ")
 CONTEXT = f'context:{TRG.partition("context:")[2]}'.replace('student_model.layer2', 'layer2')
+PLATEAU = "scheduler: {{key: 'ReduceLROnPlateau', kwargs: {{{}}}}}\n"
 
 # name: (text of `train:`, what is replaced in the whole YAML, by what, parts of the message)
 MISTAKES = {
@@ -228,10 +229,49 @@ MISTAKES = {
         stage(1, CE),
         'src_ckpt: }',
         'src_ckpt: ./resource/teacher.pt}',
-        [
-            'the trained weights of the teacher, got ./resource/teacher.pt (looked for in /',
-            ', which does not exist; train',
-        ],
+        ['(line 9) to be a file of weights, got ./resource/teacher.pt, which does not exist; correct the path'],
+    ),
+    'student_without_its_file': (
+        stage(1, CE),
+        'src_ckpt:\n',
+        'src_ckpt: ./typo.pt\n',
+        ['`models.student_model.src_ckpt` (line 13) to be a file of weights, got ./typo.pt, which does not exist'],
+    ),
+    'stage_without_its_file': (
+        stage(1, CE, sides=SIDES.replace('requires_grad', "src_ckpt: '~/typo.pt', requires_grad")),
+        '',
+        '',
+        ['`train.teacher.src_ckpt` (line 26) to be a file of weights, got /', '/typo.pt, which does not exist'],
+    ),
+    'own_model_hidden_by_torchvision': (
+        stage(1, CE),
+        "    key: 'tiny_net'",
+        "    key: 'vgg11'",
+        ["to name one model, got 'vgg11', which `tiny` registers", "`@register_model(key='own_vgg11')`"],
+    ),
+    'repository_hidden_by_torchvision': (
+        stage(1, CE),
+        "    key: 'tiny_net'",
+        "    repo_or_dir: 'me/models'\n    key: 'resnet18'",
+        ["to be a model of `me/models`, got 'resnet18'", 'does not read `models.student_model.repo_or_dir` (line 11)'],
+    ),
+    'plateau_that_waits_for_a_fall': (
+        stage(1, CE, more=PLATEAU.format('patience: 0')),
+        '',
+        '',
+        ["`train.scheduler.kwargs` (line 29) to have `mode: 'max'`", 'got nothing, which means min'],
+    ),
+    'plateau_that_says_min': (
+        stage(1, CE, more=PLATEAU.format("mode: 'min'")),
+        '',
+        '',
+        ["to have `mode: 'max'`, as `train` tells this scheduler the validation top-1", "got 'min'; write"],
+    ),
+    'plateau_after_steps': (
+        stage(1, CE, more=PLATEAU.format("mode: 'max'").replace('kwargs', 'scheduling_step: 1, kwargs')),
+        '',
+        '',
+        ['`train.scheduler.scheduling_step` (line 29) to be 0', 'after each epoch, got 1; remove it'],
     ),
     'no_training_batch': (
         stage(1, CE),

@@ -52,7 +52,7 @@ WARNINGS = {
     ),
     'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
-    'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'starts from random weights'),
+    'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'refuses to start without it'),
 }
 
 

@@ -57,6 +57,7 @@ def test_best_weights_are_the_plain_students_and_pass_test_only(tmp_path, capsys
     capsys.readouterr()
     assert train(config, '-test_only', '-student_only') == 0
     assert capsys.readouterr().out == (
+        f'weights of the student tiny_net: {tmp_path}/student.pt\n'
         f'test student tiny_net: top-1 {best["best_value"]:.2f}  top-5 {tested["test"]["top5"]:.2f}  (48 images)\n'
     )
 

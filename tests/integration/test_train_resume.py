@@ -120,7 +120,7 @@ def test_the_process_survives_a_real_ctrl_c(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
     words = [sys.executable, '-m', 'trg_torchdistill', 'train', config]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        first = process.stdout.readline()
+        first = next(line for line in process.stdout if not line.startswith('weights of the '))
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[0]
     assert first.startswith('epoch ')
@@ -166,6 +166,62 @@ def test_more_epochs_continue_a_finished_run_and_a_changed_yaml_is_told(tmp_path
     assert '+  num_epochs: 3\n' in out
     assert 'this run began with --seed 1, now it is None' in out
     assert [line['epoch'] for line in lines_of(tmp_path)] == [0, 1, 2]
+
+
+COSINE = "scheduler: {key: 'CosineAnnealingLR', kwargs: {T_max: 2}}\n"
+TWO_STAGES = stages(stage(1, CE, more=COSINE), stage(2, CE, loaders='', more=STEP_LR))
+# name: (text of `train:`, what is replaced in the YAML after the run, by what, part of the message)
+UNFOLLOWED = {
+    'scheduler': (
+        stage(2, CE, more=COSINE),
+        'T_max: 2',
+        'T_max: 4',
+        "kwargs` (line 29) to be {'T_max': 2}, with which",
+    ),
+    'other scheduler': (stage(2, CE, more=COSINE), COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
+    'no scheduler': (stage(2, CE, more=COSINE), COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
+    'learning rate': (stage(2, CE), 'lr: 0.05', 'lr: 0.01', "got {'lr': 0.01, 'momentum': 0.9}: a resumed optimizer"),
+    'file of the best weights': (stage(2, CE), 'student.pt', 'other.pt', ': the best weights so far are in that file'),
+    'scheduler of the last stage': (TWO_STAGES, 'gamma: 0.5', 'gamma: 0.1', 'train.stage2.scheduler.kwargs` (line '),
+    'epochs of a stage that is over': (TWO_STAGES, 'num_epochs: 1', 'num_epochs: 2', 'that stage is over'),
+}
+
+
+@pytest.mark.parametrize('name', UNFOLLOWED)
+def test_a_change_that_the_state_would_hide_is_refused(name, tmp_path, capsys):
+    text, found, replacement, part = UNFOLLOWED[name]
+    config, words = write_training(tmp_path, text), ('--run_dir', str(tmp_path / 'run'))
+    assert train(config, *words) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'}
+    changed = Path(config).read_text().replace(found, replacement, 1)
+    assert changed != Path(config).read_text()
+    capsys.readouterr()
+    assert train(write(tmp_path, changed), '--resume', *words) == 2
+    assert part in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'} == before
+
+
+def test_the_optimizer_of_a_later_stage_may_change(tmp_path, interrupted_after, monkeypatch):
+    config = write_training(tmp_path, stages(stage(2, CE), stage(1, CE, loaders='', more=STEP_LR)))
+    interrupted_after(1.4)
+    assert train(config) == 130
+    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    text = Path(config).read_text()
+    start = text.index('stage2')
+    assert train(write(tmp_path, text[:start] + text[start:].replace('lr: 0.05', 'lr: 0.01')), '--resume') == 0
+    assert [line['lr'] for line in lines_of(tmp_path)] == [0.05, 0.05, 0.01]
+
+
+def test_a_resume_needs_no_file_of_the_weights_that_it_has(tmp_path, capsys):
+    torch.save(tiny.tiny_net().state_dict(), tmp_path / 'start.pt')
+    text = whole_yaml(tmp_path, stage(1, CE)).replace(
+        'width: 4}\n    src_ckpt:', f'width: 4}}\n    src_ckpt: {tmp_path}/start.pt'
+    )
+    assert train(write(tmp_path, text)) == 0
+    assert f'weights of the student tiny_net: {tmp_path}/start.pt\n' in capsys.readouterr().out
+    (tmp_path / 'start.pt').unlink()
+    assert train(write(tmp_path, text.replace('num_epochs: 1', 'num_epochs: 2')), '--resume') == 0
+    assert 'weights of the student tiny_net: those of the run\n' in capsys.readouterr().out
 
 
 def test_a_resume_repairs_metrics(tmp_path, interrupted_after, monkeypatch):

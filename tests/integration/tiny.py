@@ -90,6 +90,11 @@ class scaled_pair_net(tiny_pair_net):
         return self.fc(2 * feature), feature
 
 
+def vgg11():
+    """A model by a name that torchvision has."""
+    return tiny_net()
+
+
 @register_mid_level_loss
 class MemoryLoss(nn.Module):
     """Distance to a running mean of the logits: a term whose buffer changes in every step, as CRD's memory does."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,8 @@ from torchdistill.models.registry import get_model
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import ALONE, Processes
-from trg_torchdistill.cli.weights import CONVERSION, MISFITS, load_model, read_checkpoint, short
+from trg_torchdistill.cli.weights import check_stage_files, load_start, require_file
 from trg_torchdistill.errors import TRGError, explained, placed
-from trg_torchdistill.files import shown_path
 
 
 @dataclass(frozen=True)
@@ -89,79 +87,28 @@ def _placement_of_one_of_several(name: str, processes: Processes, adjust_lr: boo
 
 
 def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:
-    """Builds the model described at ``path`` on the CPU and loads its ``src_ckpt`` if that exists.
+    """Builds the model described at ``path`` on the CPU, without its ``src_ckpt``.
 
     Raises:
-        TRGError: If the model refuses its arguments or the weights do not fit.
+        TRGError: If the model refuses its arguments.
     """
     model_config = config.mapping(*path)
     with placed(f'`{model_config["key"]}` refused its arguments', f'change {config.where(*path, "kwargs")}'):
         model: nn.Module | None = get_image_classification_model(model_config, distributed)
         if model is None:
             model = get_model(model_config['key'], model_config.get('repo_or_dir'), **model_config['kwargs'])
-    load_weights(config, path, model)
     return model
 
 
-def load_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> None:
-    """Loads a model's ``src_ckpt`` if that exists, as the host does, but runs no code from it.
+def build_with_weights(config: Config, path: tuple[str, ...], distributed: bool = False) -> tuple[nn.Module, str]:
+    """Builds the model described at ``path`` with the weights from which it starts; returns where they are from too.
 
     Raises:
-        TRGError: If the file cannot be read in this way or the weights do not fit.
+        TRGError: If the model refuses its arguments, or the file of its weights is missing or does not fit.
     """
-    source = source_of(config, path)
-    wanted = f'{config.where(*path, "src_ckpt")} to hold weights of `{config.get(*path, "key")}`'
-    checkpoint = read_checkpoint(source, wanted)
-    if checkpoint is not None:
-        load_model(model, checkpoint, source, wanted)
-
-
-def source_of(config: Config, path: tuple[str, ...]) -> str | None:
-    """Returns the ``src_ckpt`` of the model described at ``path``, None where there is none.
-
-    Raises:
-        TRGError: If it is no text.
-    """
-    source = config.get(*path, 'src_ckpt')
-    if source is not None and not isinstance(source, str):
-        raise TRGError(f'expected {config.where(*path, "src_ckpt")} to be a path or an address, got {source!r}')
-    return source
-
-
-def refuse_code_in_stages(config: Config) -> None:
-    """Reads the ``src_ckpt`` of each stage's models, which the host will load with pickle, and so run any code in it.
-
-    Raises:
-        TRGError: If a file holds more than tensors and plain values, or is damaged.
-    """
-    for stage in config.stage_paths():
-        for side in config.side_names:
-            path = (*stage, side)
-            read_checkpoint(source_of(config, path), f'{config.where(*path, "src_ckpt")} to hold weights')
-
-
-def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
-    """Whether a model starts from stored weights: its ``src_ckpt``, ``pretrained: True`` or a ``weights:``."""
-    kwargs, source = config.mapping(*path, 'kwargs'), source_of(config, path)
-    is_there = source is not None and (source.startswith(('https://', 'http://')) or Path(source).exists())
-    return is_there or bool(kwargs.get('pretrained')) or kwargs.get('weights') is not None
-
-
-def check_teacher_weights(config: Config, path: tuple[str, ...]) -> None:
-    """Refuses a teacher with random weights because the file of its trained ones is missing.
-
-    A teacher without any ``src_ckpt`` is let through: a model may bring its weights in other ways.
-
-    Raises:
-        TRGError: If its ``src_ckpt`` does not exist and nothing else gives it weights.
-    """
-    source = config.get(*path, 'src_ckpt')
-    if source is not None and not has_trained_weights(config, path):
-        raise TRGError(
-            f'expected {config.where(*path, "src_ckpt")} to be the trained weights of the teacher, got '
-            f'{shown_path(source)}, which does not exist; train the teacher first, correct the path, or set '
-            f'`pretrained: True` or `weights:` under {config.where(*path, "kwargs")}'
-        )
+    require_file(config, path)
+    model = build_model(config, path, distributed)
+    return model, load_start(config, path, model)
 
 
 def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, placement: Placement) -> Any:
@@ -170,7 +117,7 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
     Raises:
         TRGError: If the host cannot build it of this YAML, or a stage names weights that could run code.
     """
-    refuse_code_in_stages(config)
+    check_stage_files(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
     rest = (placement.distributed, placement.lr_factor)
     with explained(
@@ -179,32 +126,3 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
         if teacher is None:
             return get_training_box(student, *common, *rest)
         return get_distillation_box(teacher, student, *common, *rest)
-
-
-def load_optimizer(box: Any, source: str | None) -> float:
-    """Restores the optimizer and the scheduler from a trainer's checkpoint, as the example trainer does.
-
-    Args:
-        box: Distillation or training box.
-        source: The student's ``src_ckpt``. A missing file and one of bare weights change nothing.
-
-    Returns:
-        The best validation accuracy that the checkpoint knows, else 0.
-
-    Raises:
-        TRGError: If the optimizer's state does not fit the parameters that are trained now.
-    """
-    is_file = source is not None and Path(source).exists()  # an address gives its weights alone
-    checkpoint = read_checkpoint(source, "the student's `src_ckpt` to hold a checkpoint") if is_file else None
-    if checkpoint is None or 'optimizer' not in checkpoint:
-        return 0.0
-    try:
-        box.optimizer.load_state_dict(checkpoint['optimizer'])
-        if box.lr_scheduler is not None and checkpoint.get('lr_scheduler') is not None:
-            box.lr_scheduler.load_state_dict(checkpoint['lr_scheduler'])
-        return float(checkpoint.get('best_value') or 0.0)
-    except MISFITS as error:
-        raise TRGError(
-            f"expected the optimizer's state in the student's `src_ckpt` to fit, got {source}: {short(error)}; "
-            f'to start from its weights alone, name a file that holds nothing else: {CONVERSION}'
-        ) from error

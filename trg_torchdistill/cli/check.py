@@ -42,8 +42,10 @@ from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.random_state import preserved_random_state
 from trg_torchdistill.cli.rehearsal import rehearse
+from trg_torchdistill.cli.run_files import check_collisions
 from trg_torchdistill.cli.testing import TEST_LOADER
 from trg_torchdistill.cli.tracker import check_tracker
+from trg_torchdistill.cli.weights import missing_file, stage_blocks
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -124,14 +126,15 @@ def _check(
     resolved = without_data_tags(config)
     check_config(resolved)
     rehearse(resolved, placement.device)
+    check_collisions(resolved)
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
     report.notices += guessed_size(config, sides, {side: _paths(report, side) for side in sides.probes})
-    for side, file in sides.missing.items():
+    for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
+        file = missing_file(resolved, path)
         if file is not None:
-            path = config.student_path if side == 'student' else config.teacher_path or ()
-            report.notices.append(missing_weights(config, path, side, file))
+            report.notices.append(missing_weights(config, path, file))
     names = {'student': config.side_names[-1], 'teacher': 'teacher'}
     with explained('building the auxiliary model wrappers failed'):
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})

@@ -16,14 +16,15 @@ from torch.utils.data import Dataset, RandomSampler
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
-from trg_torchdistill.cli.build import load_weights
 from trg_torchdistill.cli.called import LOADERS
-from trg_torchdistill.cli.config import Config
+from trg_torchdistill.cli.config import Config, with_home
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.pair import probe_pair
 from trg_torchdistill.cli.probe import ModelProbe, build_untrained, run_model
+from trg_torchdistill.cli.weights import asks_for_pretrained, load_start, source_of
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.files import is_address
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 # Options of a loader that make sense for the real data only.
@@ -39,14 +40,12 @@ class Sides:
         size: Size of the images.
         weights: By side, where its weights are from, for the user.
         trained: Sides whose weights were loaded.
-        missing: By side, the file of its weights that does not exist, None if none is missing.
     """
 
     probes: dict[str, ModelProbe]
     size: ImageSize
     weights: dict[str, str]
     trained: frozenset[str]
-    missing: dict[str, str | None]
 
     def model(self, side: str) -> nn.Module | None:
         """Returns the model of a side, None if the YAML has none."""
@@ -121,11 +120,18 @@ def build_sides(
         pair = probe_pair(config, stage, size, num_classes)
         probes, found = {'teacher': pair.teacher, 'student': pair.student}, pair.size
     paths = {'teacher': config.teacher_path, 'student': config.student_path}
-    weights, missing, trained = {}, {}, set()
+    weights, trained = {}, set()
     for side, probe in probes.items():
-        weights[side], missing[side] = _load(config, paths[side] or (), probe.model)
-        trained |= {side} if weights[side].startswith('weights of') else set()
-    return Sides(probes, found, weights, frozenset(trained), missing)
+        path = paths[side] or ()
+        source = source_of(config, path)
+        if source is not None and Path(source).exists():
+            load_start(config, path, probe.model)
+            trained.add(side)
+            weights[side] = f'weights of {source}'
+        else:
+            asks = is_address(source or '') or asks_for_pretrained(config, path)
+            weights[side] = 'random weights here, nothing is downloaded' if asks else 'random weights'
+    return Sides(probes, found, weights, frozenset(trained))
 
 
 def _probe_student(
@@ -145,18 +151,6 @@ def _probe_student(
         f'expected the size of the images, got none that the model takes; give the right one with `--input-size`. '
         f'Tried {"; ".join(refused)}'
     )
-
-
-def _load(config: Config, path: tuple[str, ...], model: nn.Module) -> tuple[str, str | None]:
-    source, kwargs = config.get(*path, 'src_ckpt'), config.mapping(*path, 'kwargs')
-    asks = bool(kwargs.get('pretrained')) or kwargs.get('weights') is not None
-    random = 'random weights here, nothing is downloaded' if asks else 'random weights'
-    if not isinstance(source, str) or source.startswith(('https://', 'http://')):
-        return random, None
-    if not Path(source).exists():
-        return random, (None if asks else source)
-    load_weights(config, path, model)
-    return f'weights of {source}', None
 
 
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:
@@ -181,10 +175,13 @@ def without_data_tags(config: Config) -> Config:
     refused = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = 'write the value itself to `check` this YAML'
     kept: dict[str, Any] = {key: value for key, value in config.data.items() if key not in ('train', 'test')}
+    for path in (config.student_path, config.teacher_path):
+        if path is not None and config.get(*path, 'src_ckpt') is not None:
+            config.mapping(*path)['src_ckpt'] = resolve(config.get(*path, 'src_ckpt'), refused, advice)
     resolved: dict[str, Any] = {
         key: resolve(config.data[key], refused, advice) for key in ('train', 'test') if key in config.data
     }
-    return Config(config.path, config.text, {**kept, **resolved})
+    return Config(config.path, config.text, with_home({**kept, **resolved}))
 
 
 def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches: int) -> Config:
@@ -209,8 +206,8 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
             block = copied.get(*stage, side)
             if isinstance(block, dict):
                 block.pop('dst_ckpt', None)
-                if str(block.get('src_ckpt')).startswith(('https://', 'http://')):
-                    del block['src_ckpt']
+                if not Path(source_of(copied, (*stage, side)) or '').is_file():
+                    block.pop('src_ckpt', None)
         for side in ('teacher', 'student', 'model'):
             block = copied.get('train', side)
             if isinstance(block, dict):

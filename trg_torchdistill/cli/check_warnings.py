@@ -59,10 +59,11 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
     return found
 
 
-def missing_weights(config: Config, path: Path, side: str, file: str) -> Notice:
+def missing_weights(config: Config, path: Path, file: str) -> Notice:
     """Returns the warning about a file of weights that is not there (yet)."""
-    then = 'the trainer refuses to start without it' if side == 'teacher' else 'the student starts from random weights'
-    return notice(config, f'{side}_weights', (*path, 'src_ckpt'), f'{{where}} is {file}, which does not exist: {then}')
+    kind = 'teacher_weights' if path[-1].startswith('teacher') else 'student_weights'
+    text = f'{{where}} is {file}, which does not exist: `train` refuses to start without it'
+    return notice(config, kind, (*path, 'src_ckpt'), text)
 
 
 def guessed_size(config: Config, sides: Sides, paths: Mapping[str, Sequence[str]]) -> list[Notice]:

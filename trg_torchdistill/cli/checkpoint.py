@@ -15,12 +15,12 @@ from torchdistill.core.distillation import DistillationBox
 from trg_torchdistill.cli.precision import FLOAT32, Precision
 from trg_torchdistill.cli.processes import Processes
 from trg_torchdistill.cli.random_state import random_state, set_random_state
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.cli.wrappings import difference
+from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.files import UnreadableError, read_saved, replacing
 
 FORMAT = 'trg_torchdistill training state, version 2'
 FORMAT_OF_ONE_PROCESS = 'trg_torchdistill training state, version 1'
-MISFITS = (RuntimeError, ValueError, KeyError, IndexError, TypeError)
 
 
 @dataclass
@@ -148,10 +148,11 @@ def restore_training_state(
     progress = Progress(**state['progress'])
     as_before = len(state['processes']) == processes.size
     own = state['processes'][processes.rank if as_before else 0]
-    try:
+    line = 'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
+    with explained(f'expected {path} to fit the models, losses and stages of the YAML, got', line):
         if hasattr(box, 'stage_number'):
             _skip_to_stage(box, state['stage'], progress.epochs_done)
-        _restore_modules(box_modules(box), state)
+        _restore_modules(box_modules(box), state, path)
         for name, term in _terms(box).items():
             term.load_state_dict(own['criterion'][name])
         box.optimizer.load_state_dict(state['optimizer'])
@@ -162,12 +163,6 @@ def restore_training_state(
         for generator, generator_state in zip(_generators(box), own['generators'], strict=True):
             generator.set_state(generator_state)
         precision.restore(state['precision'])
-    except MISFITS as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise TRGError(
-            f'expected {path} to fit the models, losses and stages of the YAML, got {type(error).__name__}: {reason}; '
-            'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
-        ) from error
     box.stage_grad_count = state['step']
     set_random_state(own['random_state'])
     if not as_before:
@@ -193,8 +188,14 @@ def box_modules(box: Any) -> dict[str, nn.Module]:
     }
 
 
-def _restore_modules(modules: dict[str, nn.Module], state: dict[str, Any]) -> None:
+def _restore_modules(modules: dict[str, nn.Module], state: dict[str, Any], path: Path) -> None:
     for name, module_state in state['modules'].items():
+        changed = difference(nn.Module.state_dict(modules[name]), module_state)
+        if changed:
+            raise TRGError(
+                f'expected {path} to fit the models, losses and stages of the YAML, got for the {name}: {changed}; '
+                'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
+            )
         nn.Module.load_state_dict(modules[name], module_state)
     for name, paths in state['in_eval_mode'].items():
         for path, part in modules[name].named_modules():

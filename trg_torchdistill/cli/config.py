@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,19 @@ def read_config(path: str, parse: Callable[[str], Any]) -> Config:
     data = parsed(path, text, parse)
     if not isinstance(data, dict):
         raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
-    return Config(file, text, data)
+    return Config(file, text, with_home(data))
+
+
+def with_home(data: dict[str, Any]) -> dict[str, Any]:
+    """Writes out ``~`` in the weights' files of a YAML's models, which the host takes as they are, and returns it."""
+    train = data.get('train')
+    stages = [train, *train.values()] if isinstance(train, dict) else []
+    for part in (data.get('models'), *stages):
+        for block in part.values() if isinstance(part, dict) else ():
+            for key in ('src_ckpt', 'dst_ckpt'):
+                if isinstance(block, dict) and isinstance(block.get(key), str):
+                    block[key] = os.path.expanduser(block[key])
+    return data
 
 
 def import_packages(config: Config) -> None:

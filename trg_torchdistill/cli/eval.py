@@ -14,7 +14,7 @@ from torch import nn
 from torch.backends import cudnn
 
 from trg_torchdistill.cli.arguments import positive
-from trg_torchdistill.cli.build import Placement, build_model, choose_placement, has_trained_weights, source_of
+from trg_torchdistill.cli.build import Placement, build_model, build_with_weights, choose_placement
 from trg_torchdistill.cli.classes import class_counts, class_names
 from trg_torchdistill.cli.config import Config, import_packages, load_config
 from trg_torchdistill.cli.eval_report import Evaluation, as_json, as_text
@@ -27,11 +27,11 @@ from trg_torchdistill.cli.processes import joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.reading import read
+from trg_torchdistill.cli.run_files import refuse_named_file
 from trg_torchdistill.cli.testing import TEST_LOADER, accuracy_line, build_test_loader, load_best
-from trg_torchdistill.cli.trainer import RunFiles
-from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.cli.weights import has_trained_weights, load_weights, missing_file, read_checkpoint
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import URL_PREFIXES, replacing
+from trg_torchdistill.files import is_address, replacing
 
 ROWS = 10
 
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         seed_equally(args.seed, processes)
         with processes.first_of_node_first():
             config = _checked_config(args.config)
+            refuse_named_file('--json', args.json, args.config, args.checkpoint)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
         train_counts, conventions = _training_images(config, args.groups)
         models, weights = _load_models(config, args, placement, reporter)
@@ -130,11 +131,14 @@ def _load_models(
 ) -> tuple[list[nn.Module], str]:
     """Returns the student and, if it is asked, the teacher, on the device, and what the student's weights are."""
     processes = placement.processes
-    paths, teacher = [config.student_path], None if args.student_only else config.teacher_path
-    if teacher is not None and processes.from_first(_has_its_weights(config, teacher, reporter)):
-        paths.append(teacher)
+    teacher = None if args.student_only else config.teacher_path
+    asks = teacher is not None and processes.from_first(_has_its_weights(config, teacher, reporter))
     with processes.first_of_node_first():
-        models = [build_model(config, path, placement.distributed) for path in paths]
+        models = [build_model(config, config.student_path, placement.distributed)]
+        if teacher is not None and asks:
+            model, origin = build_with_weights(config, teacher, placement.distributed)
+            models.append(model)
+            reporter.say(f'weights of the teacher: {origin}')
     weights = _load_student(config, models[0], args.checkpoint, reporter) if processes.is_first else ''
     weights = processes.from_first(weights)
     models = [model.to(placement.device) for model in models]
@@ -144,16 +148,15 @@ def _load_models(
 
 def _has_its_weights(config: Config, path: tuple[str, ...], reporter: Reporter) -> bool:
     """Whether the teacher is worth asking; a model may also bring its weights in ways that a YAML does not show."""
-    if has_trained_weights(config, path):
-        return True
-    source = source_of(config, path)
-    if source is None:
+    missing = missing_file(config, path)
+    if missing is not None:
+        reporter.say(f'no teacher: {config.where(*path, "src_ckpt")} is {missing}, which does not exist')
+        return False
+    if not has_trained_weights(config, path):
         reporter.say(
             f'WARNING: {config.where(*path)} names no weights; the teacher answers with those it is built with'
         )
-        return True
-    reporter.say(f'no teacher: {config.where(*path, "src_ckpt")} is {source}, which does not exist')
-    return False
+    return True
 
 
 def _load_student(config: Config, student: nn.Module, source: str | None, reporter: Reporter) -> str:
@@ -166,23 +169,23 @@ def _load_student(config: Config, student: nn.Module, source: str | None, report
                 f'expected a file of weights as CKPT, or as `dst_ckpt:` of {config.where(*path)}, got neither; '
                 'write it after CONFIG'
             )
-        file = Path(best).expanduser()
-        return load_best(config, student, RunFiles(file.with_suffix(''), file), None, reporter)
+        return load_best(config, student, Path(best), None, reporter)
     wanted = f'CKPT to hold weights of `{config.get(*path, "key")}`, {config.where(*path)}'
     file = Path(source).expanduser()
-    if not source.startswith(URL_PREFIXES):
+    if not is_address(source):
         if not file.is_file():
             found = 'a folder; name a file in it, such as last.pt' if file.is_dir() else 'which does not exist'
             raise TRGError(f'expected {wanted}, got {source}, {found}')
         source = str(file)
-    load_model(student, _weights_in(read_checkpoint(source, wanted) or {}), source, wanted)
+    load_weights(student, _weights_in(read_checkpoint(source, wanted)), source, wanted)
     return source
 
 
 def _weights_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the student's weights in a ``last.pt``; any other checkpoint as it is."""
     modules = checkpoint.get('modules')
-    return modules['student'] if isinstance(modules, Mapping) and 'student' in modules else checkpoint
+    student = modules.get('student') if isinstance(modules, Mapping) else None
+    return student if isinstance(student, Mapping) else checkpoint
 
 
 def _names(config: Config, predictions: Predictions) -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
+from torchdistill.models.util import redesign_model
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.keys import nearest_names
 from trg_torchdistill.cli.random_state import preserved_random_state
+from trg_torchdistill.cli.weights import is_written, load_weights, read_checkpoint, source_of
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -26,15 +29,27 @@ def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
         models: For each side, ``teacher`` and ``student`` or ``model``, the model itself, on the CPU.
 
     Raises:
-        TRGError: At the first path that is not a module.
+        TRGError: At the first path that is not a module, or the first ``src_ckpt`` of a stage that is not of its model.
     """
     for stage in config.stage_paths():
         for side, model in models.items():
+            _check_stage_weights(config, (*stage, side), model)
             paths = _paths(config, (*stage, side))
             if paths:
                 reference = _wrapped(config, (*stage, side), model)
                 for yaml_path, module_path in paths:
                     _check_module_path(config, yaml_path, module_path, reference)
+
+
+def _check_stage_weights(config: Config, path: tuple[str, ...], model: nn.Module) -> None:
+    """Loads the ``src_ckpt`` of one side of a stage, unless the run writes that file, into a copy of its model."""
+    source = source_of(config, path)
+    if source is None or not Path(source).is_file() or is_written(config, path):
+        return
+    wanted = f'{config.where(*path, "src_ckpt")} to hold weights of the model of `{".".join(path)}`'
+    checkpoint = read_checkpoint(source, wanted)
+    copied = _wrapped(config, path, copy.deepcopy(model))
+    load_weights(redesign_model(copied, config.mapping(*path), path[-1]), checkpoint, source, wanted)
 
 
 def _paths(config: Config, side: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:

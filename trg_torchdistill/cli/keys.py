@@ -9,6 +9,7 @@ from typing import Any
 
 import torchvision
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchdistill.core.interfaces import registry as processes
 from torchdistill.datasets import registry as datasets
 from torchdistill.losses import registry as losses
@@ -102,7 +103,21 @@ def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
             f'expected {where} to name a model, got {key!r}, a module of torchvision that hides any model registered '
             f'under that name{nearest_names(key, builders)}; use the name of a model such as `{builders[0]}`'
         )
-    if config.get(*path, 'repo_or_dir') is None and key not in zoo:
+    repository = config.get(*path, 'repo_or_dir')
+    own = models.MODEL_DICT.get(key)
+    if key in zoo and own not in (None, zoo[key]):
+        raise TRGError(
+            f'expected {where} to name one model, got {key!r}, which `{own.__module__}` registers, but of which '
+            f"torchdistill takes torchvision's; register yours under a name of its own, such as "
+            f"`@register_model(key='own_{key}')`, and write that"
+        )
+    if key in zoo and not str(repository or 'pytorch/vision').startswith('pytorch/vision'):
+        raise TRGError(
+            f"expected {where} to be a model of `{repository}`, got {key!r}, of which torchdistill takes torchvision's "
+            f'and does not read {config.where(*path, "repo_or_dir")}; register the model under a name of its own, or '
+            'remove that line'
+        )
+    if repository is None and key not in zoo:
         known = [*models.MODEL_DICT, *(name for name, value in zoo.items() if inspect.isfunction(value))]
         check_registered(config, (*path, 'key'), known, 'model')
 
@@ -137,6 +152,7 @@ def _check_stage(config: Config, stage: tuple[str, ...], first: bool) -> None:
         _check_arguments(config, (*stage, 'optimizer'), optim.OPTIM_DICT, 'optimizer')
     if config.get(*stage, 'scheduler'):
         _check_arguments(config, (*stage, 'scheduler'), optim.SCHEDULER_DICT, 'scheduler')
+        _check_plateau(config, (*stage, 'scheduler'))
     _check_criterion(config, (*stage, 'criterion'))
 
 
@@ -149,6 +165,25 @@ def _check_arguments(config: Config, path: tuple[str, ...], registry: Mapping[st
         raise TRGError(
             f'`{config.get(*path, "key")}` refused its arguments: {error}; change {config.where(*path, "kwargs")}'
         ) from error
+
+
+def _check_plateau(config: Config, path: tuple[str, ...]) -> None:
+    """Refuses a scheduler that waits for the accuracy to fall, or for an accuracy after steps, where there is none."""
+    scheduler = optim.SCHEDULER_DICT[config.get(*path, 'key')]
+    if not (inspect.isclass(scheduler) and issubclass(scheduler, ReduceLROnPlateau)):
+        return
+    mode = config.get(*path, 'kwargs', 'mode')
+    if mode != 'max':
+        raise TRGError(
+            f"expected {config.where(*path, 'kwargs')} to have `mode: 'max'`, as `train` tells this scheduler the "
+            f'validation top-1, which rises, got {_shown(mode)}{"" if mode else ", which means min"}; write `mode: '
+            "'max'` (torchdistill's trainer tells it nothing and fails after the first epoch)"
+        )
+    if (config.get(*path, 'scheduling_step') or 0) > 0:
+        raise TRGError(
+            f'expected {config.where(*path, "scheduling_step")} to be 0, as this scheduler follows the validation '
+            f'after each epoch, got {config.get(*path, "scheduling_step")}; remove it'
+        )
 
 
 def _check_built(config: Config, path: tuple[str, ...], known: Collection[str], kind: str) -> None:

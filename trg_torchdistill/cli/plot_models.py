@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torchdistill.common.module_util import get_module
 
-from trg_torchdistill.cli.build import build_model, check_teacher_weights
-from trg_torchdistill.cli.config import Config, import_packages
+from trg_torchdistill.cli.build import build_with_weights
+from trg_torchdistill.cli.config import Config, import_packages, with_home
 from trg_torchdistill.cli.deferred import load_deferred, resolve
 from trg_torchdistill.cli.keys import check_config, nearest_names
-from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.cli.weights import load_weights, read_checkpoint
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses.relation import IoDict
@@ -38,7 +38,7 @@ def read_config(path: str) -> Config:
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}
-    config = Config(config.path, config.text, {**config.data, **resolved})
+    config = Config(config.path, config.text, with_home({**config.data, **resolved}))
     check_config(config)
     return config
 
@@ -89,24 +89,22 @@ def build_models(config: Config, checkpoints: Mapping[str, Path | None], device:
     """
     models = []
     if config.teacher_path is not None:
-        check_teacher_weights(config, config.teacher_path)
-        teacher = build_model(config, config.teacher_path)
+        teacher, _ = build_with_weights(config, config.teacher_path)
         models.append(Model(TEACHER, _name(config, config.teacher_path), teacher, is_teacher=True))
     path = config.student_path
-    key, student = _name(config, path), build_model(config, path)
+    key, (student, _) = _name(config, path), build_with_weights(config, path)
     models.append(Model(BEFORE, key, student))
     for label, file in checkpoints.items():
         place = config.where(*path, 'dst_ckpt') if file is None else '`--student`'
         source = str(Path(config.get(*path, 'dst_ckpt') if file is None else file).expanduser())
         wanted = f'{place} to hold trained weights of `{key}`'
-        checkpoint = read_checkpoint(source, wanted)
-        if checkpoint is None:
+        if not Path(source).exists():
             raise TRGError(
                 f'expected {wanted}, got {source}, which does not exist; train first, or name the weights with '
                 '`--student`'
             )
         trained = copy.deepcopy(student)
-        load_model(trained, checkpoint, source, wanted)
+        load_weights(trained, read_checkpoint(source, wanted), source, wanted)
         models.append(Model(label, key, trained))
     for model in models:
         model.module.to(device).eval()

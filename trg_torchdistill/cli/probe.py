@@ -134,7 +134,7 @@ class ModelProbe:
 
 
 def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | None = None) -> nn.Module:
-    """Builds the model described at ``path`` as the trainer does, but with random weights and no ``src_ckpt``.
+    """Builds the model described at ``path`` as the trainer does, but with random weights.
 
     Args:
         config: A YAML read by :func:`~trg_torchdistill.cli.deferred.load_deferred`.
@@ -155,7 +155,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
         )
     datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
-    data = {**block, 'kwargs': resolve(kwargs, datasets, advice), 'src_ckpt': None}
+    data = {**block, 'kwargs': resolve(kwargs, datasets, advice)}
     for key in reversed(path):
         data = {key: data}
     with offline() as refused, preserved_random_state(), warnings.catch_warnings():

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
 from torchdistill.datasets.util import build_data_loader
 
-from trg_torchdistill.cli.build import Placement, has_trained_weights
+from trg_torchdistill.cli.build import Placement
 from trg_torchdistill.cli.checkpoint import Progress
 from trg_torchdistill.cli.config import Config
 from trg_torchdistill.cli.evaluation import Accuracy, evaluate, group_accuracy, unbalanced_counts
 from trg_torchdistill.cli.parallel import count_each_image_once
 from trg_torchdistill.cli.progress import Reporter
 from trg_torchdistill.cli.reading import read
-from trg_torchdistill.cli.trainer import RunFiles
-from trg_torchdistill.cli.weights import load_model, read_checkpoint
+from trg_torchdistill.cli.run_files import RunFiles
+from trg_torchdistill.cli.weights import has_trained_weights, load_start, load_weights, read_checkpoint
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 
 TEST_LOADER = ('test', 'test_data_loader')
 
 
-def load_best(
-    config: Config, student: nn.Module, files: RunFiles, progress: Progress | None, reporter: Reporter
-) -> str:
+def load_best(config: Config, student: nn.Module, best: Path, progress: Progress | None, reporter: Reporter) -> str:
     """Loads the best weights into the plain student, strictly, where there are any.
 
     Args:
         config: A checked YAML.
-        student: The plain student.
-        files: Files of the run.
-        progress: Of the training before, None with ``-test_only``.
+        student: The plain student, as built where there was no training before.
+        best: Their file, ``dst_ckpt``.
+        progress: Of the training before, None without one.
         reporter: Is told when other weights than the best ones are tested.
 
     Returns:
@@ -44,32 +43,31 @@ def load_best(
         TRGError: If there are no weights to test, or they are not this student's.
     """
     if progress is not None and progress.best_value == 0:
-        reporter.say(
-            f'no epoch had a validation top-1 above 0, so {files.best} was not written; testing the last weights'
-        )
+        reporter.say(f'no epoch had a validation top-1 above 0, so {best} was not written; testing the last weights')
         return 'last weights'
-    if not files.best.exists():
-        return _other_weights(config, files, progress, reporter)
+    if not best.exists():
+        return _other_weights(config, student, best, progress, reporter)
     path = config.student_path
     wanted = f'{config.where(*path, "dst_ckpt")} to hold weights of `{config.get(*path, "key")}`'
-    checkpoint = read_checkpoint(str(files.best), wanted)
-    if checkpoint is not None:
-        load_model(student, checkpoint, str(files.best), wanted)
+    load_weights(student, read_checkpoint(str(best), wanted), str(best), wanted)
     if progress is not None and progress.best_epoch is not None:
-        reporter.say(f'best weights: {files.best}, of epoch {progress.best_epoch + 1}')
-    return str(files.best)
+        reporter.say(f'best weights: {best}, of epoch {progress.best_epoch + 1}')
+    return str(best)
 
 
-def _other_weights(config: Config, files: RunFiles, progress: Progress | None, reporter: Reporter) -> str:
+def _other_weights(
+    config: Config, student: nn.Module, best: Path, progress: Progress | None, reporter: Reporter
+) -> str:
     if progress is not None:
-        reporter.say(f'{files.best} does not exist; testing the last weights')
+        reporter.say(f'{best} does not exist; testing the last weights')
         return 'last weights'
     if not has_trained_weights(config, config.student_path):
         raise TRGError(
-            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold the weights to test, got {files.best}, '
+            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold the weights to test, got {best}, '
             'which does not exist; train first, or correct the path'
         )
-    reporter.say(f'{files.best} does not exist; testing the weights that the model starts from')
+    origin = load_start(config, config.student_path, student)
+    reporter.say(f'{best} does not exist; testing the weights that the model starts from: {origin}')
     return 'initial weights'
 
 

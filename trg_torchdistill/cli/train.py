@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import contextlib
 import logging
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +19,8 @@ from trg_torchdistill.cli.build import (
     Placement,
     build_box,
     build_model,
-    check_teacher_weights,
+    build_with_weights,
     choose_placement,
-    has_trained_weights,
-    load_optimizer,
 )
 from trg_torchdistill.cli.checkpoint import Progress, draw_apart, load_training_state, restore_training_state
 from trg_torchdistill.cli.config import Config, import_packages, load_config
@@ -41,13 +39,15 @@ from trg_torchdistill.cli.processes import Processes, joined
 from trg_torchdistill.cli.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.random_state import seed_equally
 from trg_torchdistill.cli.rehearsal import images_by_process, rehearse
+from trg_torchdistill.cli.resume import check_unchanged, tell_changes
+from trg_torchdistill.cli.run_files import RunFiles, check_collisions, files_of_run, refuse_named_file
 from trg_torchdistill.cli.testing import TEST_LOADER, load_best, measure_models
 from trg_torchdistill.cli.tracker import Tracker, check_tracker, tracked
-from trg_torchdistill.cli.trainer import RunFiles, Trainer
+from trg_torchdistill.cli.trainer import Trainer
+from trg_torchdistill.cli.weights import has_trained_weights, load_optimizer, weights_alone
 from trg_torchdistill.errors import TRGError
 
 logger = logging.getLogger(__name__)
-MAX_CHANGES_SHOWN = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         TRGError: For a mistake in the YAML or the command line.
         RunError: If the loss becomes NaN or infinite.
     """
-    with joined(args.device) as processes, logging_to(args.run_log, processes.rank):
+    with joined(args.device) as processes, _logging_to(args, processes):
         reporter = choose_reporter(processes.is_first)
         placement = choose_placement(args.device, processes, args.adjust_lr)
         seed_equally(args.seed, processes)
@@ -99,13 +99,14 @@ def run(args: argparse.Namespace) -> int:
         if processes.are_several and not args.test_only:
             check_for_several_processes(config, reporter)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
+        files = files_of_run(config, args.run_dir)
         if not args.test_only:
             rehearse(config, placement.device, images_by_process(config, processes.size))
-        files = _run_files(args, config)
-        state = None if args.test_only else _earlier_state(args, files, processes)
+            check_collisions(config, files, args.run_log)
+        state = None if args.test_only else _earlier_state(args, config, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
-            teacher, student = _build_models(args, config, placement)
+            teacher, student, origins = _build_models(args, config, state, placement)
         paths = [*([] if args.test_only else loader_paths(config)), TEST_LOADER]
         found = look_at_data(config, paths, {'student': student, 'teacher': teacher}, placement)
         found.tell(reporter)
@@ -113,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.test_only:
             with tracked(config) as tracker:
                 trainer = _prepare(args, config, files, state, (teacher, student), found, placement, reporter, tracker)
+                _tell_origins(config, origins, reporter)
                 try:
                     with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
                         trainer.train()
@@ -120,8 +122,10 @@ def run(args: argparse.Namespace) -> int:
                     return _interrupted(args, trainer)
             trainer.box.clean_modules()
             progress = trainer.progress
-        weights = load_best(config, student, files, progress, reporter) if processes.is_first else ''
+        weights = load_best(config, student, files.best, progress, reporter) if processes.is_first else ''
         weights = processes.from_first(weights)
+        if args.test_only:
+            _tell_origins(config, {**origins, 'student': weights}, reporter)
         tested = {'teacher': None if args.student_only else teacher, 'student': student}
         processes.copy_from_first(
             chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
@@ -129,6 +133,14 @@ def run(args: argparse.Namespace) -> int:
         with traceback_kept(files.error, args.run_log, str):
             measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
     return 0
+
+
+@contextlib.contextmanager
+def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
+    """Opens the log, once it is known that it is no other file of the run."""
+    refuse_named_file('--run_log', args.run_log, args.config)
+    with logging_to(args.run_log, processes.rank):
+        yield
 
 
 def _checked_config(args: argparse.Namespace) -> Config:
@@ -142,17 +154,16 @@ def _checked_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def _run_files(args: argparse.Namespace, config: Config) -> RunFiles:
-    best = Path(config.get(*config.student_path, 'dst_ckpt')).expanduser()
-    return RunFiles(best.with_suffix('') if args.run_dir is None else Path(args.run_dir).expanduser(), best)
-
-
-def _earlier_state(args: argparse.Namespace, files: RunFiles, processes: Processes) -> dict[str, Any] | None:
-    """Returns the state to continue from, None to start; refuses to write over an earlier run.
+def _earlier_state(
+    args: argparse.Namespace, config: Config, files: RunFiles, processes: Processes
+) -> dict[str, Any] | None:
+    """Returns the state to continue from, None to start; refuses to write over an earlier run, or to mix two.
 
     Only the first process looks at the files: other nodes need not see its disk.
     """
     state: dict[str, Any] | None = processes.from_first(_stored_state(args, files) if processes.is_first else None)
+    if state is not None:
+        check_unchanged(config, state, files)
     return state
 
 
@@ -171,22 +182,36 @@ def _stored_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] |
     return None
 
 
-def _build_models(args: argparse.Namespace, config: Config, placement: Placement) -> tuple[nn.Module | None, nn.Module]:
-    """Builds the teacher, if it is needed, and the student on the device."""
-    teacher = None
+def _build_models(
+    args: argparse.Namespace, config: Config, state: dict[str, Any] | None, placement: Placement
+) -> tuple[nn.Module | None, nn.Module, dict[str, str]]:
+    """Builds the teacher, if it is needed, and the student on the device; tells by side where their weights are from.
+
+    Those of a student that is only tested, and those of the state of a resumed run, are loaded later.
+    """
+    loaded_later = {'student'} if args.test_only else set(() if state is None else state['modules'])
+    sides = {'student': config.student_path}
     if config.teacher_path is not None and not (args.test_only and args.student_only):
-        check_teacher_weights(config, config.teacher_path)
-        teacher = build_model(config, config.teacher_path, placement.distributed)
-    student = build_model(config, config.student_path, placement.distributed)
+        sides = {'teacher': config.teacher_path, **sides}
+    models, origins = {}, {}
+    for side, path in sides.items():
+        if side in loaded_later:
+            models[side], origins[side] = build_model(config, path, placement.distributed), 'those of the run'
+        else:
+            models[side], origins[side] = build_with_weights(config, path, placement.distributed)
     if not args.test_only:
-        models = {'model': student} if teacher is None else {'teacher': teacher, 'student': student}
-        check_module_paths(config, models)
-    for model in (teacher, student):
-        if model is not None:
-            model.to(placement.device)
-            if args.channels_last:
-                model.to(memory_format=torch.channels_last)
-    return teacher, student
+        check_module_paths(config, models if config.teacher_path else {'model': models['student']})
+    for model in models.values():
+        model.to(placement.device)
+        if args.channels_last:
+            model.to(memory_format=torch.channels_last)
+    return models.get('teacher'), models['student'], origins
+
+
+def _tell_origins(config: Config, origins: dict[str, str], reporter: Reporter) -> None:
+    for side, origin in origins.items():
+        path = config.student_path if side == 'student' else config.teacher_path or ()
+        reporter.say(f'weights of the {side} {config.get(*path, "key")}: {origin}')
 
 
 def _prepare(
@@ -211,12 +236,12 @@ def _prepare(
     processes = placement.processes
     draw_apart(args.seed, processes)
     if state is None:
-        best_value = load_optimizer(box, config.get(*config.student_path, 'src_ckpt'))
+        best_value = _load_optimizer(box, config.get(*config.student_path, 'src_ckpt'), reporter)
         teacher_is_stored = config.teacher_path is None or has_trained_weights(config, config.teacher_path)
         progress = Progress(args.start_epoch, best_value, saves_teacher=not teacher_is_stored)
     else:
         progress = restore_training_state(box, state, files.last, processes, placement.precision)
-        _compare(config, state, args, placement, reporter)
+        tell_changes(config, state, args, processes, reporter)
         reporter.say(_resume_line(progress, box.num_epochs, files))
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
     trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement, tracker)
@@ -230,31 +255,16 @@ def _prepare(
     return trainer
 
 
-def _compare(
-    config: Config, state: dict[str, Any], args: argparse.Namespace, placement: Placement, reporter: Reporter
-) -> None:
-    """Warns when the YAML, the seed, the precision or the processes are not those that the run began with."""
-    before, now = state['config_text'].splitlines(), config.text.splitlines()
-    changes = [line for line in difflib.unified_diff(before, now, lineterm='', n=0) if line[:3] not in ('---', '+++')]
-    if changes:
-        reporter.say(f'WARNING: {config.path} is not what this run began with; the state may not fit its new meaning:')
-        for line in changes[:MAX_CHANGES_SHOWN]:
-            reporter.say(f'  {line}')
-        if len(changes) > MAX_CHANGES_SHOWN:
-            reporter.say(f'  ... and {len(changes) - MAX_CHANGES_SHOWN} lines more')
-    if args.seed != state['seed']:
-        reporter.say(
-            f'WARNING: this run began with --seed {state["seed"]}, now it is {args.seed}; data sets that the YAML '
-            'splits at random may be split in another way'
-        )
-    if args.amp != state['precision']['name']:
-        reporter.say(f'WARNING: this run went on with --amp {state["precision"]["name"]}, now it is {args.amp}')
-    num_before, num_now = len(state['processes']), placement.processes.size
-    if num_before != num_now:
-        reporter.say(
-            f'WARNING: this run went on in {num_before} processes, now they are {num_now}; it continues, but not as '
-            'it would have: images are shared out in another way, and a step has another number of them'
-        )
+def _load_optimizer(box: Any, source: str | None, reporter: Reporter) -> float:
+    """Continues the optimizer of the student's ``src_ckpt``, if it has one, and says so; returns its best accuracy."""
+    best_value = load_optimizer(box, source)
+    if best_value is None:
+        return 0.0
+    reporter.say(
+        f'optimizer, scheduler and best accuracy {best_value:.2f} go on from {source}, not as the YAML has them; to '
+        f'start from its weights alone, name the file that this writes: {weights_alone(str(source))}'
+    )
+    return best_value
 
 
 def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:

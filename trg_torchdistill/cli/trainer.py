@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,41 +23,9 @@ from trg_torchdistill.cli.precision import Precision
 from trg_torchdistill.cli.processes import Processes, StopSignals
 from trg_torchdistill.cli.progress import Reporter, epoch_line
 from trg_torchdistill.cli.reading import read
+from trg_torchdistill.cli.run_files import RunFiles
 from trg_torchdistill.cli.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run.
-
-    Attributes:
-        folder: RUN_DIR.
-        best: Best weights in the example trainer's format, the student's ``dst_ckpt``.
-    """
-
-    folder: Path
-    best: Path
-
-    @property
-    def last(self) -> Path:
-        """The state of the training after its last finished epoch."""
-        return self.folder / 'last.pt'
-
-    @property
-    def metrics(self) -> Path:
-        """One line of JSON for each epoch."""
-        return self.folder / 'metrics.jsonl'
-
-    @property
-    def test(self) -> Path:
-        """The test results."""
-        return self.folder / 'test.json'
-
-    @property
-    def error(self) -> Path:
-        """The traceback of the error that ended the run."""
-        return self.folder / 'error.log'
 
 
 @dataclass
@@ -235,7 +202,7 @@ class Trainer:
         )
 
     def _end_epoch(self, val_top1: float) -> None:
-        """Runs the post-epoch process; `ReduceLROnPlateau` gets the accuracy, so write `mode: 'max'` for it."""
+        """Runs the post-epoch process; `ReduceLROnPlateau` gets the accuracy, so `mode: 'max'` is checked before."""
         metrics = {'metrics': val_top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
         with explained('the post-epoch process failed'):
             self.box.post_epoch_process(**metrics)
