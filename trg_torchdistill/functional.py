@@ -7,7 +7,7 @@ Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arX
 with L_inner :func:`contextual_loss`, L_local :func:`local_preserving_loss` and L_global
 :func:`global_relationship_loss`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher.
 Everything is computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss. The one
-exception is yours to make: ``torch.set_float32_matmul_precision('high')`` makes products of float32 matrices TF32's,
+exception is yours to make: ``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32,
 and with them the neighbour search. Second derivatives are exact; they hold what a first one computes a block at a time.
 """
 

@@ -82,7 +82,7 @@ def test_the_terminal_gets_plain_text_of_80_columns(tmp_path, capsys):
         'images 8 x 8, random (--input-size)',
         '* layer2 4x4x4 4x4 tokens of 4',
         "train: 1 epoch; first step, 4 images, fewer than the YAML's 8",
-        "trg: M = 16 (4 of 16 tokens an image), k = 3, graph 6.2 kB, temperature 0.5; at the YAML's batch of 8: M = 32",
+        "trg: M = 16 (4 of 16 tokens an image), k = 3, graph 6.3 kB, temperature 0.5; at the YAML's batch of 8: M = 32",
         'without TRG',
         'median of 1, 1 thread; an indication',
         '1. `temperature:` of `trg` is a schedule, and `train.num_epochs` (line 17) is 1',
