@@ -16,7 +16,8 @@ FULL = stage(3, CE + KD + TRG, sides=TRG_SIDES)
 EARLIER = stage(1, CE + KD)
 LATER = stage(2, CE + TRG, sides=TRG_SIDES, loaders='')
 # What depends on the data and the files that are not read here; a missing teacher is a warning.
-OTHER_WORDS = {'unknown_tag', 'teacher_without_its_file', 'no_training_batch'}
+WARNED_OF = {'teacher_without_its_file', 'student_without_its_file', 'stage_without_its_file'}
+OTHER_WORDS = {'unknown_tag', 'no_training_batch', *WARNED_OF}
 
 
 def test_a_good_yaml(tmp_path, capsys):

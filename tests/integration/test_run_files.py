@@ -187,3 +187,18 @@ def test_a_checkpoint_of_another_optimizer(first, second, part, tmp_path, capsys
     assert part in capsys.readouterr().err
     assert train(write(tmp_path, text), '--overwrite') == 0
     assert f'go on from {tmp_path}/student.pt, not as the YAML has them; to start' in capsys.readouterr().out
+
+
+def test_check_refuses_files_that_collide_too(tmp_path, capsys):
+    text = whole_yaml(tmp_path, NO_WRAPPER).replace('src_ckpt: }', f"src_ckpt: '{tmp_path}/student.pt'}}")
+    assert main(['check', write(tmp_path, text)]) == 1
+    assert 'which is also `models.teacher_model.src_ckpt` (line 9): the run would' in capsys.readouterr().err
+
+
+def test_check_warns_of_weights_of_a_stage_that_are_missing(tmp_path, capsys):
+    sides = SIDES.replace('requires_grad', "src_ckpt: './typo.pt', requires_grad")
+    config = write(tmp_path, whole_yaml(tmp_path, stage(1, CE + KD, sides=sides)))
+    assert main(['check', config, '--input-size', '8', '--steps', '1']) == 0
+    assert '`train.teacher.src_ckpt` (line 26) is ./typo.pt, which does not' in ' '.join(
+        capsys.readouterr().out.split()
+    )
