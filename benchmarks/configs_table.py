@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trg_torchdistill.cli import add
-from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.deferred import load_deferred
-from trg_torchdistill.cli.edit import list_changes
+from trg_torchdistill.cli.add.command import command as add
 from trg_torchdistill.cli.main import COMMANDS
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import load_deferred
+from trg_torchdistill.cli.recipe.edit import list_changes
 from trg_torchdistill.errors import TRGError
 
 ROOTS = ('configs/sample', 'configs/official')

@@ -45,7 +45,7 @@ from torchdistill.common.constant import def_logger
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.models import classification
 
-from trg_torchdistill.cli.precision import Precision
+from trg_torchdistill.cli.runtime.precision import Precision
 
 LIMITS = {('imagenet', 'cpu'): 1.05, ('cifar', 'cpu'): 1.15, ('imagenet', 'cuda'): 1.03, ('cifar', 'cuda'): 1.15}
 OURS = ('TRG', 'TRG + contextual', 'TRG + contextual + projector')

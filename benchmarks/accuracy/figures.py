@@ -10,7 +10,7 @@ from typing import Any
 from methods import METHODS, Weights, describe
 from tables import Ablation, Notes, ablations, finals, sections
 
-from trg_torchdistill.cli.plots import REFERENCE_COLOR, STYLES, new_figure, save_figure
+from trg_torchdistill.cli.plot.figures import REFERENCE_COLOR, STYLES, new_figure, save_figure
 
 KINDS = {
     'without relations': (REFERENCE_COLOR, 'D'),

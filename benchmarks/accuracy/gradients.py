@@ -17,11 +17,12 @@ import torch
 from features import print_table
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.build import Placement, build_box, build_with_weights
-from trg_torchdistill.cli.check_steps import Witness, batches_of, gradients_of
-from trg_torchdistill.cli.checkpoint import load_training_state, restore_training_state
-from trg_torchdistill.cli.config import import_packages, load_config
-from trg_torchdistill.cli.trainer import forward_loss
+from trg_torchdistill.cli.check.steps import Witness, batches_of, gradients_of
+from trg_torchdistill.cli.probe.build import build_box, build_with_weights
+from trg_torchdistill.cli.recipe.config import import_packages, load_config
+from trg_torchdistill.cli.runtime.placement import Placement
+from trg_torchdistill.cli.train.checkpoint import load_training_state, restore_training_state
+from trg_torchdistill.cli.train.trainer import forward_loss
 
 NUM_BATCHES = 8
 CPU = Placement(torch.device('cpu'))

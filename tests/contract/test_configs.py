@@ -17,11 +17,11 @@ from torchdistill.optim import registry as optim
 
 import trg_torchdistill  # noqa: F401  registers the keys
 from configs.generator import __main__ as generator
-from trg_torchdistill.cli.check_keys import check_datasets, unread_keys
-from trg_torchdistill.cli.check_setup import without_data_tags
-from trg_torchdistill.cli.config import load_config
-from trg_torchdistill.cli.deferred import Deferred, load_deferred
-from trg_torchdistill.cli.keys import check_config
+from trg_torchdistill.cli.check.setup import without_data_tags
+from trg_torchdistill.cli.check.unread_keys import check_datasets, unread_keys
+from trg_torchdistill.cli.recipe.config import load_config
+from trg_torchdistill.cli.recipe.deferred import Deferred, load_deferred
+from trg_torchdistill.cli.recipe.keys import check_config
 
 FOLDER = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob('*.yaml'))

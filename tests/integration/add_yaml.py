@@ -12,9 +12,9 @@ from torchdistill.core.distillation import get_distillation_box
 from torchdistill.models.registry import MODEL_DICT, get_model
 
 from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit, train_epoch
-from trg_torchdistill.cli import add
-from trg_torchdistill.cli.deferred import load_deferred
-from trg_torchdistill.cli.edit import list_changes
+from trg_torchdistill.cli.add.command import command as add
+from trg_torchdistill.cli.recipe.deferred import load_deferred
+from trg_torchdistill.cli.recipe.edit import list_changes
 
 CONFIG = """\
 # A header that stays.

@@ -13,7 +13,7 @@ from tiny import Blobs
 from torch import distributed as dist
 from torchdistill.core.interfaces.registry import register_post_epoch_proc_func
 
-from trg_torchdistill.cli.checkpoint import box_modules
+from trg_torchdistill.cli.train.checkpoint import box_modules
 from trg_torchdistill.procs import post_epoch_process_with_trg, relation_losses
 
 TESTS = Path(__file__).parent

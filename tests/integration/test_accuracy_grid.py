@@ -11,8 +11,9 @@ import pytest
 import torch
 from host import one_step
 
-from trg_torchdistill.cli.build import Placement, build_box, build_model
-from trg_torchdistill.cli.config import load_config
+from trg_torchdistill.cli.probe.build import build_box, build_model
+from trg_torchdistill.cli.recipe.config import load_config
+from trg_torchdistill.cli.runtime.placement import Placement
 
 ABLATED = {
     ('kd+trg', ''),

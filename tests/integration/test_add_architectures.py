@@ -8,8 +8,8 @@ from torchdistill.models.registry import MODEL_DICT
 from torchvision.models import VisionTransformer
 
 from tests.integration.add_yaml import CONFIG
-from trg_torchdistill.cli.deferred import load_deferred
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.cli.recipe.deferred import load_deferred
 
 SMALL_VIT = functools.partial(
     VisionTransformer, image_size=224, patch_size=32, num_layers=2, num_heads=3, hidden_dim=96, mlp_dim=192

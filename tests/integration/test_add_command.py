@@ -15,7 +15,7 @@ from tests.integration.add_yaml import (  # noqa: F401
     train_all_epochs,
     upgrade,
 )
-from trg_torchdistill.cli.deferred import load_deferred
+from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.procs import relation_losses
 
 

@@ -8,10 +8,10 @@ from test_train_resume import ACCUMULATION, STEPWISE_LR
 from tiny import CE, ITEMS_AN_EPOCH, KD, TRG, TRG_SIDES, comparable, last_state, lines_of, stage, train, write_training
 from torchdistill.core.interfaces.registry import register_post_forward_proc_func
 
-from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.evaluation import evaluate
-from trg_torchdistill.cli.precision import Precision, choose_precision
-from trg_torchdistill.cli.processes import ALONE
+from trg_torchdistill.cli.measure.evaluation import evaluate
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.precision import Precision, choose_precision
+from trg_torchdistill.cli.runtime.processes import ALONE
 from trg_torchdistill.errors import TRGError
 
 CPU = torch.device('cpu')

@@ -13,10 +13,10 @@ from host import KD_TERM, TinyCnn, box_from, full_method, train_yaml
 from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage, whole_yaml, write
 from torch.nn import functional
 
-from trg_torchdistill.cli.check_cost import step_cost
-from trg_torchdistill.cli.check_steps import batches_of, first_step
-from trg_torchdistill.cli.config import Config
+from trg_torchdistill.cli.check.cost import step_cost
+from trg_torchdistill.cli.check.steps import batches_of, first_step
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.cli.recipe.config import Config
 
 EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
 CONFIG = Config(Path('config.yaml'), '', {})  # names lines in errors, of which there are none

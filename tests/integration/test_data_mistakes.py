@@ -9,8 +9,8 @@ import ranks
 from check_yaml import QUICK
 from tiny import CE, KD, last_state, lines_of, stage, train, whole_yaml, without_times, write
 
+from trg_torchdistill.cli.data.preflight import Findings
 from trg_torchdistill.cli.main import main
-from trg_torchdistill.cli.preflight import Findings
 
 TRAIN = "train: !import_call {key: 'tiny.Blobs', init: {kwargs: {size: 24}}}"
 VAL = "val: !import_call {key: 'tiny.Blobs', init: {kwargs: {size: 48, noise: 0}}}"
@@ -147,7 +147,7 @@ def test_class_names(val, code, part, tmp_path, capsys):
 def test_looking_changes_no_result(tmp_path, monkeypatch):
     own = "train: !import_call {key: 'odd.Odd', init: {kwargs: {size: 24}}}"
     assert train(yaml_of(tmp_path / 'looked', TRAIN, own), '--seed', '3') == 0
-    monkeypatch.setattr('trg_torchdistill.cli.train.look_at_data', lambda *_: Findings([], [], {}))
+    monkeypatch.setattr('trg_torchdistill.cli.train.command.look_at_data', lambda *_: Findings([], [], {}))
     assert train(yaml_of(tmp_path / 'not', TRAIN, own), '--seed', '3') == 0
     assert without_times(lines_of(tmp_path / 'looked')) == without_times(lines_of(tmp_path / 'not'))
 

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 from torchdistill.models.registry import get_model
 
-from trg_torchdistill.cli import plot
-from trg_torchdistill.cli.demo import find_configs
+from trg_torchdistill.cli.demo.command import find_configs
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.cli.plot.command import command as plot
 from trg_torchdistill.datasets import Digits
 
 CHECKPOINTS = 'resource/ckpt/digits'

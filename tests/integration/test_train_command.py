@@ -24,8 +24,8 @@ from tiny import (
     write_training,
 )
 
-from trg_torchdistill.cli.config import load_config
-from trg_torchdistill.cli.hooks import check_module_paths
+from trg_torchdistill.cli.probe.hooks import check_module_paths
+from trg_torchdistill.cli.recipe.config import load_config
 
 
 def test_metrics_hold_every_term_the_temperature_and_the_learning_rate(tmp_path):

@@ -7,9 +7,9 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from torch.utils.data import Subset
 
-from trg_torchdistill.cli.agreement import Confusion, agreement, confusions
-from trg_torchdistill.cli.classes import class_counts, class_names
-from trg_torchdistill.cli.evaluation import Predictions, predict
+from trg_torchdistill.cli.data.classes import class_counts, class_names
+from trg_torchdistill.cli.measure.agreement import Confusion, agreement, confusions
+from trg_torchdistill.cli.measure.evaluation import Predictions, predict
 
 CPU = torch.device('cpu')
 

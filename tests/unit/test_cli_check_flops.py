@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.integration.host import tiny_swin, tiny_vit
-from trg_torchdistill.cli import check_flops
-from trg_torchdistill.cli.check_flops import Operations, default_batch_size
-from trg_torchdistill.cli.probe import run_model
+from trg_torchdistill.cli.check.command import flops as check_flops
+from trg_torchdistill.cli.check.flops import Operations, default_batch_size
+from trg_torchdistill.cli.probe.probe import run_model
 
 
 class TokenHead(nn.Module):

@@ -5,8 +5,8 @@ from torch import nn
 from torchdistill.losses.mid_level import KDLoss
 from torchdistill.losses.registry import register_mid_level_loss
 
-from trg_torchdistill.cli.check_keys import check_datasets, ignored_keywords, unread_keys
-from trg_torchdistill.cli.deferred import load_deferred
+from trg_torchdistill.cli.check.unread_keys import check_datasets, ignored_keywords, unread_keys
+from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.errors import TRGError
 
 CONFIG = """

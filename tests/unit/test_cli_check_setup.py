@@ -6,10 +6,10 @@ from torch import nn
 from torchdistill.core.distillation import DistillationBox
 from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
-from trg_torchdistill.cli.check_setup import RandomImages, batch_size_of, restored_host
-from trg_torchdistill.cli.check_tokens import check_maps, graph_bytes, map_bytes
-from trg_torchdistill.cli.config import Config, UnknownHereError
-from trg_torchdistill.cli.probe import run_model
+from trg_torchdistill.cli.check.setup import RandomImages, batch_size_of, restored_host
+from trg_torchdistill.cli.check.tokens import check_maps, graph_bytes, map_bytes
+from trg_torchdistill.cli.probe.probe import run_model
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 
 
 def config_of(train):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trg_torchdistill.cli.checkpoint import load_training_state, save_atomically
-from trg_torchdistill.cli.random_state import preserved_random_state, random_state, set_random_state
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state, random_state, set_random_state
+from trg_torchdistill.cli.train.checkpoint import load_training_state, save_atomically
 from trg_torchdistill.errors import RunError, TRGError
 
 

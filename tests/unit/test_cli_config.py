@@ -1,7 +1,7 @@
 import pytest
 
-from trg_torchdistill.cli.config import Config, line_of, load_config
-from trg_torchdistill.cli.deferred import load_deferred
+from trg_torchdistill.cli.recipe.config import Config, line_of, load_config
+from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.errors import TRGError
 
 TEXT = """\

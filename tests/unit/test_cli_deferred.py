@@ -7,7 +7,7 @@ import pytest
 import yaml
 from torchdistill.common import yaml_util
 
-from trg_torchdistill.cli.deferred import Deferred, load_deferred, parse_deferred, resolve
+from trg_torchdistill.cli.recipe.deferred import Deferred, load_deferred, parse_deferred, resolve
 from trg_torchdistill.errors import TRGError
 
 CALL = "!import_call {key: 'tests.unit.test_cli_deferred.boom'}"
@@ -61,7 +61,7 @@ def test_tags_stay_notes_where_they_were_registered_before_the_import():
         'import yaml; from torchdistill.common import yaml_util\n'
         'for loader in (yaml.SafeLoader, yaml.FullLoader, yaml.Loader):\n'
         '    loader.add_constructor("!import_call", yaml_util.yaml_import_call)\n'
-        'from trg_torchdistill.cli.deferred import parse_deferred\n'
+        'from trg_torchdistill.cli.recipe.deferred import parse_deferred\n'
         'print(type(parse_deferred("!import_call {key: builtins.print}")).__name__)'
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

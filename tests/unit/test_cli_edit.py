@@ -4,9 +4,9 @@ import difflib
 
 import pytest
 
-from trg_torchdistill.cli.deferred import Deferred, parse_deferred
-from trg_torchdistill.cli.edit import EditError, edit_text, first_difference, list_changes, unshared
-from trg_torchdistill.cli.render import Inline, entry, inline
+from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
+from trg_torchdistill.cli.recipe.edit import EditError, edit_text, first_difference, list_changes, unshared
+from trg_torchdistill.cli.recipe.render import Inline, entry, inline
 
 TEXT = """\
 # header

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trg_torchdistill.cli.evaluation import class_groups, evaluate, group_accuracy, unbalanced_counts
+from trg_torchdistill.cli.measure.evaluation import class_groups, evaluate, group_accuracy, unbalanced_counts
 
 
 class Scores(nn.Module):

@@ -14,8 +14,8 @@ def command(monkeypatch):
     """A sub-command `fake`; the test sets what its `run` does."""
     fake = types.ModuleType('fake_command')
     fake.add_arguments = lambda parser: parser.add_argument('--option')
-    monkeypatch.setitem(sys.modules, 'fake_command', fake)
-    monkeypatch.setitem(module.COMMANDS, 'fake', ('fake_command', 'a fake'))
+    monkeypatch.setitem(sys.modules, 'trg_torchdistill.cli.fake.command', fake)
+    monkeypatch.setitem(module.COMMANDS, 'fake', 'a fake')
     return fake
 
 

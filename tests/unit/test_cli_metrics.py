@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from trg_torchdistill.cli.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of, write_metrics
+from trg_torchdistill.cli.train.metrics import (
+    TermMeter,
+    append_metrics,
+    learning_rate_of,
+    temperature_of,
+    write_metrics,
+)
 from trg_torchdistill.losses import TRGLoss
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.deferred import parse_deferred
-from trg_torchdistill.cli.numbers import check_values, decimal
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import parse_deferred
+from trg_torchdistill.cli.recipe.numbers import check_values, decimal
 from trg_torchdistill.errors import TRGError
 
 ALIAS = """

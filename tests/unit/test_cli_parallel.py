@@ -6,12 +6,13 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from trg_torchdistill.cli.build import choose_placement
-from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.evaluation import evaluate
-from trg_torchdistill.cli.parallel import check_for_several_processes, count_each_image_once, join_stage
-from trg_torchdistill.cli.processes import ALONE, Processes, StopSignals, joined
-from trg_torchdistill.cli.progress import PlainReporter
+from trg_torchdistill.cli.data.reading import count_each_image_once
+from trg_torchdistill.cli.measure.evaluation import evaluate
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.placement import choose_placement
+from trg_torchdistill.cli.runtime.processes import ALONE, Processes, StopSignals, joined
+from trg_torchdistill.cli.runtime.progress import PlainReporter
+from trg_torchdistill.cli.train.parallel import check_for_several_processes, join_stage
 from trg_torchdistill.errors import TRGError
 
 DDP = 'DistributedDataParallel'

@@ -6,13 +6,13 @@ from torch import nn
 from torchvision import models
 
 from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
-from trg_torchdistill.cli.config import Config
-from trg_torchdistill.cli.deferred import Deferred, parse_deferred
-from trg_torchdistill.cli.guessed_size import guess_warning
-from trg_torchdistill.cli.image_size import ImageSize, image_sizes
-from trg_torchdistill.cli.layers import alternatives, choose_layer
-from trg_torchdistill.cli.layouts import sequence_grid
-from trg_torchdistill.cli.probe import build_untrained, run_model
+from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
+from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
+from trg_torchdistill.cli.probe.layouts import sequence_grid
+from trg_torchdistill.cli.probe.probe import build_untrained, run_model
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.tokens import Tokenizer
 

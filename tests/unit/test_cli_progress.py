@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from trg_torchdistill.cli.metrics import TermMeter
-from trg_torchdistill.cli.progress import BarReporter, PlainReporter, choose_reporter, clock, epoch_line, fitted
+from trg_torchdistill.cli.runtime.progress import BarReporter, PlainReporter, choose_reporter, clock, epoch_line, fitted
+from trg_torchdistill.cli.train.metrics import TermMeter
 
 
 class Terminal(io.StringIO):
@@ -44,7 +44,7 @@ def test_a_pipe_gets_plain_lines(monkeypatch, capsys):
     reporter = choose_reporter()
     assert isinstance(reporter, PlainReporter)
     reporter.start_epoch(0, 1, 1)
-    reporter.step(1.0, 8, None)
+    reporter.step(1.0, 8, dict)
     reporter.end_epoch()
     reporter.say('hello')
     assert capsys.readouterr().out == 'hello\n'

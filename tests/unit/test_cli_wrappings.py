@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchdistill.common.main_util import load_ckpt
 
-from trg_torchdistill.cli.weights import load_weights, read_checkpoint
+from trg_torchdistill.cli.probe.weights import load_weights, read_checkpoint
 from trg_torchdistill.errors import TRGError
 
 

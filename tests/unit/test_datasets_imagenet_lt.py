@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import ToTensor
 
-from trg_torchdistill.cli.evaluation import unbalanced_counts
+from trg_torchdistill.cli.measure.evaluation import unbalanced_counts
 from trg_torchdistill.datasets import ImageNetLT
 
 COUNTS = {'n01440764': 4, 'n01443537': 2, 'n01484850': 1}

@@ -1,7 +1,7 @@
 import pytest
 
-from trg_torchdistill.cli.demo import CONFIGS
-from trg_torchdistill.cli.demo_report import RunResult, draw_report, report_lines
+from trg_torchdistill.cli.demo.command import CONFIGS
+from trg_torchdistill.cli.demo.report import RunResult, draw_report, report_lines
 
 GROUPS = {'many': 95.0, 'medium': 80.0, 'few': 40.0}
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 from torchdistill.models import classification  # noqa: F401  registers torchdistill's models
 from torchdistill.models.registry import MODEL_DICT, get_model
 
-from trg_torchdistill.cli.layers import choose_layer
-from trg_torchdistill.cli.probe import run_model
+from trg_torchdistill.cli.probe.layers import choose_layer
+from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.registration import TABLE
 
 # Key: parameters at 100 classes, layer of the tokens, its map [C, H, W] for an image of 32 x 32 pixels.

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trg_torchdistill.cli.plots import (
+from trg_torchdistill.cli.plot.figures import (
     STYLES,
     draw_accuracy,
     draw_temperature,

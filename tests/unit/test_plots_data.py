@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose, Normalize
 
-from trg_torchdistill.cli.plot import _labels
-from trg_torchdistill.cli.plot_curves import draw_curves, panels_of, read_runs
-from trg_torchdistill.cli.plot_embedding import MARKERS, draw_embedding, embed
-from trg_torchdistill.cli.plot_images import Images, as_seen, draw_images, in_pairs, read_images
-from trg_torchdistill.cli.plot_models import Model
-from trg_torchdistill.cli.plots import STYLES, style_of
+from trg_torchdistill.cli.plot.command import _labels
+from trg_torchdistill.cli.plot.curves import draw_curves, panels_of, read_runs
+from trg_torchdistill.cli.plot.embedding import MARKERS, draw_embedding, embed
+from trg_torchdistill.cli.plot.figures import STYLES, style_of
+from trg_torchdistill.cli.plot.images import Images, as_seen, draw_images, in_pairs, read_images
+from trg_torchdistill.cli.plot.models import Model
 from trg_torchdistill.errors import TRGError
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trg_torchdistill.cli.plot_graph import draw_graph, shared_with
-from trg_torchdistill.cli.plot_images import Images
-from trg_torchdistill.cli.plot_models import Model, hooked_features, penultimate_features
-from trg_torchdistill.cli.plot_tokens import (
+from trg_torchdistill.cli.plot.graph import draw_graph, shared_with
+from trg_torchdistill.cli.plot.images import Images
+from trg_torchdistill.cli.plot.models import Model, hooked_features, penultimate_features
+from trg_torchdistill.cli.plot.tokens import (
     Neighbor,
     Tokens,
     cell_index,

@@ -7,22 +7,20 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from trg_torchdistill._version import __version__
+from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from trg_torchdistill.errors import TRGError
 
 COMMANDS = {
-    'train': ('trg_torchdistill.cli.train', 'train and test the models of any torchdistill image-classification YAML'),
-    'eval': ('trg_torchdistill.cli.eval', 'test a trained student class by class, and compare it with its teacher'),
-    'add': ('trg_torchdistill.cli.add', 'write TRG into the YAML of a distillation that you have'),
-    'check': ('trg_torchdistill.cli.check', 'say whether a YAML will train, and what its steps cost, on random data'),
-    'plot': (
-        'trg_torchdistill.cli.plot',
-        'draw curves of runs, or token graph, context maps and t-SNE of the models of a YAML',
-    ),
-    'demo': ('trg_torchdistill.cli.demo', 'compare the student alone, with KD and with TRG on handwritten digits'),
+    'train': 'train and test the models of any torchdistill image-classification YAML',
+    'eval': 'test a trained student class by class, and compare it with its teacher',
+    'add': 'write TRG into the YAML of a distillation that you have',
+    'check': 'say whether a YAML will train, and what its steps cost, on random data',
+    'plot': 'draw curves of runs, or token graph, context maps and t-SNE of the models of a YAML',
+    'demo': 'compare the student alone, with KD and with TRG on handwritten digits',
 }
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser(words).parse_args(words)
     try:
-        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        code: int = _room(args.command).run(args)
     except TRGError as error:
         hint = ''
         if args.traceback:
@@ -60,14 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _room(command: str) -> Any:
+    return importlib.import_module(f'trg_torchdistill.cli.{command}.command')
+
+
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     """Returns the parser; only the sub-command that was asked for is imported and adds its arguments."""
     parser = argparse.ArgumentParser(prog='trg-torchdistill', description='Knowledge distillation with torchdistill.')
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f'{summary[0].upper()}{summary[1:]}.')
         if words[:1] == [name]:
-            importlib.import_module(module).add_arguments(command)
+            _room(name).add_arguments(command)
         command.add_argument('--traceback', action='store_true', help='show where an error was raised')
     return parser

@@ -1,0 +1,119 @@
+"""``trg-torchdistill add CONFIG -o NEW``: writes TRG into a torchdistill YAML, and changes nothing else in it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+import torch
+
+from trg_torchdistill.cli.add.plan import Choice, Plan, make_plan
+from trg_torchdistill.cli.add.report import report
+from trg_torchdistill.cli.add.targets import choose_stage
+from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
+from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.layers import choose_layer
+from trg_torchdistill.cli.probe.pair import probe_pair
+from trg_torchdistill.cli.probe.probe import Record
+from trg_torchdistill.cli.recipe.config import Config, import_packages
+from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
+from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
+from trg_torchdistill.cli.recipe.numbers import check_values
+from trg_torchdistill.errors import TRGError
+from trg_torchdistill.files import replacing
+from trg_torchdistill.tokens import Tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the sub-command."""
+    parser.add_argument('config', metavar='CONFIG', help='torchdistill YAML with a teacher; it is not changed')
+    parser.add_argument('-o', '--output', metavar='NEW', help='YAML file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace NEW if it exists')
+    parser.add_argument('--diff', action='store_true', help='print what would change, write nothing')
+    parser.add_argument('--student-layer', metavar='PATH', help='module of the student; default: its last feature map')
+    parser.add_argument('--teacher-layer', metavar='PATH', help='module of the teacher; default: its last feature map')
+    parser.add_argument('--stage', metavar='NAME', help='training stage (stage2); default: the last with a teacher')
+    parser.add_argument('--weight', type=not_negative, default=1.0, metavar='W', help='weight of the trg term (1.0)')
+    parser.add_argument(
+        '--contextual-weight', type=not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
+    )
+    add_data_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the new YAML, or prints the difference, and returns 0.
+
+    Raises:
+        TRGError: If TRG cannot be added; nothing is written then.
+    """
+    config = load_deferred(args.config)
+    if not args.diff:
+        _check_output(args)
+    stage = choose_stage(config, args.stage)
+    import_packages(config)
+    check_values(config)
+    pair = probe_pair(config, stage, args.input_size, args.num_classes)
+    teacher = choose_layer(pair.teacher, 'teacher', args.teacher_layer)
+    student = choose_layer(pair.student, 'student', args.student_layer)
+    for side, record in (('teacher', teacher), ('student', student)):
+        _check_tokens(side, record)
+    sides = (('teacher', pair.teacher), ('student', pair.student))
+    logits_only = [side for side, probe in sides if probe.returned not in ('Tensor', 'Parameter')]
+    choice = Choice(stage, teacher, student, args.weight, args.contextual_weight, logits_only)
+    plan = make_plan(config, choice)
+    text = upgraded_text(config, plan)
+    warning = guess_warning(pair.size, [(pair.teacher, [teacher.path]), (pair.student, [student.path])])
+    if args.diff:
+        name = str(config.path)
+        changed = difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name)
+        for line in changed:
+            print(line.rstrip('\r\n'))
+        if warning is not None:
+            print(f'WARNING: {warning}', file=sys.stderr)
+        return 0
+    with replacing(Path(args.output).expanduser()) as stream:
+        stream.write(text.encode())
+    for line in report(config, pair, choice, plan, (text, args.output), warning):
+        print(line)
+    return 0
+
+
+def upgraded_text(config: Config, plan: Plan) -> str:
+    """Returns the text of a YAML changed as planned, once it is sure that nothing else changed.
+
+    Raises:
+        TRGError: If the change cannot be written into the text.
+    """
+    try:
+        text = edit_text(config.text, plan.tree)
+    except EditError as error:
+        raise TRGError(
+            f'TRG cannot be written into {config.path} without changing other parts of it: {error}; write out the '
+            'aliases of that block and try again'
+        ) from error
+    _, replaced, removed = list_changes(config.data, parse_deferred(text))
+    unexpected = [*removed, *(path for path in replaced if path not in plan.changed)]
+    if unexpected:
+        raise TRGError(f'nothing is written: {", ".join(unexpected)} of {config.path} would change as well')
+    return text
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    if args.output is None:
+        raise TRGError('expected the name of the new YAML, got none; give `-o NEW`, or `--diff` to write nothing')
+    output = Path(args.output).expanduser()
+    if output.is_dir() or not output.parent.is_dir():
+        found = 'which is a folder' if output.is_dir() else f'but there is no folder {output.parent}'
+        raise TRGError(f'expected `-o` to be a file to write, got {args.output}, {found}')
+    if output.exists() and not args.overwrite:
+        raise TRGError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
+
+
+def _check_tokens(side: str, record: Record) -> None:
+    """Cuts an output of the same shape into tokens, as the losses will."""
+    try:
+        Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
+    except TRGError as error:
+        raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error

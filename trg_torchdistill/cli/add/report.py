@@ -1,0 +1,97 @@
+"""What ``trg-torchdistill add`` prints: the layers it took, those it could have taken, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import textwrap
+from collections.abc import Iterator
+
+from trg_torchdistill.cli.add.plan import Choice, Plan
+from trg_torchdistill.cli.probe.layers import alternatives
+from trg_torchdistill.cli.probe.pair import Pair
+from trg_torchdistill.cli.probe.probe import ModelProbe, Record
+from trg_torchdistill.cli.recipe.config import Config
+
+WIDTH = 80
+
+
+def report(
+    config: Config, pair: Pair, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
+) -> Iterator[str]:
+    """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
+
+    Args:
+        config: The YAML as it was.
+        pair: Both models and what their modules did.
+        choice: What was chosen.
+        plan: What was changed.
+        written: The new text, and the file it went to.
+        warning: What must be known before it is used, None if nothing.
+    """
+    where = '.'.join(choice.stage)
+    yield from _wrap(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
+    for reason in pair.refused:
+        yield from _wrap(f'not {reason}', '  ')
+    for side, probe, record in (('teacher', pair.teacher, choice.teacher), ('student', pair.student, choice.student)):
+        yield ''
+        yield f'{side}  {probe.key}'
+        yield from _layers(probe, record, f'--{side}-layer')
+    yield ''
+    yield from _wrap(_projection(choice))
+    for note in plan.notes:
+        yield from _wrap(f'- {note}', '  ')
+    text, output = written
+    changes = [line[0] for line in difflib.ndiff(config.text.splitlines(), text.splitlines())]
+    taken = changes.count('-')
+    replaced = f', {taken} replaced' if taken else ''
+    yield ''
+    yield f'wrote {output}: {changes.count("+") - taken} lines added{replaced}'
+    if warning is not None:
+        yield ''
+        yield from _wrap(f'WARNING: {warning}, and add TRG again:', '  ')
+        yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
+    told = ['--input-size', f'{pair.size.height}x{pair.size.width}'] if pair.size.source == '--input-size' else []
+    yield 'next:'
+    yield f'  {_command("check", output, *told)}'
+    yield f'  {_command("train", output)}'
+
+
+def _command(*words: str) -> str:
+    return shlex.join(['trg-torchdistill', *words])
+
+
+def _layers(probe: ModelProbe, chosen: Record, option: str) -> Iterator[str]:
+    """Yields the layer that is taken and the ones to take instead, in columns."""
+    others = alternatives(probe, chosen)
+    rows = [(record.path, *describe(record)) for record in (chosen, *others)]
+    path_width, shape_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for position, (path, shape, tokens) in enumerate(rows):
+        label = {0: 'hook', 1: 'or'}.get(position, '')
+        yield f'  {label:<4} {path:<{path_width}}  {shape:<{shape_width}}  {tokens}'
+    if others:
+        yield f'       (choose with {option} PATH)'
+
+
+def describe(record: Record) -> tuple[str, str]:
+    """Returns the shape of an output for one image, and its tokens."""
+    shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
+    grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
+    prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
+    layout = ', channels last' if record.layout == 'bhwc' else ''
+    return shape, f'{grid}{prefix}{layout}'
+
+
+def _projection(choice: Choice) -> str:
+    teacher, student = choice.teacher.grid or (1, 1), choice.student.grid or (1, 1)
+    common = (min(teacher[0], student[0]), min(teacher[1], student[1]))
+    pooled = '' if teacher == student else f', the larger grid pooled to {common[0]}x{common[1]}'
+    tokens = f'tokens: {common[0] * common[1]} an image{pooled}'
+    if choice.needs_projection:
+        widths = f'{choice.student.width} -> {choice.teacher.width}'
+        return f'{tokens}; projection {widths} in `Student4TRG`, as the widths differ'
+    return f'{tokens}; both {choice.student.width} wide, no projection needed'
+
+
+def _wrap(text: str, indent: str = '') -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent or '  ', break_long_words=False, break_on_hyphens=False)

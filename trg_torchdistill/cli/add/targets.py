@@ -1,0 +1,93 @@
+"""Finds the training stage of a YAML that TRG is added to, or says why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.keys import nearest_names
+from trg_torchdistill.errors import TRGError
+
+Stage = tuple[str, ...]
+OUR_LOSSES = ('TRGLoss', 'TokenContextualLoss')
+OUR_WRAPPER = 'Student4TRG'
+
+
+def choose_stage(config: Config, name: str | None = None) -> Stage:
+    """Returns the path of the stage: the last one with a teacher, unless it is named.
+
+    Args:
+        config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`.
+        name: Name of a stage, ``stage2`` for example, from ``--stage``.
+
+    Raises:
+        TRGError: If there is no teacher, no such stage, or the stage is one that TRG cannot be added to.
+    """
+    if config.teacher_path is None:
+        raise TRGError(
+            f'expected {config.path} to have a teacher, got none under `models:`; TRG relates the student to a '
+            'teacher: start from a distillation YAML, with `teacher_model:` and `student_model:`'
+        )
+    config.mapping('train')
+    stages = {path[-1]: path for path in config.stage_paths()}
+    with_teacher = {key: path for key, path in stages.items() if config.get(*path, 'teacher') is not None}
+    if name is not None and name not in with_teacher:
+        found = ', '.join(f'`{key}`' for key in with_teacher if key != 'train') or 'no stages'
+        what = 'a stage without `teacher:`' if name in stages else f'{name!r}{nearest_names(name, stages)}'
+        raise TRGError(f'expected `--stage` to be a stage with a teacher in {config.path} ({found}), got {what}')
+    if not with_teacher:
+        raise TRGError(f'expected {config.where("train")} to have a block `teacher:`, got none; add one')
+    stage = with_teacher[name or list(with_teacher)[-1]]
+    reason = _refusal(config, stage)
+    if reason is None:
+        return stage
+    others = [key for key, path in with_teacher.items() if path != stage and _refusal(config, path) is None]
+    hint = f'. Another stage can take it: `--stage {others[-1]}`' if others else ''
+    raise TRGError(f'{reason}{hint}')
+
+
+def _refusal(config: Config, stage: Stage) -> str | None:
+    """Returns why TRG cannot be added to a stage, None if it can."""
+    sides = [(side, config.mapping(*stage, side)) for side in ('teacher', 'student')]
+    if _uses_trg(config, stage):
+        return (
+            f'{config.where(*stage)} has TRG in it already; change its `trg:` term by hand, or start from the YAML '
+            'without it'
+        )
+    for side, block in sides:
+        wrapper = block.get('auxiliary_model_wrapper')
+        if wrapper:
+            key = wrapper.get('key') if isinstance(wrapper, dict) else wrapper
+            where = config.where(*stage, side, 'auxiliary_model_wrapper')
+            return f'{where} is {key!r} already; torchdistill has room for one such wrapper, and TRG may need it'
+    for side, block in sides:
+        if block.get('sequential'):
+            return (
+                f'{config.where(*stage, side, "sequential")} redesigns the {side}: the modules are cut from the model '
+                'and run in another order, so its layers are not those of the model'
+            )
+    if not isinstance(config.get(*stage, 'criterion', 'kwargs', 'sub_terms'), dict):
+        return (
+            f'expected {config.where(*stage, "criterion")} to have terms under `kwargs.sub_terms`, as '
+            '`WeightedSumLoss` has, got none; TRG is added to them'
+        )
+    if sides[0][1].get('requires_grad') is True:
+        return (
+            f'{config.where(*stage, "teacher", "requires_grad")} is True: the teacher is trained; TRG needs a frozen '
+            'one: set `requires_grad: False`'
+        )
+    return None
+
+
+def _uses_trg(config: Config, stage: Stage) -> bool:
+    return bool(_strings(config.get(*stage)) & {*OUR_LOSSES, OUR_WRAPPER})
+
+
+def _strings(value: Any) -> set[str]:
+    """Returns the strings under any ``key:`` of a block."""
+    if isinstance(value, list):
+        return set().union(*(_strings(item) for item in value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value['key']} if isinstance(value.get('key'), str) else set()
+    return own.union(*(_strings(item) for item in value.values()))

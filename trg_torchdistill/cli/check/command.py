@@ -1,0 +1,200 @@
+"""``trg-torchdistill check CONFIG``: says whether a YAML will train and what its steps cost, on random data."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torchdistill.common.main_util import set_seed
+
+from trg_torchdistill.cli.check.cost import step_cost
+from trg_torchdistill.cli.check.flops import default_batch_size
+from trg_torchdistill.cli.check.notices import guessed_size, missing_weights, stage_notices
+from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text, failed, is_hooked
+from trg_torchdistill.cli.check.setup import (
+    Sides,
+    batch_size_of,
+    build_sides,
+    restored_host,
+    with_random_data,
+    without_data_tags,
+)
+from trg_torchdistill.cli.check.steps import batches_of, first_step
+from trg_torchdistill.cli.check.tokens import check_maps
+from trg_torchdistill.cli.check.unread_keys import Notice, check_datasets, unread_keys
+from trg_torchdistill.cli.data.logits import check_compared_logits
+from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
+from trg_torchdistill.cli.data.rehearsal import rehearse
+from trg_torchdistill.cli.measure.run_files import check_collisions
+from trg_torchdistill.cli.measure.testing import TEST_LOADER
+from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
+from trg_torchdistill.cli.probe.build import build_box
+from trg_torchdistill.cli.probe.hooks import check_module_paths
+from trg_torchdistill.cli.probe.offline import offline
+from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
+from trg_torchdistill.cli.recipe.deferred import load_deferred
+from trg_torchdistill.cli.recipe.keys import check_config, nearest_names
+from trg_torchdistill.cli.recipe.numbers import check_values
+from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED
+from trg_torchdistill.cli.runtime.logs import logging_to
+from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.cli.train.tracker import check_tracker
+from trg_torchdistill.errors import TRGError, explained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the sub-command."""
+    parser.add_argument('config', metavar='CONFIG', help='torchdistill YAML, with or without TRG or a teacher')
+    parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
+    parser.add_argument('--all-modules', action='store_true', help='list every module that runs, not a choice')
+    parser.add_argument('--stage', metavar='NAME', help='training stage (stage2); default: all')
+    parser.add_argument('--steps', type=positive, default=3, metavar='N', help='steps to time (3)')
+    parser.add_argument(
+        '--batch-size', type=positive, metavar='N', help="images a step; default: the YAML's, fewer if that is slow"
+    )
+    add_data_arguments(parser)
+    parser.add_argument(
+        '--data', action='store_true', help='also build the data sets, and read a batch of each loader as `train` does'
+    )
+    parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ... or auto')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks a YAML and returns 0 if it will train, 1 if it will not. Nothing is written or downloaded.
+
+    Raises:
+        TRGError: If there is no such YAML, stage or device, or what the YAML means depends on its data.
+    """
+    config = load_deferred(args.config)
+    stages = _stages(config, args.stage)
+    placement = choose_placement(args.device)
+    report = Report(str(config.path))
+    output = sys.stderr if args.json else sys.stdout
+    with _apart(), contextlib.redirect_stdout(output):
+        try:
+            _check(config, stages, placement, args, report)
+        except UnknownHereError:
+            raise
+        except TRGError as error:
+            report.error = str(error)
+            if args.traceback:
+                traceback.print_exception(error)
+    if args.json:
+        print(json.dumps(as_json(report)))
+    else:
+        for line in as_text(report, args.all_modules):
+            print(line)
+        if report.error is not None:
+            print(failed(report), file=sys.stderr)
+    return 0 if report.error is None else EXIT_FAILED
+
+
+def _stages(config: Config, name: str | None) -> list[tuple[str, ...]]:
+    """Returns the stages to run; all of them if ``train:`` is no mapping, which is found later."""
+    paths = config.stage_paths() if isinstance(config.get('train'), dict) else [('train',)]
+    chosen = [path for path in paths if name in (None, path[-1])]
+    if not chosen:
+        known = [path[-1] for path in paths]
+        raise TRGError(
+            f'expected `--stage` to be one of {", ".join(known)}, the stages of {config.path}, got {name!r}'
+            f'{nearest_names(name, known)}'
+        )
+    return chosen
+
+
+def _check(
+    config: Config, stages: list[tuple[str, ...]], placement: Placement, args: argparse.Namespace, report: Report
+) -> None:
+    """Fills a report.
+
+    Raises:
+        TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
+    """
+    import_packages(config)
+    check_values(config)
+    check_tracker(config)
+    report.notices += unread_keys(config)
+    for section in ('datasets', 'models', 'train', 'test'):
+        config.mapping(section)
+    resolved = without_data_tags(config)
+    check_config(resolved)
+    rehearse(resolved, placement.device)
+    check_collisions(resolved)
+    check_datasets(config)
+    sides = build_sides(config, stages[0], args.input_size, args.num_classes)
+    report.sides, report.hooked = sides, _hooked(resolved, stages)
+    report.notices += guessed_size(config, sides, {side: _paths(report, side) for side in sides.probes})
+    for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
+        file = missing_file(resolved, path)
+        if file is not None:
+            report.notices.append(missing_weights(config, path, file))
+    names = {'student': config.side_names[-1], 'teacher': 'teacher'}
+    with explained('building the auxiliary model wrappers failed'):
+        check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
+    wanted = max(batch_size_of(resolved, stage) for stage in stages)
+    fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
+    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
+    runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
+    models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
+    if args.data:
+        real = load_config(args.config)
+        found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
+        report.data = found.looked_at
+        report.notices += [Notice('data', warning) for warning in found.warnings]
+    box = build_box(runnable, models.get('teacher'), models['student'], placement)
+    for stage in resolved.stage_paths():
+        if stage != resolved.stage_paths()[0]:
+            with explained(f'the change to {resolved.where(*stage)} failed'):
+                box.advance_to_next_stage()
+        if stage in stages:
+            report.stages.append(_run_stage(resolved, stage, box, sides, args, report))
+
+
+def _run_stage(
+    config: Config, stage: tuple[str, ...], box: Any, sides: Sides, args: argparse.Namespace, report: Report
+) -> StageReport:
+    name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
+    batch_size = batch_size_of(config, stage)
+    began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
+    check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
+    with explained(f'the pre-epoch process of `{name}` failed'):
+        box.pre_epoch_process(epoch=began)
+    batches = batches_of(box, args.steps + 1)
+    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
+    report.notices += stage_notices(config, stage, box, first, sides)
+    return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
+
+
+def _paths(report: Report, side: str) -> list[str]:
+    """Returns the hooked modules of a side that have several tokens an image, as paths in the plain model."""
+    records = report.sides.probes[side].records if report.sides is not None else ()
+    return [record.path for record in records if record.is_spatial and is_hooked(report, side, record)]
+
+
+def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:
+    """Returns the module paths that the stages hook, by side."""
+    found: dict[str, set[str]] = {'teacher': set(), 'student': set()}
+    for stage in stages:
+        for side in config.side_names:
+            for end in ('input', 'output'):
+                found['teacher' if side == 'teacher' else 'student'] |= set(
+                    config.get(*stage, side, 'forward_hook', end) or ()
+                )
+    return found
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Keeps the process as it was: random state, seed, the host's classes, log, warnings; and off the network."""
+    with restored_host(), preserved_random_state(), offline(), logging_to(None), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        set_seed(0)
+        yield

@@ -1,0 +1,96 @@
+"""Times the steps of the host's own box, with and without the TRG terms."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trg_torchdistill.cli.check.steps import student_of
+from trg_torchdistill.cli.probe.forward import forward_loss
+from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.wrappers import Student4TRG
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a step, the median of a few.
+
+    Attributes:
+        seconds: With all terms.
+        without_trg: The same box without the TRG terms and their projections; None where there is nothing to compare.
+        steps: Number of steps timed of each.
+        threads: Number of threads.
+    """
+
+    seconds: float
+    without_trg: float | None
+    steps: int
+    threads: int
+
+
+def step_cost(box: Any, batches: Sequence[Any], steps: int) -> Cost:
+    """Times steps, those with and without the TRG terms in turns, after one of each to warm up.
+
+    Raises:
+        TRGError: If a step fails or its loss is not finite.
+    """
+    trg = relation_losses(box.criterion)
+    compares = 0 < len(trg) < len(box.criterion.term_dict)
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(steps + 1):
+        batch = batches[number % len(batches)]
+        seconds = _timed_step(box, batch, number + 2)
+        if number > 0:
+            times[0].append(seconds)
+        if compares:
+            with _without_trg(box):
+                seconds = _timed_step(box, batch, number + 2)
+            if number > 0:
+                times[1].append(seconds)
+    without = statistics.median(times[1]) if compares else None
+    return Cost(statistics.median(times[0]), without, steps, torch.get_num_threads())
+
+
+@contextlib.contextmanager
+def _without_trg(box: Any) -> Iterator[None]:
+    """Takes the TRG terms and the projections out of a box; hooks stay, they cost nothing."""
+    terms, student = box.criterion.term_dict, student_of(box)
+    trg = relation_losses(box.criterion)
+    box.criterion.term_dict = {name: term for name, term in terms.items() if name not in trg}
+    if isinstance(student, Student4TRG):
+        student.__dict__['secondary_forward'] = lambda io_dict: None
+    try:
+        yield
+    finally:
+        box.criterion.term_dict = terms
+        student.__dict__.pop('secondary_forward', None)
+
+
+def _timed_step(box: Any, batch: Any, number: int) -> float:
+    _synchronize(box.device)
+    began = time.perf_counter()
+    with explained(f'training step {number} failed'):
+        loss = forward_loss(box, *batch)
+        value = loss.detach()
+        box.post_forward_process(loss=loss)
+    _synchronize(box.device)
+    seconds = time.perf_counter() - began
+    if not math.isfinite(value.item()):
+        raise TRGError(
+            f'the loss is {value.item()} in step {number}, on random data; try a lower learning rate, `max_grad_norm:` '
+            'under `optimizer:`, or lower weights of the terms'
+        )
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

@@ -1,0 +1,293 @@
+"""What ``trg-torchdistill check`` found, as text for a terminal and as one JSON object."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trg_torchdistill.cli.add.report import describe
+from trg_torchdistill.cli.check.cost import Cost
+from trg_torchdistill.cli.check.setup import Sides
+from trg_torchdistill.cli.check.steps import FirstStep, Term
+from trg_torchdistill.cli.check.tokens import ContextFacts, GraphFacts
+from trg_torchdistill.cli.check.unread_keys import Notice
+from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
+from trg_torchdistill.cli.probe.probe import ModelProbe, Record
+from trg_torchdistill.errors import TRGError
+
+WIDTH = 80
+MAX_UNREAD = 10
+WRAPPED = ('student_model.', 'teacher_model.', 'model.')
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One training stage.
+
+    Attributes:
+        name: Its path in the YAML.
+        num_epochs: Its epochs.
+        batch_size: The YAML's.
+        first: Its first step.
+        cost: Seconds of a step.
+    """
+
+    name: str
+    num_epochs: int
+    batch_size: int
+    first: FirstStep
+    cost: Cost
+
+
+@dataclass
+class Report:
+    """All that is known; what comes after the error is missing.
+
+    Attributes:
+        config: The file.
+        error: The one error to fix, None if the YAML will train.
+        sides: The models.
+        hooked: By side, the module paths that the YAML hooks.
+        batch_size: Images a step here.
+        stages: The stages that were run.
+        notices: The warnings.
+        data: A line for each loader, None if the data was not looked at.
+    """
+
+    config: str
+    error: str | None = None
+    sides: Sides | None = None
+    hooked: dict[str, set[str]] = field(default_factory=dict)
+    batch_size: int | None = None
+    stages: list[StageReport] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    data: list[str] | None = None
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Returns the report as plain values; numbers that are not finite become null."""
+    sides = report.sides
+    return {
+        'config': report.config,
+        'ok': report.error is None,
+        'error': report.error,
+        'image_size': None if sides is None else [sides.size.height, sides.size.width],
+        'image_size_source': None if sides is None else sides.size.source,
+        'batch_size': report.batch_size,
+        'data': report.data,
+        'models': {} if sides is None else {side: _model(report, side) for side in sides.probes},
+        'stages': [_stage(stage) for stage in report.stages],
+        'warnings': [asdict(notice) for notice in report.notices],
+    }
+
+
+def _model(report: Report, side: str) -> dict[str, Any]:
+    probe, weights = _probe(report, side)
+    modules = [
+        {
+            'path': record.path,
+            'class': record.class_name,
+            'runs': record.runs,
+            'output': None if record.shape is None else list(record.shape),
+            'tokens': None if record.grid is None else {'grid': list(record.grid), 'width': record.width},
+            'hooked': is_hooked(report, side, record),
+        }
+        for record in probe.records
+    ]
+    return {'key': probe.key, 'weights': weights, 'parameters': _count(probe), 'modules': modules}
+
+
+def _stage(stage: StageReport) -> dict[str, Any]:
+    first = stage.first
+    terms = [{**asdict(term), 'weighted': term.weighted} for term in first.terms]
+    found = {
+        'name': stage.name,
+        'num_epochs': stage.num_epochs,
+        'batch_size': stage.batch_size,
+        'loss': first.loss,
+        'terms': terms,
+        'unreached': list(first.unreached),
+        'graphs': [asdict(graph) for graph in first.graphs],
+        'contexts': [asdict(context) for context in first.contexts],
+        'step': asdict(stage.cost),
+    }
+    finite: dict[str, Any] = _finite(found)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
+    """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
+
+    Args:
+        report: What was found.
+        all_modules: Whether to list every module that runs.
+    """
+    yield from _wrap(report.config)
+    if report.sides is not None:
+        yield from _head(report, report.sides)
+        for side in report.sides.probes:
+            yield ''
+            yield from _modules(report, side, all_modules)
+    for stage in report.stages:
+        yield ''
+        yield from _stage_lines(stage, report.batch_size or stage.batch_size)
+    yield from _notices(report.notices)
+    if report.error is None:
+        yield ''
+        for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
+            yield from _wrap(line)
+        yield f'ok: will train{_counted(report)}'
+
+
+def failed(report: Report) -> str:
+    """Returns the one error, in the words of ``trg-torchdistill train``."""
+    return f'error: {report.error}'
+
+
+def _counted(report: Report) -> str:
+    count = len(report.notices)
+    refused = any(notice.kind == 'teacher_weights' for notice in report.notices)
+    then = " once the teacher's weights are there" if refused else ''
+    return then + (f'; {count} warning{"s" * (count > 1)}' if count else ', no warnings')
+
+
+def _head(report: Report, sides: Sides) -> Iterator[str]:
+    for side in sides.probes:
+        probe, weights = _probe(report, side)
+        yield from _wrap(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {weights}', 9)
+    yield from _wrap(f'images   {sides.size}, random ({sides.size.source})', 9)
+    if report.batch_size is not None:
+        yield f'batch    {report.batch_size} images'
+
+
+def _modules(report: Report, side: str, all_modules: bool) -> Iterator[str]:
+    probe, _ = _probe(report, side)
+    records = [record for record in probe.records if record.runs] if all_modules else _choice(report, side, probe)
+    count = sum(record.runs for record in probe.records)
+    rest = '' if all_modules else f'; {count} run, --all-modules lists them'
+    yield f'{side}: modules to hook (* = hooked{rest})'
+    column = min(max((len(record.path) for record in records), default=0), 40)
+    for record in records:
+        star = '*' if is_hooked(report, side, record) else ' '
+        shape, tokens = describe(record)
+        yield f' {star} {record.path:<{column}}  {shape:<12}  {tokens}'.rstrip()
+
+
+def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
+    """Returns the hooked modules and those that make good tokens, in the order in which they run."""
+    chosen = [record for record in probe.records if is_hooked(report, side, record)]
+    try:
+        best = choose_layer(probe, side)
+        chosen += [record for record in (best, *alternatives(probe, best)) if record not in chosen]
+    except TRGError:
+        pass  # a model without feature maps has none to list
+    return sorted(chosen, key=lambda record: record.order or 0)
+
+
+def is_hooked(report: Report, side: str, record: Record) -> bool:
+    """Whether the YAML hooks a module of a side."""
+    paths = report.hooked.get(side, set())
+    return record.path in paths or any(f'{prefix}{record.path}' in paths for prefix in WRAPPED)
+
+
+def _stage_lines(stage: StageReport, batch_size: int) -> Iterator[str]:
+    reduced = f", fewer than the YAML's {stage.batch_size}" if batch_size < stage.batch_size else ''
+    epochs = f'{stage.num_epochs} epoch{"s" * (stage.num_epochs > 1)}'
+    yield f'{stage.name}: {epochs}; first step, {batch_size} images{reduced}'
+    column = max([len(term.name) for term in stage.first.terms] + [5])
+    if stage.first.terms:
+        yield f'  {"term":<{column}}  {"weight":>9}  {"value":>10}  {"weighted":>10}  {"gradient":>9}  share'
+    for term in stage.first.terms:
+        yield f'  {term.name:<{column}}  {_row(term)}'
+    yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
+    for graph in stage.first.graphs:
+        yield from _wrap(_graph_line(graph, stage.batch_size), 4, '  ')
+    for context in stage.first.contexts:
+        yield from _wrap(_context_line(context, stage.batch_size), 4, '  ')
+    yield from _wrap(_cost_line(stage.cost), 4, '  ')
+
+
+def _row(term: Term) -> str:
+    share = '-' if term.share is None else f'{term.share:.1%}'
+    return f'{term.weight:>9.4g}  {term.value:>10.4g}  {term.weighted:>10.4g}  {term.gradient_norm:>9.3g}  {share:>6}'
+
+
+def _graph_line(graph: GraphFacts, batch_size: int) -> str:
+    drawn = f'{graph.tokens_per_image} of {graph.cells} tokens an image'
+    temperature = '' if graph.temperature is None else f', temperature {graph.temperature:.3g}'
+    here, there = _bytes(graph.graph_bytes), _bytes(graph.graph_bytes_yaml)
+    line = f'{graph.term}: M = {graph.num_tokens} ({drawn}), k = {graph.num_neighbors}, graph {here}{temperature}'
+    if graph.num_tokens == graph.num_tokens_yaml:
+        return line
+    return f"{line}; at the YAML's batch of {batch_size}: M = {graph.num_tokens_yaml}, graph {there}"
+
+
+def _context_line(context: ContextFacts, batch_size: int) -> str:
+    here, there = _bytes(context.map_bytes), _bytes(context.map_bytes_yaml)
+    line = f'{context.term}: {context.cells} tokens an image, maps {here}'
+    return line if here == there else f'{line}; at a batch of {batch_size}: {there}'
+
+
+def _cost_line(cost: Cost) -> str:
+    how = f'median of {cost.steps}, {cost.threads} thread{"s" * (cost.threads > 1)}; an indication, the machine matters'
+    if cost.without_trg is None:
+        return f'step {_seconds(cost.seconds)} ({how})'
+    change = cost.seconds / cost.without_trg - 1
+    return f'step {_seconds(cost.seconds)}, without TRG {_seconds(cost.without_trg)}: {change:+.0%} ({how})'
+
+
+def _notices(notices: list[Notice]) -> Iterator[str]:
+    if not notices:
+        return
+    yield ''
+    yield 'warnings'
+    unread = [notice for notice in notices if notice.kind == 'unread_key'][MAX_UNREAD:]
+    for number, notice in enumerate((notice for notice in notices if notice not in unread), 1):
+        yield from _wrap(f'{number:>3}. {notice.text}', 5)
+    if unread:
+        yield f'     and {len(unread)} more keys that torchdistill does not read'
+
+
+def _probe(report: Report, side: str) -> tuple[ModelProbe, str]:
+    if report.sides is None:
+        raise TRGError('expected a report with models, got one without')
+    return report.sides.probes[side], report.sides.weights[side]
+
+
+def _count(probe: ModelProbe) -> int:
+    return sum(parameter.numel() for parameter in probe.model.parameters())
+
+
+def _short(count: int) -> str:
+    return f'{count / 1e6:.1f} M' if count >= 1e6 else f'{count / 1e3:.1f} k' if count >= 1e3 else str(count)
+
+
+def _bytes(count: int) -> str:
+    return f'{count / 2**20:.1f} MB' if count >= 2**20 / 10 else f'{count / 2**10:.1f} kB'
+
+
+def _seconds(seconds: float) -> str:
+    return f'{seconds:.2f} s' if seconds >= 1 else f'{1000 * seconds:.0f} ms'
+
+
+def _wrap(text: str, indent: int = 2, first: str = '') -> list[str]:
+    wrapped = textwrap.wrap(
+        text.replace('(line ', '(line\N{NO-BREAK SPACE}'),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=' ' * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace('\N{NO-BREAK SPACE}', ' ') for line in wrapped]

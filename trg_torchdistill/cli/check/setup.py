@@ -1,0 +1,262 @@
+"""Makes a YAML runnable without its data: random images in place of the data sets, weights only from local files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset, RandomSampler
+from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
+from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
+
+from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
+from trg_torchdistill.cli.probe.pair import probe_pair
+from trg_torchdistill.cli.probe.probe import ModelProbe, build_untrained, run_model
+from trg_torchdistill.cli.probe.weights import asks_for_pretrained, load_start, source_of
+from trg_torchdistill.cli.recipe.called import LOADERS
+from trg_torchdistill.cli.recipe.config import Config, with_home
+from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
+from trg_torchdistill.errors import TRGError
+from trg_torchdistill.files import is_address
+
+HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
+# Options of a loader that make sense for the real data only.
+LOADER_COSTS = ('persistent_workers', 'prefetch_factor', 'timeout', 'worker_init_fn', 'multiprocessing_context')
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The models of a YAML and what their modules did with a batch.
+
+    Attributes:
+        probes: By side, ``teacher`` and ``student``, or ``student`` alone.
+        size: Size of the images.
+        weights: By side, where its weights are from, for the user.
+        trained: Sides whose weights were loaded.
+    """
+
+    probes: dict[str, ModelProbe]
+    size: ImageSize
+    weights: dict[str, str]
+    trained: frozenset[str]
+
+    def model(self, side: str) -> nn.Module | None:
+        """Returns the model of a side, None if the YAML has none."""
+        return self.probes[side].model if side in self.probes else None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the random labels."""
+        return self.probes['student'].num_logits or 2
+
+
+class RandomImages(Dataset[Any]):
+    """Smooth random images with random labels, and the attributes that the host's data set wrappers look for.
+
+    Args:
+        size: Number of images.
+        shape: Shape [C, H, W] of an image.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, size: int, shape: Sequence[int], num_classes: int) -> None:
+        self.shape = tuple(shape)
+        self.transform: Any = _to_tensor
+        self.classes = [str(index) for index in range(num_classes)]
+        self.targets = torch.randint(num_classes, (size,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self._image(index)
+        return (image if self.transform is None else self.transform(image)), self.targets[index]
+
+    def _image(self, index: int) -> Any:
+        """Returns a picture, as the data sets of torchvision do; a tensor where channels are not those of a picture."""
+        generator = torch.Generator().manual_seed(index)
+        coarse = torch.rand(1, self.shape[0], 4, 4, generator=generator)
+        smooth = functional.interpolate(coarse, self.shape[1:], mode='bicubic', align_corners=False)[0]
+        image = (smooth + 0.1 * torch.randn(self.shape, generator=generator)).clamp(0, 1)
+        if self.shape[0] not in (1, 3):
+            return image
+        pixels = (image * 255).byte().permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[:, :, 0] if self.shape[0] == 1 else pixels)
+
+
+def _to_tensor(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        return (image - 0.5) / 0.25
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    channels = len(image.getbands())
+    return (pixels.view(image.height, image.width, channels).permute(2, 0, 1).float() / 255 - 0.5) / 0.25
+
+
+def build_sides(
+    config: Config, stage: tuple[str, ...], size: ImageSize | None = None, num_classes: int | None = None
+) -> Sides:
+    """Builds the models with random weights, or with those of a local ``src_ckpt``, and looks at their modules.
+
+    Args:
+        config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`, its dependencies imported.
+        stage: Path of the training stage, whose data set tells the size of the images.
+        size: Size of the images, None to find it.
+        num_classes: Overrides ``num_classes`` of the models.
+
+    Raises:
+        TRGError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
+    """
+    if config.teacher_path is None:
+        probe, found = _probe_student(config, stage, size, num_classes)
+        probes = {'student': probe}
+    else:
+        pair = probe_pair(config, stage, size, num_classes)
+        probes, found = {'teacher': pair.teacher, 'student': pair.student}, pair.size
+    paths = {'teacher': config.teacher_path, 'student': config.student_path}
+    weights, trained = {}, set()
+    for side, probe in probes.items():
+        path = paths[side] or ()
+        source = source_of(config, path)
+        if source is not None and Path(source).exists():
+            load_start(config, path, probe.model)
+            trained.add(side)
+            weights[side] = f'weights of {source}'
+        else:
+            asks = is_address(source or '') or asks_for_pretrained(config, path)
+            weights[side] = 'random weights here, nothing is downloaded' if asks else 'random weights'
+    return Sides(probes, found, weights, frozenset(trained))
+
+
+def _probe_student(
+    config: Config, stage: tuple[str, ...], size: ImageSize | None, num_classes: int | None
+) -> tuple[ModelProbe, ImageSize]:
+    key, student = (
+        str(config.get(*config.student_path, 'key')),
+        build_untrained(config, config.student_path, num_classes),
+    )
+    refused = []
+    for candidate in image_sizes(config, stage, [student]) if size is None else [size]:
+        try:
+            return run_model(key, student, (candidate.height, candidate.width)), candidate
+        except TRGError as error:
+            refused.append(f'{candidate}: {error}')
+    raise TRGError(
+        f'expected the size of the images, got none that the model takes; give the right one with `--input-size`. '
+        f'Tried {"; ".join(refused)}'
+    )
+
+
+def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:
+    """Returns the batch size of a stage in the YAML; a stage without a loader has that of the stage before."""
+    for path in reversed(config.stage_paths()[: config.stage_paths().index(stage) + 1]):
+        loader = (*path, 'train_data_loader')
+        for place in ('batch_sampler', 'kwargs', 'batch_size'), ('kwargs', 'batch_size'):
+            size = config.get(*loader, *place)
+            if isinstance(size, int) and size > 0:
+                return size
+        if config.get(*loader) is not None:
+            return 1
+    return 1
+
+
+def without_data_tags(config: Config) -> Config:
+    """Returns the YAML with all tags carried out but those of the models and the data sets.
+
+    Raises:
+        TRGError: If a tag cannot be carried out, or needs the data sets.
+    """
+    refused = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
+    advice = 'write the value itself to `check` this YAML'
+    kept: dict[str, Any] = {key: value for key, value in config.data.items() if key not in ('train', 'test')}
+    for path in (config.student_path, config.teacher_path):
+        if path is not None and config.get(*path, 'src_ckpt') is not None:
+            config.mapping(*path)['src_ckpt'] = resolve(config.get(*path, 'src_ckpt'), refused, advice)
+    resolved: dict[str, Any] = {
+        key: resolve(config.data[key], refused, advice) for key in ('train', 'test') if key in config.data
+    }
+    return Config(config.path, config.text, with_home({**kept, **resolved}))
+
+
+def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches: int) -> Config:
+    """Returns the YAML for a box of its own: random data sets, loaders of ``batch_size``, nothing to write or download.
+
+    Args:
+        config: A checked YAML of :func:`without_data_tags`.
+        sides: Its models.
+        batch_size: Images a batch.
+        num_batches: Batches an epoch.
+    """
+    shape = sides.probes['student'].image_shape[1:]
+    data = RandomImages(batch_size * num_batches, shape, sides.num_classes)
+    train = resolve(config.data['train'], (), '')
+    copied = Config(config.path, config.text, {**config.data, 'train': train})
+    for stage in config.stage_paths():
+        _check_validation(config, stage)
+        for name in LOADERS:
+            if copied.get(*stage, name) is not None:
+                _simplify_loader(copied, (*stage, name), batch_size)
+        for side in copied.side_names:
+            block = copied.get(*stage, side)
+            if isinstance(block, dict):
+                block.pop('dst_ckpt', None)
+                if not Path(source_of(copied, (*stage, side)) or '').is_file():
+                    block.pop('src_ckpt', None)
+        for side in ('teacher', 'student', 'model'):
+            block = copied.get('train', side)
+            if isinstance(block, dict):
+                block.pop('dst_ckpt', None)
+    copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data)
+    return copied
+
+
+def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
+    """Refuses validation batches of three values, on which every trainer fails after its first epoch."""
+    train, path = config.get(*stage, 'train_data_loader'), (*stage, 'val_data_loader')
+    loader = config.get(*path)
+    if loader is None:
+        return
+    if loader is train:
+        raise TRGError(
+            f'expected {config.where(*path)} to be a block of its own, got an alias of the training loader: '
+            'torchdistill writes `requires_supp: True` into that one, and validation fails; write the block out'
+        )
+    for key in ('dataset_wrapper', 'requires_supp'):
+        if loader.get(key):
+            raise TRGError(
+                f'expected {config.where(*path)} to give images and labels, got `{key}:`, which adds a third value, '
+                f'and validation fails; remove {config.where(*path, key)}'
+            )
+
+
+def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int) -> None:
+    loader, kwargs = config.mapping(*path), config.mapping(*path, 'kwargs')
+    loader['sampler'] = {'class_or_func': RandomSampler}
+    for name in LOADER_COSTS:
+        kwargs.pop(name, None)
+    kwargs.update(num_workers=0, pin_memory=False)
+    if loader.get('batch_sampler'):
+        config.mapping(*path, 'batch_sampler', 'kwargs')['batch_size'] = batch_size
+    else:
+        kwargs['batch_size'] = batch_size
+
+
+@contextlib.contextmanager
+def restored_host() -> Iterator[None]:
+    """Leaves the host's box classes as they were: it attaches the processes of the last box to them."""
+    before = [dict(vars(host_class)) for host_class in HOST_CLASSES]
+    try:
+        yield
+    finally:
+        for host_class, attributes in zip(HOST_CLASSES, before, strict=True):
+            for name in [name for name in vars(host_class) if name not in attributes]:
+                delattr(host_class, name)
+            for name, value in attributes.items():
+                if vars(host_class)[name] is not value:
+                    setattr(host_class, name, value)

@@ -1,0 +1,256 @@
+"""Runs the first step of the host's own box and looks at what each term weighs in the student's gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trg_torchdistill.cli.check.tokens import ContextFacts, GraphFacts, context_facts, graph_facts
+from trg_torchdistill.cli.probe.forward import forward_loss
+from trg_torchdistill.cli.probe.outputs import outputs_explained
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.io import first_tensor
+from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
+from trg_torchdistill.procs import relation_losses
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the total loss in the first step; the terms inside TRG's losses are named ``TERM.local`` and so on.
+
+    Attributes:
+        name: Name in the YAML.
+        weight: What it is multiplied with.
+        value: Its value before the weight.
+        gradient_norm: Norm of the gradient of weight * term on the student's parameters, or on all that is trained in a
+            stage that leaves the student alone.
+        share: That, divided by the sum over all terms; None if nothing is trained.
+    """
+
+    name: str
+    weight: float
+    value: float
+    gradient_norm: float
+    share: float | None = None
+
+    @property
+    def weighted(self) -> float:
+        """What the term adds to the loss."""
+        return self.weight * self.value
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What the first step of a stage shows.
+
+    Attributes:
+        loss: The total loss.
+        terms: Its terms.
+        unreached: Parameters of the student that are to be trained and get no gradient.
+        graphs: Graphs of the ``TRGLoss`` terms.
+        contexts: Maps of the ``TokenContextualLoss`` terms.
+        frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
+    """
+
+    loss: float
+    terms: tuple[Term, ...]
+    unreached: tuple[str, ...]
+    graphs: tuple[GraphFacts, ...]
+    contexts: tuple[ContextFacts, ...]
+    frozen: dict[str, str]
+
+
+def student_of(box: Any) -> nn.Module:
+    """Returns the model that a box trains, with what the host wrapped around it."""
+    found: nn.Module = getattr(box, 'student_model', None) or box.model
+    return found
+
+
+def batches_of(box: Any, count: int) -> list[Any]:
+    """Returns the first batches of an epoch on the box's device.
+
+    Raises:
+        TRGError: If the loader fails or gives no batch.
+    """
+    found = []
+    with explained('the training loader failed'):
+        for images, targets, supplement in box.train_data_loader:
+            found.append((images.to(box.device), targets.to(box.device), supplement))
+            if len(found) == count:
+                return found
+    if not found:
+        raise TRGError(
+            'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
+            '`drop_last: False` in `train_data_loader`'
+        )
+    return found
+
+
+def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
+    """Runs the first training step and looks at its terms.
+
+    Args:
+        config: The YAML.
+        box: The host's box after its pre-epoch process.
+        student: The plain student, on whose parameters gradients are measured.
+        batch: Images, labels and supplementary values.
+        batch_size: The YAML's.
+
+    Raises:
+        TRGError: If the step fails.
+    """
+    failed = explained('the first training step failed')
+    with failed, Witness(box.criterion) as witness, outputs_explained(config, box, batch):
+        loss = forward_loss(box, *batch)
+    with explained('the gradient of the first training step failed'):
+        terms = witness.terms()
+        named = {name: value for name, value in student_of(box).named_parameters() if value.requires_grad}
+        unreached = _unreached(loss, named)
+        wanted = [value for value in student.parameters() if value.requires_grad]
+        if named.keys() <= unreached:  # the stage trains something else, such as a part of the teacher
+            unreached = set()
+            wanted = [value for group in box.optimizer.param_groups for value in group['params'] if value.requires_grad]
+        measured = _with_shares(terms, wanted)
+    _check_finite(loss, measured)
+    with explained('measuring the tokens failed'):
+        graphs, contexts = _facts(witness, batch_size)
+        frozen = witness.frozen()
+    value = loss.item()
+    with explained('the first training step failed'):
+        box.post_forward_process(loss=loss)
+    left_out = tuple(name for name in named if name in unreached)
+    return FirstStep(value, tuple(measured), left_out, graphs, contexts, frozen)
+
+
+class Witness:
+    """Hooks on the terms of a total loss that keep their values, with graph, and TRG's inputs, inside a ``with`` block.
+
+    Args:
+        criterion: The host's ``WeightedSumLoss``.
+
+    Attributes:
+        relations: Our losses among the terms, by the name in the YAML.
+        inputs: Student and teacher features that these got.
+    """
+
+    def __init__(self, criterion: Any) -> None:
+        self.relations: dict[str, RelationLoss] = {str(name): loss for name, loss in relation_losses(criterion).items()}
+        self.inputs: dict[str, tuple[Any, Any]] = {}
+        self._terms = {str(name): term for name, term in getattr(criterion, 'term_dict', {}).items()}
+        self._values: dict[str, Any] = {}
+        self._random: dict[str, Tensor] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Witness:
+        for name, (term, _) in self._terms.items():
+            self._handles.append(term.register_forward_hook(self._keep(name)))
+        for name, relation in self.relations.items():
+            self._handles.append(relation.register_forward_pre_hook(self._keep_input(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def terms(self) -> list[tuple[str, float, Any]]:
+        """Returns (name, weight, value) of each term; ``TRGLoss`` is split into its local and its global term."""
+        found = []
+        for name, (_, weight) in self._terms.items():
+            relation = self.relations.get(name)
+            if isinstance(relation, TRGLoss) and min(relation.local_weight, relation.global_weight) > 0:
+                found += [
+                    (f'{name}.{part}', weight * part_weight, value)
+                    for part, part_weight, value in self._parts(name, relation)
+                ]
+            elif name in self._values:
+                found.append((name, weight, self._values[name]))
+        return found
+
+    def frozen(self) -> dict[str, str]:
+        """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
+        found = {}
+        for name, (student, _) in self.inputs.items():
+            path, io = self.relations[name].student_module_path, self.relations[name].student_module_io
+            feature = first_tensor(student[path][io])
+            if feature is not None and not feature.requires_grad:
+                found[name] = path
+        return found
+
+    def _parts(self, name: str, loss: TRGLoss) -> Iterator[tuple[str, float, Any]]:
+        """Yields both terms of a loss, computed again one by one on the same tokens."""
+        weights = (loss.local_weight, loss.global_weight)
+        state = torch.get_rng_state()
+        try:
+            for part, weight, alone in (('local', weights[0], (1.0, 0.0)), ('global', weights[1], (0.0, 1.0))):
+                loss.local_weight, loss.global_weight = alone
+                torch.set_rng_state(self._random[name])
+                yield part, weight, loss.forward(*self.inputs[name])
+        finally:
+            loss.local_weight, loss.global_weight = weights
+            torch.set_rng_state(state)
+
+    def _keep(self, name: str) -> Any:
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            self._values[name] = output
+
+        return note
+
+    def _keep_input(self, name: str) -> Any:
+        def note(module: nn.Module, args: Any) -> None:
+            self.inputs[name] = args[:2]
+            self._random[name] = torch.get_rng_state()
+
+        return note
+
+
+def gradients_of(weight: float, value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Returns the gradient of weight * term on each parameter, zeros where the term does not reach it."""
+    return torch.autograd.grad(weight * value, parameters, retain_graph=True, materialize_grads=True)
+
+
+def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[Tensor]) -> list[Term]:
+    found = []
+    for name, weight, value in terms:
+        norm = 0.0
+        if isinstance(value, Tensor) and value.requires_grad and parameters:
+            gradients = gradients_of(weight, value, parameters)
+            norm = math.sqrt(sum(float(part.double().square().sum()) for part in gradients))
+        number = float(value.detach()) if isinstance(value, Tensor) else float(value)
+        found.append(Term(name, float(weight), number, norm))
+    total = sum(term.gradient_norm for term in found)
+    if not total > 0:
+        return found
+    return [Term(term.name, term.weight, term.value, term.gradient_norm, term.gradient_norm / total) for term in found]
+
+
+def _facts(witness: Witness, batch_size: int) -> tuple[tuple[GraphFacts, ...], tuple[ContextFacts, ...]]:
+    graphs, contexts = [], []
+    for name, relation in witness.relations.items():
+        if isinstance(relation, TRGLoss):
+            graphs.append(graph_facts(name, relation, witness.inputs[name], batch_size))
+        elif isinstance(relation, TokenContextualLoss):
+            contexts.append(context_facts(name, relation, witness.inputs[name], batch_size))
+    return tuple(graphs), tuple(contexts)
+
+
+def _unreached(loss: Tensor, named: dict[str, nn.Parameter]) -> set[str]:
+    if not named:
+        return set()
+    gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
+
+
+def _check_finite(loss: Tensor, terms: Sequence[Term]) -> None:
+    if math.isfinite(loss.item()) and all(math.isfinite(term.gradient_norm) for term in terms):
+        return
+    culprits = [f'`{term.name}`' for term in terms if not math.isfinite(term.value + term.gradient_norm)]
+    raise TRGError(
+        f'the loss is {loss.item()} in the first step; value or gradient not finite: '
+        f'{", ".join(culprits) or "no single term, only their weighted sum"}'
+    )

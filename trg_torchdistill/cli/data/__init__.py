@@ -1,0 +1,1 @@
+"""What the data sets and loaders give."""

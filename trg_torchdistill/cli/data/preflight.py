@@ -1,0 +1,192 @@
+"""Tries each loader of a YAML before the first step, with one batch, so that no mistake in the data is met later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler
+from torchdistill.core.interfaces.registry import get_forward_proc_func
+from torchdistill.datasets.util import build_data_loader
+from torchdistill.datasets.wrapper import BaseDatasetWrapper
+
+from trg_torchdistill.cli.data.items import (
+    Sample,
+    check_batch,
+    check_class_names,
+    check_item,
+    check_labels,
+    looked_at,
+)
+from trg_torchdistill.cli.data.reading import Items, checked, count_each_image_once, name_of, prepare
+from trg_torchdistill.cli.data.untouched import untouched_data, untouched_model
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.placement import Placement
+from trg_torchdistill.cli.runtime.progress import Reporter
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.procs import forward_logits_only
+
+logger = logging.getLogger(__name__)
+TEACHER_STAYS_IN_TRAIN_MODE = (None, 'default_pre_epoch_process_with_teacher')
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the data are.
+
+    Attributes:
+        looked_at: A line for each loader.
+        warnings: What may be a mistake.
+        num_classes: Number of logits of each side.
+    """
+
+    looked_at: list[str]
+    warnings: list[str]
+    num_classes: dict[str, int]
+
+    def tell(self, reporter: Reporter) -> None:
+        """Shows the warnings, and writes the rest to the log."""
+        for line in self.looked_at:
+            logger.info(line)
+        for warning in self.warnings:
+            reporter.say(f'WARNING: {warning}')
+
+
+def loader_paths(config: Config) -> list[tuple[str, ...]]:
+    """Returns the path of every loader of the training stages, without those that are as one of an earlier stage."""
+    paths: list[tuple[str, ...]] = []
+    for name in ('train_data_loader', 'val_data_loader'):
+        known: list[Any] = [None]
+        for stage in config.stage_paths():
+            block = config.get(*stage, name)
+            if block not in known:
+                known.append(block)
+                paths.append((*stage, name))
+    return paths
+
+
+def look_at_data(
+    config: Config, paths: Sequence[tuple[str, ...]], models: Mapping[str, nn.Module | None], placement: Placement
+) -> Findings:
+    """Reads a batch of each loader, asks the models about it, and leaves data, models and generators as they were.
+
+    No worker is started. Of several processes each looks at its own images.
+
+    Args:
+        config: A checked YAML with its data sets built.
+        paths: Of the loaders.
+        models: ``student`` and ``teacher`` on their device, None where the YAML has none or it is not tested.
+        placement: Device and processes.
+
+    Raises:
+        TRGError: At the first thing on which training, validation or test would fail.
+    """
+    known = {side: model for side, model in models.items() if model is not None}
+    with preserved_random_state():
+        samples = [_sample(config, path, placement) for path in paths]
+        widths: dict[str, int] = {}
+        for sample in samples:
+            if not sample.trains:
+                widths = {side: _num_logits(side, model, sample, placement) for side, model in known.items()}
+        warnings = [text for sample in samples for text in check_labels(config, sample, widths)]
+        warnings += check_class_names(samples)
+        for path, sample in zip(paths, samples, strict=True):
+            if sample.trains and _leaves_one(sample.loader):
+                _try_one_image(config, path, sample, known, placement)
+    return Findings([looked_at(sample) for sample in samples], list(dict.fromkeys(warnings)), widths)
+
+
+def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Sample:
+    """Returns the first batch of a loader, read in this process; its form is that of a batch.
+
+    Raises:
+        TRGError: If there is none, or the trainer cannot use it.
+    """
+    where, trains = config.where(*path), path[-1] == 'train_data_loader'
+    settings: dict[str, Any] = {'requires_supp': True} if trains else {}  # as the host does for its training loader
+    dataset = config.mapping('datasets')[config.get(*path, 'dataset_id')]
+    name = name_of(config, dataset)
+    with explained(f'expected {name} to tell its number of images'):
+        size = len(dataset)
+    if size == 0:
+        raise TRGError(f'expected {name} to hold images for {where}, got none; correct the data set')
+    with explained(f'building the loader {where} failed', 'change it or its `dataset_wrapper:`'):
+        loader = build_data_loader(dataset, {**settings, **config.mapping(*path)}, placement.distributed)
+    prepare(loader if trains else count_each_image_once(loader), config)
+    with explained(f'the sampler of {where} failed'):
+        num_batches = len(loader)
+    if not any(placement.processes.gathered(num_batches)):
+        share = ' for each process' if placement.processes.are_several else ''
+        raise TRGError(
+            f'expected {where} to give at least one batch{share} of the {size} images of {name}, got none; lower '
+            f'`batch_size:` or set `drop_last: False` in {config.where(*path, "kwargs")}'
+        )
+    with untouched_data(loader):
+        indices = _first_indices(loader) or [0]
+        if type(loader.dataset.source) is BaseDatasetWrapper:  # it unpacks a pair
+            check_item(config, path, name, checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]]))
+        items = checked(loader.dataset.__getitems__(indices))
+        batch = checked(loader.collate_fn(items))
+    check_batch(config, path, name, items[0], batch)
+    return Sample(path, name, loader, indices, batch)
+
+
+def _first_indices(loader: Any) -> list[Any]:
+    if loader.batch_sampler is None:
+        return [next(iter(loader.sampler))]
+    return list(next(iter(loader.batch_sampler), []))
+
+
+def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placement) -> int:
+    """Returns the number of classes that a model tells apart in an image, as its validation or test will ask it."""
+    plain = getattr(model, '_orig_mod', model)  # a compiled model would be compiled once more
+    images = sample.batch[0][:1].to(placement.device)
+    form = f'{list(images.shape)} {str(images.dtype).removeprefix("torch.")}'
+    advice = 'correct the `transform:` of that data set or the model'
+    what = f'the {side} `{type(plain).__name__}` failed on the images {form} of {sample.name}'
+    with untouched_model(plain, False), explained(what, advice), placement.precision.autocast():
+        return int(forward_logits_only(plain, images).shape[1])
+
+
+def _leaves_one(loader: Any) -> bool:
+    """Whether a batch of the loader has one image."""
+    sampler = loader.batch_sampler
+    if type(sampler) is not BatchSampler:
+        return False
+    return sampler.batch_size == 1 or (not sampler.drop_last and len(sampler.sampler) % sampler.batch_size == 1)  # type: ignore[arg-type]
+
+
+def _try_one_image(
+    config: Config, path: tuple[str, ...], sample: Sample, models: Mapping[str, nn.Module], placement: Placement
+) -> None:
+    """Trains no step, but asks the models in train mode about one image, which a batch normalisation may refuse."""
+    stage = path[:-1]
+    with untouched_data(sample.loader):
+        items = sample.loader.dataset.__getitems__(sample.indices[:1])
+        images, targets, supplement = checked(sample.loader.collate_fn(items))
+    images, targets = images.to(placement.device), targets.to(placement.device)
+    count = len(sample.loader.batch_sampler.sampler)
+    for side, model in models.items():
+        block = (*stage, 'model' if config.teacher_path is None else side)
+        if config.get(*block, 'sequential') or (side == 'teacher' and not _teacher_trains(config, stage)):
+            continue
+        plain = getattr(model, '_orig_mod', model)
+        what = f'the {side} `{type(plain).__name__}` failed in train mode on one image, as the last batch would be'
+        advice = (
+            f'{config.where(*path)} leaves it of {count} images: set `drop_last: True` or another `batch_size:` in '
+            f'{config.where(*path, "kwargs")}'
+        )
+        forward = get_forward_proc_func(config.get(*block, 'forward_proc'))
+        with untouched_model(plain, True), explained(what, advice), torch.no_grad():
+            forward(plain, images, targets, supplement)
+
+
+def _teacher_trains(config: Config, stage: tuple[str, ...]) -> bool:
+    """Whether the teacher is in train mode, in which the host leaves even a frozen one."""
+    stays = config.get(*stage, 'pre_epoch_process') in TEACHER_STAYS_IN_TRAIN_MODE
+    return stays or config.get(*stage, 'teacher', 'requires_grad') is not False

@@ -1,0 +1,1 @@
+"""What trained models are worth, and the files of a run."""

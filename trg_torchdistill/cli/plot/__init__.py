@@ -1,0 +1,1 @@
+"""``trg-torchdistill plot``."""

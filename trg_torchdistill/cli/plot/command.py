@@ -1,0 +1,233 @@
+"""``trg-torchdistill plot``: curves of finished runs, or what teacher and student of a YAML make of images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torchdistill.common.main_util import set_seed
+
+from trg_torchdistill.cli.plot.context import draw_context
+from trg_torchdistill.cli.plot.curves import METRICS, draw_curves, read_runs
+from trg_torchdistill.cli.plot.embedding import draw_embedding, embed, load_tsne
+from trg_torchdistill.cli.plot.figures import blank_figure, save_figure
+from trg_torchdistill.cli.plot.graph import draw_graph
+from trg_torchdistill.cli.plot.images import Images, as_seen, draw_images, in_pairs, read_images
+from trg_torchdistill.cli.plot.models import (
+    AFTER,
+    BEFORE,
+    TEACHER,
+    Model,
+    build_dataset,
+    build_models,
+    penultimate_features,
+    read_config,
+)
+from trg_torchdistill.cli.plot.tokens import (
+    Tokens,
+    cell_index,
+    choose_losses,
+    edges_to_other_images,
+    neighbors_in_other_images,
+    tokens_of,
+)
+from trg_torchdistill.cli.probe.arguments import positive
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.logs import logging_to
+from trg_torchdistill.cli.runtime.placement import choose_placement
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
+from trg_torchdistill.losses import TRGLoss
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = ('token_graph', 'context_maps', 'tsne')
+NUM_IMAGES = 8
+NUM_SAMPLES = 500
+# Options that mean nothing to curves; all are None unless they are given.
+OF_CONFIG = (
+    'only', 'student', 'dataset', 'images', 'image', 'cell', 'neighbors', 'samples',
+    'term', 'student_layer', 'teacher_layer', 'seed', 'device',
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the sub-command."""
+    parser.add_argument(
+        'paths', nargs='+', metavar='RUN_DIR|CONFIG', help='folders of runs: training curves; one YAML: its models'
+    )
+    parser.add_argument('-o', '--output', required=True, metavar='DIR', help='folder of the pictures')
+    parser.add_argument('--labels', nargs='+', metavar='TEXT', help='names of the runs, or of the `--student` files')
+    parser.add_argument('--format', nargs='+', choices=('png', 'svg'), default=['png', 'svg'], help='(png svg)')
+    parser.add_argument('--dpi', type=positive, default=150, metavar='N', help='pixels an inch of a PNG (150)')
+    models = parser.add_argument_group('pictures of a CONFIG')
+    models.add_argument('--only', nargs='+', choices=PICTURES, help='pictures to draw (all)')
+    models.add_argument(
+        '--student', nargs='+', metavar='CKPT', help='weights of the trained student; default: dst_ckpt of the YAML'
+    )
+    models.add_argument('--dataset', metavar='ID', help='key under `datasets:`; default: that of the test')
+    models.add_argument(
+        '--images',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help=f'positions in the data set of the images of the token graph; default: {NUM_IMAGES}, two of a class',
+    )
+    models.add_argument('--image', type=int, metavar='I', help='image with the chosen token, from 0 (0)')
+    models.add_argument(
+        '--cell', nargs=2, type=int, metavar=('ROW', 'COLUMN'), help='cell of the chosen token; default: the middle'
+    )
+    models.add_argument('--neighbors', type=positive, metavar='K', help="edges to draw; default: the YAML's, or 8")
+    models.add_argument('--samples', type=positive, metavar='N', help=f'images of the t-SNE ({NUM_SAMPLES})')
+    models.add_argument('--term', metavar='NAME', help='TRG term of the YAML; default: the first one')
+    models.add_argument('--student-layer', metavar='PATH', help="module of the student; default: the term's")
+    models.add_argument('--teacher-layer', metavar='PATH', help="module of the teacher; default: the term's")
+    models.add_argument('--seed', type=int, help='seed of initial weights, images and t-SNE (0)')
+    models.add_argument('--device', help='cpu (default), cuda, cuda:1, ... or auto')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws, prints the names of the files, and returns 0.
+
+    Raises:
+        TRGError: For a mistake on the command line, in a run's folder or in the YAML; if an optional package is
+            missing.
+        RunError: If a picture cannot be written.
+    """
+    paths = [Path(path).expanduser() for path in args.paths]
+    blank_figure(1, 1)
+    figures = _curves(args, paths) if _are_runs(paths) else _pictures(args, paths)
+    for name, figure in figures.items():
+        for suffix in dict.fromkeys(args.format):
+            file = Path(args.output).expanduser() / f'{name}.{suffix}'
+            save_figure(figure, file, args.dpi)
+            print(file)
+    return 0
+
+
+def _are_runs(paths: Sequence[Path]) -> bool:
+    for path in paths:
+        if not path.exists():
+            raise TRGError(f'expected the folder of a run, or a YAML, got {path}, which does not exist')
+    are_folders = [path.is_dir() for path in paths]
+    if any(are_folders) and not all(are_folders):
+        raise TRGError(f'expected folders of runs, or one YAML, got both: {", ".join(map(str, paths))}')
+    if not any(are_folders) and len(paths) > 1:
+        raise TRGError(
+            f'expected one YAML, got {len(paths)} files; compare several students of one YAML with `--student`, or '
+            f'name folders of runs, which hold a {METRICS}'
+        )
+    return all(are_folders)
+
+
+def _curves(args: argparse.Namespace, folders: list[Path]) -> dict[str, Figure]:
+    for name in OF_CONFIG:
+        if getattr(args, name) is not None:
+            option = name.replace('_', '-')
+            raise TRGError(f'expected `--{option}` with a YAML, got folders of runs; leave it out, or name the YAML')
+    labels = _labels(args.labels, folders, 'folders')
+    return {'curves': draw_curves(read_runs(folders, labels))}
+
+
+def _labels(given: list[str] | None, paths: Sequence[Path], kind: str) -> list[str]:
+    """Returns the names given, else those of the paths, as much of each as makes them differ."""
+    if given is not None:
+        if len(given) != len(paths) or len(set(given)) < len(given):
+            raise TRGError(
+                f'expected `--labels` to be {len(paths)} different names, one for each of the {kind}, got {given}'
+            )
+        return given
+    resolved = [path.resolve() for path in paths]
+    parts = [(path if path.is_dir() else path.with_suffix('')).parts for path in resolved]
+    if len(set(parts)) < len(parts):
+        raise TRGError(f'expected different {kind}, got one of them twice: {", ".join(map(str, paths))}')
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ['/'.join(part[-length:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _pictures(args: argparse.Namespace, paths: list[Path]) -> dict[str, Figure]:
+    wanted = args.only or PICTURES
+    if 'tsne' in wanted:
+        load_tsne()
+    seed = 0 if args.seed is None else args.seed
+    checkpoints = _checkpoints(args)
+    device = choose_placement(args.device or 'cpu').device
+    with logging_to(None), preserved_random_state():
+        set_seed(seed)
+        config = read_config(str(paths[0]))
+        models = build_models(config, checkpoints, device)
+        dataset = build_dataset(config, args.dataset)
+        sample = draw_images(dataset, args.samples or NUM_SAMPLES, seed)
+        figures = {}
+        if set(wanted) - {'tsne'}:
+            shown = (
+                read_images(dataset, args.images) if args.images else sample.take(in_pairs(sample.labels, NUM_IMAGES))
+            )
+            figures = _token_pictures(args, config, models, shown, as_seen(shown.values, dataset))
+        if 'tsne' in wanted:
+            points = {model.label: embed(penultimate_features(model, sample.values), seed) for model in models}
+            figures['tsne'] = draw_embedding(points, models, sample)
+    return {name: figures[name] for name in PICTURES if name in wanted}
+
+
+def _checkpoints(args: argparse.Namespace) -> dict[str, Path | None]:
+    """Returns the files of the trained students by label, None for the one that the YAML names."""
+    if args.student is None:
+        checkpoints: dict[str, Path | None] = dict.fromkeys(args.labels or [AFTER])
+        if len(checkpoints) != 1:
+            raise TRGError(f'expected one name in `--labels` for the student of the YAML, got {args.labels}')
+    else:
+        files = [Path(path) for path in args.student]
+        checkpoints = dict(zip(_labels(args.labels, files, '`--student` files'), files, strict=True))
+    taken = [label for label in (TEACHER, BEFORE) if label in checkpoints]
+    if taken:
+        raise TRGError(f'expected the trained student to have a name of its own, got {taken[0]!r}; use `--labels`')
+    return checkpoints
+
+
+def _token_pictures(
+    args: argparse.Namespace, config: Config, models: list[Model], shown: Images, pixels: torch.Tensor
+) -> dict[str, Figure]:
+    image = args.image or 0
+    if not 0 <= image < len(pixels):
+        raise TRGError(f'expected `--image` to be one of the {len(pixels)} images, from 0, got {image}')
+    layers = {'student': args.student_layer, 'teacher': args.teacher_layer}
+    size = (shown.values.shape[2], shown.values.shape[3])
+    graph_loss, context_loss = choose_losses(config, models, size, layers, args.term)
+    figures = {}
+    if 'token_graph' in (args.only or PICTURES):
+        if len(pixels) < 2:
+            raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
+        tokens = tokens_of(graph_loss, models, shown.values)
+        cell = cell_index(tokens, args.cell, f'`{graph_loss.student_module_path}`')
+        number = args.neighbors or graph_loss.num_neighbors
+        graphs = {
+            label: neighbors_in_other_images(values, tokens.grid, image, cell, number, graph_loss)
+            for label, values in tokens.values.items()
+        }
+        shares = _shares(models, tokens, number, graph_loss)
+        figures['token_graph'] = draw_graph(graphs, shares, models, shown, pixels, (image, *cell), tokens.grid)
+    if 'context_maps' in (args.only or PICTURES):
+        tokens = tokens_of(context_loss, models, shown.values)
+        cell = cell_index(tokens, args.cell, f'`{context_loss.student_module_path}`')
+        figures['context_maps'] = draw_context(tokens, models, pixels, image, cell, context_loss)
+    return figures
+
+
+def _shares(models: list[Model], tokens: Tokens, num_neighbors: int, loss: TRGLoss) -> dict[str, float]:
+    """Returns the share of the teacher's edges that each student has, over all tokens; nothing without a teacher."""
+    teacher = next((model.label for model in models if model.is_teacher), None)
+    if teacher is None:
+        return {}
+    edges = {
+        label: edges_to_other_images(values, tokens.grid, num_neighbors, loss)
+        for label, values in tokens.values.items()
+    }
+    return {label: len(own & edges[teacher]) / len(edges[teacher]) for label, own in edges.items()}

@@ -1,0 +1,124 @@
+"""Training curves of several runs, from what ``trg-torchdistill train`` left in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trg_torchdistill.cli.plot.figures import (
+    PANEL_INCHES,
+    History,
+    blank_figure,
+    draw_line,
+    finish_epochs,
+    leaf_terms,
+    read_history,
+)
+from trg_torchdistill.errors import TRGError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = 'metrics.jsonl'
+REQUIRED = ('val_top1', 'loss', 'terms')
+COLUMNS = 3
+INCHES = (PANEL_INCHES[0] * 0.8, PANEL_INCHES[1] * 0.8)
+
+
+def read_runs(folders: Sequence[Path], labels: Sequence[str]) -> dict[str, History]:
+    """Returns the epochs of each run, by its label.
+
+    Args:
+        folders: RUN_DIRs of ``train``.
+        labels: Their labels, all different.
+
+    Raises:
+        TRGError: If a folder holds no run, or no finished epoch.
+    """
+    return {label: _read_run(folder) for label, folder in zip(labels, folders, strict=True)}
+
+
+def _read_run(folder: Path) -> History:
+    path = folder / METRICS
+    if not path.is_file():
+        raise TRGError(
+            f'expected {folder} to be the folder of a run, with a {METRICS}, got none there; name what '
+            '`trg-torchdistill train` was given as `--run_dir`, or `dst_ckpt` of the YAML without its suffix'
+        )
+    try:
+        history = read_history(path)
+    except ValueError as error:
+        raise TRGError(f'expected each line of {path} to be JSON, got: {error}; remove the damaged line') from error
+    if not history:
+        raise TRGError(f'expected {path} to hold a finished epoch, got none yet; wait for the first one')
+    for number, line in enumerate(history, 1):
+        missing = [name for name in REQUIRED if not isinstance(line, dict) or name not in line]
+        if missing:
+            raise TRGError(
+                f'expected line {number} of {path} to be an epoch of `trg-torchdistill train`, got one without '
+                f'{", ".join(missing)}'
+            )
+    return history
+
+
+def panels_of(runs: Mapping[str, History]) -> dict[str, dict[str, list[list[float | None]]]]:
+    """Returns what the panels show: by axis label, by run, its lines, one number an epoch.
+
+    A run has several lines where a value is one for each parameter group or TRG term, and none where it lacks the
+    value. Panels that would be empty are left out; terms are those of any run, without the parents of parts.
+    """
+    epochs = [line for history in runs.values() for line in history]
+    readers: dict[str, Any] = {
+        'validation top-1, %': lambda line: line['val_top1'],
+        'training loss': lambda line: line['loss'],
+    }
+    for name, label in leaf_terms(epochs).items():
+        readers[f'term: {label}'] = lambda line, name=name: line['terms'].get(name)
+    readers['temperature'] = lambda line: line.get('temperature')
+    readers['learning rate'] = lambda line: line.get('lr')
+    panels = {}
+    for label, read in readers.items():
+        lines = {run: _lines([read(line) for line in history]) for run, history in runs.items()}
+        if any(lines.values()):
+            panels[label] = lines
+    return panels
+
+
+def draw_curves(runs: Mapping[str, History]) -> Figure:
+    """Draws a panel for each quantity; a run has one colour and one dash pattern in all of them.
+
+    Raises:
+        TRGError: If matplotlib is missing.
+    """
+    panels = panels_of(runs)
+    num_columns = min(COLUMNS, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    figure = blank_figure(INCHES[0] * num_columns, INCHES[1] * num_rows + 0.5)
+    all_axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    handles: dict[str, Any] = {}
+    for axes, (label, lines) in zip(all_axes, panels.items(), strict=False):
+        for position, (run, values) in enumerate(lines.items()):
+            for line in values:
+                draw_line(axes, line, run, position)
+                handles.setdefault(run, axes.lines[-1])
+        finish_epochs(axes, label)
+        if label == 'temperature':
+            axes.set_ylim(bottom=0)
+    for axes in all_axes[len(panels) :]:
+        axes.set_axis_off()
+    figure.legend(
+        list(handles.values()), list(handles), loc='outside upper center', ncols=4, frameon=False, handlelength=3.5
+    )
+    return figure
+
+
+def _lines(values: Sequence[Any]) -> list[list[float | None]]:
+    """Returns one list of numbers for each part of a value that may be a number, a list, a mapping or None."""
+    rows = [
+        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        for value in values
+    ]
+    columns = [list(column) for column in zip_longest(*rows)]
+    return [column for column in columns if any(value is not None for value in column)]

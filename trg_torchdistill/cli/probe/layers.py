@@ -1,0 +1,99 @@
+"""Chooses the layer whose output becomes the tokens: the last spatial one before pooling, unless the user names it."""
+
+from __future__ import annotations
+
+from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record
+from trg_torchdistill.cli.recipe.keys import nearest_names
+from trg_torchdistill.errors import TRGError
+
+MAX_ALTERNATIVES = 4
+
+
+def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Record:
+    """Returns the record of the layer to hook.
+
+    Args:
+        probe: What the modules of the model did with a batch.
+        side: ``student`` or ``teacher``, for the messages.
+        path: Module path from ``--student-layer`` or ``--teacher-layer``, None to choose.
+
+    Raises:
+        TRGError: If there is no such module, it does not run, or its output cannot be cut into tokens.
+    """
+    if path is not None:
+        return _named_layer(probe, side, path)
+    stages = _stages(probe)
+    if not stages:
+        raise TRGError(
+            f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
+            f'pooling, got none for images of {_size(probe)}; give a larger `--input-size` or a `--{side}-layer`'
+        )
+    last = [record for record in stages if _is_in_trunk(probe, record)] or stages
+    # The outermost module that returns it: `layer4`, not `layer4.1`.
+    return next(record for record in reversed(stages) if record.same_as == last[-1].same_as)
+
+
+def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
+    """Returns further layers to offer, the deepest first: blocks of the trunk, one or two of each shape."""
+    blocks = {record.same_as: record for record in _stages(probe) if not record.is_leaf and _is_in_trunk(probe, record)}
+    if len(blocks) < 2:
+        blocks = {record.same_as: record for record in _stages(probe) if _is_in_trunk(probe, record)}
+    blocks.pop(chosen.same_as, None)
+    offered: dict[tuple[int, ...] | None, list[Record]] = {}
+    for record in sorted(blocks.values(), key=lambda record: record.order or 0, reverse=True):
+        of_shape = offered.setdefault(record.shape, [])
+        if record.path.count('.') <= chosen.path.count('.') + 1 and len(of_shape) < 1 + (record.shape == chosen.shape):
+            of_shape.append(record)
+    return [record for of_shape in offered.values() for record in of_shape][:MAX_ALTERNATIVES]
+
+
+def _is_in_trunk(probe: ModelProbe, record: Record) -> bool:
+    """Whether a module stands in a row of modules, not in a branch of a block."""
+    parent = record.path.rpartition('.')[0]
+    return not parent or isinstance(probe.model.get_submodule(parent), ROWS)
+
+
+def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
+    record = probe.record(path)
+    fitting = [stage.path for stage in _stages(probe)]
+    last = f'; a layer that fits is `{fitting[-1]}`' if fitting else ''
+    if record is None:
+        known = [known.path for known in probe.records]
+        top = [name for name, _ in probe.model.named_children()]
+        raise TRGError(
+            f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest_names(path, known)}; its '
+            f'top modules are {", ".join(f"`{name}`" for name in top)}'
+        )
+    if not record.runs:
+        raise TRGError(
+            f'expected `--{side}-layer` to be a module that the forward pass of `{probe.key}` calls, got {path!r}, '
+            f'which did not run, so that its hook would never fire{last}'
+        )
+    if record.layout is None:
+        found = record.value_type if record.shape is None else f'{record.value_type} {list(record.shape)}'
+        raise TRGError(
+            f'expected `--{side}-layer` to be a module of `{probe.key}` whose output is a feature map, a token '
+            f'sequence or a vector of each image, got {path!r}, which returns {found} for a batch of '
+            f'{probe.image_shape[0]}{last}'
+        )
+    return record
+
+
+def _stages(probe: ModelProbe) -> list[Record]:
+    """Returns the layers to take by default in the order of their execution, those of classes alone left out.
+
+    A fully convolutional head makes a map of its classes: it is as wide as the logits, and no weights come after it.
+    """
+    running = sorted((record for record in probe.records if record.runs), key=lambda record: record.order or 0)
+    last_weights = max((record.order or 0 for record in running if record.has_weights), default=0)
+    return [
+        record
+        for record in running
+        if record.is_stage
+        and record.is_spatial
+        and not (record.width == probe.num_logits and (record.order or 0) >= last_weights)
+    ]
+
+
+def _size(probe: ModelProbe) -> str:
+    return ' x '.join(str(side) for side in probe.image_shape[2:])

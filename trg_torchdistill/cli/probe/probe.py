@@ -1,0 +1,275 @@
+"""Builds the models of a YAML without weights or data, and sends one random batch through them to see what comes out.
+
+Nothing is downloaded and no data set is built; the random state is left as it was.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trg_torchdistill.cli.probe.build import build_model
+from trg_torchdistill.cli.probe.layouts import Evidence, is_pooling, layout_of, sequence_grid
+from trg_torchdistill.cli.probe.offline import offline
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
+from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError, placed
+from trg_torchdistill.io import first_tensor
+
+# Arguments of a model that ask for trained weights, and what they become.
+WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
+# Containers whose children run one after the other.
+ROWS = (nn.Sequential, nn.ModuleList)
+BATCH_SIZE = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """One module of a model and what it did with a batch.
+
+    Attributes:
+        path: Module path, as a ``forward_hook`` of the host names it.
+        class_name: Class of the module.
+        order: Position among all modules in the order in which they finished (the last time), None if it did not run.
+        calls: How often it ran.
+        shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
+        value_type: Class of its output.
+        layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd`` or ``bd``; None if it cannot be cut into tokens.
+        grid: Cells [h, w] of the output, None without a layout.
+        num_prefix_tokens: Class and register tokens in front of a sequence.
+        same_as: Path of the first module that returned the same tensor; its own path otherwise.
+        is_stage: Whether it is a map or sequence to take by default: no output of the last normalisation over
+            channels, of pooling or of dropout, no module that runs twice.
+        has_weights: Whether it has parameters of its own, not only its children's.
+        is_leaf: Whether it has no children.
+    """
+
+    path: str
+    class_name: str
+    order: int | None = None
+    calls: int = 0
+    shape: tuple[int, ...] | None = None
+    value_type: str = 'None'
+    layout: str | None = None
+    grid: tuple[int, int] | None = None
+    num_prefix_tokens: int = 0
+    same_as: str = ''
+    is_stage: bool = False
+    has_weights: bool = False
+    is_leaf: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether the forward pass calls the module, so that its hook fires."""
+        return self.order is not None
+
+    @property
+    def cells(self) -> int:
+        """Number of tokens of an image, prefix tokens left out; 0 without a layout."""
+        return 0 if self.grid is None else self.grid[0] * self.grid[1]
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether it has more than one token an image."""
+        return self.cells > 1
+
+    @property
+    def width(self) -> int:
+        """Features of a token; 0 without a layout."""
+        if self.shape is None or self.layout is None:
+            return 0
+        return self.shape[1] if self.layout in ('bchw', 'bd') else self.shape[-1]
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """Options of the tokenizer that the output needs, none where ``auto`` is right."""
+        options: dict[str, Any] = {}
+        if self.layout == 'bhwc':
+            options['layout'] = 'bhwc'
+        if self.num_prefix_tokens:
+            options['num_prefix_tokens'] = self.num_prefix_tokens
+        if self.layout == 'bnd' and self.grid is not None and self.grid[0] != self.grid[1]:
+            options['grid_size'] = list(self.grid)
+        return options
+
+
+@dataclass(frozen=True)
+class ModelProbe:
+    """One model and what its modules did with a batch.
+
+    Attributes:
+        key: Key of the model in the YAML.
+        model: The model, with random weights.
+        records: Its modules in the order of ``named_modules()``.
+        image_shape: Shape of the batch.
+        returned: Class of what the model returns in eval mode.
+        num_logits: Last size of the first tensor in that, None if there is none.
+    """
+
+    key: str
+    model: nn.Module
+    records: tuple[Record, ...]
+    image_shape: tuple[int, ...]
+    returned: str
+    num_logits: int | None
+
+    def record(self, path: str) -> Record | None:
+        """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
+        module: nn.Module | None = self.model
+        names = []
+        for name in path.split('.'):
+            children = dict(module.named_children()) if module is not None else {}
+            if name not in children and isinstance(module, ROWS):
+                position = int(name) if name.lstrip('-').isdecimal() else len(children)
+                if -len(children) <= position < len(children):
+                    name = list(children)[position]
+            module = children.get(name)
+            names.append(name)
+        return next((record for record in self.records if record.path == '.'.join(names)), None)
+
+
+def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | None = None) -> nn.Module:
+    """Builds the model described at ``path`` as the trainer does, but with random weights.
+
+    Args:
+        config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`.
+        path: Path of the model's block.
+        num_classes: Overrides ``num_classes`` of its arguments.
+
+    Raises:
+        TRGError: If the model cannot be built, or not without a download.
+    """
+    block = config.mapping(*path)
+    kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
+    if num_classes is not None:
+        kwargs['num_classes'] = num_classes
+    if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
+        raise UnknownHereError(
+            f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
+            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
+        )
+    datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
+    advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
+    data = {**block, 'kwargs': resolve(kwargs, datasets, advice)}
+    for key in reversed(path):
+        data = {key: data}
+    with offline() as refused, preserved_random_state(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            return build_model(Config(config.path, config.text, data), path)
+        except TRGError as error:
+            if not refused:
+                raise
+            raise UnknownHereError(
+                f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
+                f'in a local file. {error}'
+            ) from error
+
+
+def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
+    """Sends one random batch through a model, in eval mode and without gradients, and looks at every module.
+
+    Raises:
+        TRGError: If the model does not take images of that size.
+    """
+    conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    shape = (BATCH_SIZE, 3 if conv is None else conv.in_channels * conv.groups, *image_size)
+    watch = _Watch(model)
+    was_training = model.training
+    try:
+        with (
+            placed(f'`{key}` refused a batch of shape {list(shape)}'),
+            preserved_random_state(),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter('ignore')
+            result = model.eval()(torch.rand(shape))
+    finally:
+        watch.remove()
+        model.train(was_training)
+    logits = first_tensor(result)
+    num_logits = None if logits is None or logits.ndim == 0 else logits.shape[-1]
+    return ModelProbe(key, model, watch.records(), shape, type(result).__name__, num_logits)
+
+
+class _Watch:
+    """Hooks on all modules of a model, and what they saw."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = {path: module for path, module in model.named_modules() if path}
+        rows = [path for path, module in self.modules.items() if isinstance(module, ROWS)]
+        self.in_blocks = {path for path in self.modules if any(path.startswith(f'{row}.') for row in rows)}
+        self.evidence = Evidence()
+        self.results: dict[str, tuple[int, Any]] = {}
+        self.calls: dict[str, int] = dict.fromkeys(self.modules, 0)
+        self.handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
+
+    def remove(self) -> None:
+        """Takes the hooks away."""
+        for handle in self.handles:
+            handle.remove()
+
+    def records(self) -> tuple[Record, ...]:
+        """Returns a record of each module."""
+        self.evidence.settle()
+        maps: list[tuple[int, int]] = []
+        first_with: dict[int, str] = {}
+        found = {}
+        for path, (order, value) in sorted(self.results.items(), key=lambda entry: entry[1][0]):
+            tensor = first_tensor(value)
+            same_as = path if tensor is None else first_with.setdefault(id(tensor), path)
+            found[path] = self._record(path, order, value, tensor, same_as, maps)
+            grid = found[path].grid
+            if grid is not None and min(grid) > 1 and isinstance(self.modules[path], nn.Conv2d):
+                maps.append(grid)
+        return tuple(found.get(path) or Record(path, type(module).__name__) for path, module in self.modules.items())
+
+    def _record(
+        self, path: str, order: int, value: Any, tensor: Tensor | None, same_as: str, maps: list[tuple[int, int]]
+    ) -> Record:
+        module = self.modules[path]
+        shape = None if tensor is None else tuple(tensor.shape)
+        layout, grid, prefix = None, None, 0
+        if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
+            layout = layout_of(shape, self.evidence.channels(tensor))
+            if layout in ('bchw', 'bhwc'):
+                grid = (shape[2], shape[3]) if layout == 'bchw' else (shape[1], shape[2])
+            elif layout == 'bnd':
+                fit = sequence_grid(shape[1], maps)
+                layout, (prefix, grid) = (None, (0, None)) if fit is None else (layout, fit)
+            elif layout == 'bd':
+                grid = (1, 1)
+        passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
+        return Record(
+            path,
+            type(module).__name__,
+            order,
+            self.calls[path],
+            shape,
+            type(value).__name__,
+            layout,
+            grid,
+            prefix,
+            same_as,
+            is_stage=tensor is not None
+            and grid is not None
+            and not isinstance(value, dict)
+            and self.calls[path] == 1
+            and not (self.evidence.is_normed(tensor) or is_pooling(module) or passes_on),
+            has_weights=any(True for _ in module.parameters(recurse=False)),
+            is_leaf=not any(True for _ in module.children()),
+        )
+
+    def _hook(self, path: str) -> Any:
+        def note(module: nn.Module, value: Any, result: Any) -> None:
+            self.evidence.add(module, value, result, is_last_norm=path not in self.in_blocks)
+            self.calls[path] += 1
+            self.results[path] = (sum(self.calls.values()), result)
+
+        return note

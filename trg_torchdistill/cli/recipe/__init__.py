@@ -1,0 +1,1 @@
+"""A YAML as text and as a tree."""

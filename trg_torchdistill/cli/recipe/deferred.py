@@ -1,0 +1,134 @@
+"""Reads a torchdistill YAML without building what it names: each ``!import_call`` stays a note of what to call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from torchdistill.common import main_util, yaml_util
+
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, read_config
+from trg_torchdistill.cli.recipe.text import contents, start_of_paths, tag_name
+from trg_torchdistill.errors import TRGError, placed
+
+CONSTRUCT = yaml.constructor.FullConstructor
+YAML_VALUES = ('null', 'bool', 'int', 'float', 'binary', 'timestamp', 'omap', 'pairs', 'set', 'str', 'seq', 'map')
+PYTHON_VALUES = ('str', 'unicode', 'bytes', 'long', 'complex', 'tuple')
+PYTHON_ALIASES = {'none': 'null', 'bool': 'bool', 'int': 'int', 'float': 'float', 'list': 'seq', 'dict': 'map'}
+PYTHON_NAME = '!!python/name'
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """What stands behind a custom tag of the YAML, not built.
+
+    Attributes:
+        tag: The tag, ``!import_call`` for example.
+        content: Its mapping, list or text.
+    """
+
+    tag: str
+    content: Any
+
+
+class DeferredLoader(yaml.FullLoader):
+    """The host's YAML loader, except that tags which import or call something give a :class:`Deferred`.
+
+    The host registers its tags in a loader of PyYAML, for the whole process. What this one does with a tag is listed
+    here alone, whatever was registered elsewhere.
+    """
+
+
+def _defer(loader: yaml.FullLoader, suffix: str, node: yaml.Node) -> Deferred:
+    return Deferred(f'!{suffix}', contents(loader, node))
+
+
+def _defer_name(loader: yaml.FullLoader, suffix: str, node: yaml.Node) -> Deferred:
+    return Deferred(PYTHON_NAME, suffix)
+
+
+def _value(method: str) -> Any:
+    return getattr(CONSTRUCT, f'construct_{method}')
+
+
+DeferredLoader.yaml_constructors = {
+    **{f'tag:yaml.org,2002:{name}': _value(f'yaml_{name}') for name in YAML_VALUES},
+    **{f'tag:yaml.org,2002:python/{name}': _value(f'python_{name}') for name in PYTHON_VALUES},
+    **{f'tag:yaml.org,2002:python/{name}': _value(f'yaml_{of_yaml}') for name, of_yaml in PYTHON_ALIASES.items()},
+    '!join': yaml_util.yaml_join,
+    '!pathjoin': yaml_util.yaml_pathjoin,
+    '!expanduser': yaml_util.yaml_expanduser,
+    '!abspath': yaml_util.yaml_abspath,
+    None: CONSTRUCT.construct_undefined,
+}
+DeferredLoader.yaml_multi_constructors = {'tag:yaml.org,2002:python/name:': _defer_name, '!': _defer}
+
+RESOLVERS = {
+    '!import_get': lambda content: main_util.import_get(**content),
+    '!import_call': lambda content: main_util.import_call(**content),
+    '!import_call_method': lambda content: main_util.import_call_method(**content),
+    '!getattr': lambda content: getattr(*content),
+    '!access_by_index_or_key': lambda content: content['data'][content['index_or_key']],
+    PYTHON_NAME: lambda content: main_util.import_get(key=content),
+}
+
+
+def parse_deferred(text: str) -> Any:
+    """Returns what a YAML text holds, with every tag that imports or calls something left alone.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML.
+    """
+    return yaml.load(text, Loader=DeferredLoader)
+
+
+def load_deferred(path: str) -> Config:
+    """Reads a YAML file; no data set and no other object named in it is built.
+
+    Raises:
+        TRGError: If there is no such file, or it is no YAML mapping.
+    """
+    return read_config(path, parse_deferred)
+
+
+def deferred_in(value: Any) -> Iterator[Deferred]:
+    """Yields every :class:`Deferred` in a value, an outer one before those inside it, in the order of the file."""
+    if isinstance(value, Deferred):
+        yield value
+        value = value.content
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from deferred_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from deferred_in(item)
+
+
+def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
+    """Returns a value with its tags carried out as the host would.
+
+    Args:
+        value: A part of the YAML.
+        refused: ``id`` of each :class:`Deferred` that must not be built, such as the data sets.
+        advice: What to do about one of those, for the message.
+
+    Raises:
+        TRGError: If a tag is unknown, refused or cannot be carried out.
+    """
+    if isinstance(value, dict):
+        return {key: resolve(item, refused, advice) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, refused, advice) for item in value]
+    if not isinstance(value, Deferred):
+        return value
+    if id(value) in refused:
+        raise UnknownHereError(
+            f'expected a value that is known without the data sets, got one read from them; {advice}'
+        )
+    if value.tag not in RESOLVERS:
+        raise TRGError(f'expected a tag among {", ".join(RESOLVERS)}, got `{value.tag}`; {advice}')
+    content = resolve(value.content, refused, advice)
+    with placed(f'{tag_name(value.tag, content)} failed', f'{advice}{start_of_paths(content)}'):
+        return RESOLVERS[value.tag](content)

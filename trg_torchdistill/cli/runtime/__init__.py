@@ -1,0 +1,1 @@
+"""How a command runs: processes, devices, precision, random state, logs."""

@@ -1,0 +1,133 @@
+"""Mixed precision, ``--amp``: the forward process under autocast, and scaled gradients for float16."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+DEFAULT_PROCESS = 'default_post_forward_process'
+
+
+class Precision:
+    """How the models compute: in float32, or a part of their operations in a shorter type.
+
+    Weights and optimizer stay in float32. TRG's losses leave autocast and compute in float32; the host's other losses
+    do what torch's autocast does with their operations.
+
+    Args:
+        name: ``bf16``, ``fp16``, or None for float32.
+        device: Device of the models.
+    """
+
+    def __init__(self, name: str | None = None, device: torch.device | None = None) -> None:
+        self.name = name
+        self.skipped_steps = 0
+        self._device_type = 'cpu' if device is None else device.type
+        self._scaler = torch.amp.GradScaler(self._device_type) if name == 'fp16' else None
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients are scaled, and steps with an infinite gradient are skipped."""
+        return self._scaler is not None
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context of a forward pass."""
+        if self.name is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device_type, DTYPES[self.name])
+
+    def post_forward_process(self, box: Any, loss: Tensor) -> None:
+        """Runs the box's post-forward process: backward, clipping, optimizer and step-wise scheduler.
+
+        With scaled gradients it is the host's default written anew, since that has no place for a scaler: gradients are
+        unscaled before ``max_grad_norm`` clips them; a step with an infinite gradient changes neither the weights nor
+        the step-wise scheduler, and lowers the scale.
+        """
+        if self._scaler is None:
+            box.post_forward_process(loss=loss)
+            return
+        box.stage_grad_count += 1
+        self._scaler.scale(loss / box.grad_accum_step).backward()
+        if box.stage_grad_count % box.grad_accum_step != 0:
+            return
+        if box.max_grad_norm is not None:
+            self._scaler.unscale_(box.optimizer)
+            parameters = [parameter for group in box.optimizer.param_groups for parameter in group['params']]
+            nn.utils.clip_grad_norm_(parameters, box.max_grad_norm)
+        scale = self._scaler.get_scale()
+        self._scaler.step(box.optimizer)
+        self._scaler.update()
+        box.optimizer.zero_grad()
+        if self._scaler.get_scale() < scale:
+            self.skipped_steps += 1
+            return
+        if box.lr_scheduler is None or box.scheduling_step <= 0 or box.stage_grad_count % box.scheduling_step != 0:
+            return
+        if isinstance(box.lr_scheduler, CosineAnnealingWarmRestarts):
+            box.lr_scheduler.step(box.stage_grad_count // box.scheduling_step)
+        else:
+            box.lr_scheduler.step()
+
+    def state(self) -> dict[str, Any]:
+        """Returns the scale and what it depends on, as plain values."""
+        return {'name': self.name, 'scaler': None if self._scaler is None else self._scaler.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues with the scale of :meth:`state`; the scale of a run that had none starts anew."""
+        if self._scaler is not None and state['scaler'] is not None:
+            self._scaler.load_state_dict(state['scaler'])
+
+
+FLOAT32 = Precision()
+
+
+def choose_precision(name: str | None, device: torch.device, config: Config) -> Precision:
+    """Returns the precision for ``--amp``.
+
+    Raises:
+        TRGError: If the device cannot compute in it, or the YAML has a post-forward process that cannot be scaled.
+    """
+    if name is None:
+        return FLOAT32
+    reason = _missing_support(name, device)
+    if reason is not None:
+        raise TRGError(
+            f'expected `--device` to compute in the type of `--amp {name}`, got {device}: {reason}; choose another '
+            '`--amp`, or leave it out'
+        )
+    for stage in config.stage_paths():
+        process = config.get(*stage, 'post_forward_process')
+        if name == 'fp16' and process not in (None, DEFAULT_PROCESS):
+            raise TRGError(
+                f'expected {config.where(*stage, "post_forward_process")} to be {DEFAULT_PROCESS!r} with `--amp fp16`, '
+                f'whose gradients are scaled, got {process!r}; use `--amp bf16`'
+            )
+    return Precision(name, device)
+
+
+def _missing_support(name: str, device: torch.device) -> str | None:
+    """Runs a layer of each kind forward and backward, and returns why it does not work, None if it does."""
+    if name == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return 'this GPU has no bfloat16'
+    with preserved_random_state():
+        layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 4)).to(device)
+    images = torch.zeros(2, 4, 3, 3, device=device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')  # torch disables autocast for an unknown type, and only warns
+            with torch.autocast(device.type, DTYPES[name]):
+                output = layers(images)
+            output.float().sum().backward()
+    except (RuntimeError, UserWarning) as error:
+        return str(error).splitlines()[0]
+    return None if output.dtype == DTYPES[name] else f'it computes in {output.dtype}'

@@ -1,0 +1,110 @@
+"""What is known of an epoch: the mean of the loss and of each of its terms, and the file that keeps it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from trg_torchdistill.cli.runtime.processes import Processes
+from trg_torchdistill.files import replacing
+from trg_torchdistill.procs import relation_losses
+
+
+class TermMeter:
+    """Means of the terms of the host's total loss over the steps of one epoch.
+
+    As a context manager it hooks the term modules. Values stay on their device until they are asked for, so a step
+    costs no synchronisation.
+
+    Args:
+        criterion: High-level loss of a box; its terms are in ``term_dict``, by their YAML names.
+    """
+
+    def __init__(self, criterion: nn.Module) -> None:
+        self._terms = {name: term for name, (term, _) in getattr(criterion, 'term_dict', {}).items()}
+        self._relations = relation_losses(criterion)
+        self._handles: list[Any] = []
+        self._sums: dict[str, Tensor] = {}
+        self._latest: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def __enter__(self) -> TermMeter:
+        self._handles = [
+            term.register_forward_hook(partial(self._record_term, name)) for name, term in self._terms.items()
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def means(self) -> dict[str, float]:
+        """Returns each term's mean, before its weight; those inside TRG's losses are named ``TERM.local`` and so on."""
+        return {name: total.item() / self._counts[name] for name, total in self._sums.items()}
+
+    def means_over(self, processes: Processes) -> dict[str, float]:
+        """Returns the means over the steps of all processes, which have made equally many."""
+        found = processes.gathered(self.means())
+        return {name: sum(means[name] for means in found) / len(found) for name in found[0]}
+
+    def not_finite(self) -> list[str]:
+        """Returns the names of the terms whose last value is NaN or infinite."""
+        return [name for name, value in self._latest.items() if not math.isfinite(value.item())]
+
+    def _record_term(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._record(name, output)
+        if name in self._relations:
+            for part, value in self._relations[name].last_terms.items():
+                self._record(f'{name}.{part}', value)
+
+    def _record(self, name: str, value: Any) -> None:
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            return
+        value = value.detach().float()
+        self._latest[name] = value
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+
+def temperature_of(criterion: nn.Module) -> float | dict[str, float] | None:
+    """Returns the temperature of the TRG terms; a dict by term name when several differ, None when there is none."""
+    found = {name: loss.current_temperature for name, loss in relation_losses(criterion).items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    if not known:
+        return None
+    return known if len(set(known.values())) > 1 else next(iter(known.values()))
+
+
+def learning_rate_of(optimizer: Any) -> float | list[float]:
+    """Returns the learning rate; a list by parameter group when several differ."""
+    rates = [float(group['lr']) for group in optimizer.param_groups]
+    return rates if len(set(rates)) > 1 else rates[0]
+
+
+def append_metrics(path: Path, line: dict[str, Any]) -> None:
+    """Adds one line of JSON to a file, which holds whole lines at any time."""
+    older = path.read_bytes() if path.exists() else b''
+    with replacing(path) as stream:
+        stream.write(older + _encoded(line))
+
+
+def write_metrics(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes a file of such lines anew; the old one stays until the new one is complete."""
+    with replacing(path) as stream:
+        stream.writelines(map(_encoded, lines))
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return f'{json.dumps(line)}\n'.encode()

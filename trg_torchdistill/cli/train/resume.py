@@ -1,0 +1,94 @@
+"""What a resumed run makes of a YAML that was changed meanwhile: it follows the change, or does not start."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import Any
+
+from trg_torchdistill.cli.measure.run_files import RunFiles
+from trg_torchdistill.cli.probe.weights import weights_alone
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import parse_deferred
+from trg_torchdistill.cli.runtime.processes import Processes
+from trg_torchdistill.cli.runtime.progress import Reporter
+from trg_torchdistill.errors import TRGError
+
+Path = tuple[str, ...]
+MAX_CHANGES_SHOWN = 6
+# What the state of an optimizer and a scheduler brings along, whatever the YAML says.
+STORED = (
+    ('optimizer', 'key'),
+    ('optimizer', 'kwargs'),
+    ('optimizer', 'module_wise_configs'),
+    ('scheduler', 'key'),
+    ('scheduler', 'kwargs'),
+)
+
+
+def check_unchanged(config: Config, state: dict[str, Any], files: RunFiles) -> None:
+    """Refuses changes of the YAML that a resumed run would not follow.
+
+    Raises:
+        TRGError: At the first one, with its line.
+    """
+    before, now = (_parsed(config, text) for text in (state['config_text'], config.text))
+    begun = before.stage_paths()[: state['stage']]
+    for stage in begun:
+        for names in STORED:
+            path = (*stage, *names)
+            if before.get(*path) != now.get(*path):
+                raise _changed(path, before, now, 'a resumed optimizer and scheduler go on as they began', files)
+    for stage in begun[:-1]:
+        if before.get(*stage, 'num_epochs') != now.get(*stage, 'num_epochs'):
+            raise _changed((*stage, 'num_epochs'), before, now, 'that stage is over', files)
+    done, end = state['progress']['epochs_done'], sum(now.get(*stage, 'num_epochs') or 0 for stage in begun)
+    if len(now.stage_paths()) > len(begun) and end <= done:
+        raise _changed((*begun[-1], 'num_epochs'), before, now, f'{done} epochs are done', files)
+    path = (*before.student_path, 'dst_ckpt')
+    if before.get(*path) != now.get(*path):
+        raise _changed(path, before, now, 'the best weights so far are in that file', files)
+
+
+def tell_changes(
+    config: Config, state: dict[str, Any], args: argparse.Namespace, processes: Processes, reporter: Reporter
+) -> None:
+    """Warns when the YAML, the seed, the precision or the processes are not those that the run began with."""
+    before, now = state['config_text'].splitlines(), config.text.splitlines()
+    changes = [line for line in difflib.unified_diff(before, now, lineterm='', n=0) if line[:3] not in ('---', '+++')]
+    if changes:
+        first = state['progress']['epochs_done'] + 1
+        reporter.say(
+            f'WARNING: {config.path} is not what this run began with; from epoch {first} on it follows the lines with '
+            f'`+`, except that weights in the state are not read from a `src_ckpt:` again:'
+        )
+        for line in changes[:MAX_CHANGES_SHOWN]:
+            reporter.say(f'  {line}')
+        if len(changes) > MAX_CHANGES_SHOWN:
+            reporter.say(f'  ... and {len(changes) - MAX_CHANGES_SHOWN} lines more')
+    if args.seed != state['seed']:
+        reporter.say(
+            f'WARNING: this run began with --seed {state["seed"]}, now it is {args.seed}; data sets that the YAML '
+            'splits at random may be split in another way'
+        )
+    if args.amp != state['precision']['name']:
+        reporter.say(f'WARNING: this run went on with --amp {state["precision"]["name"]}, now it is {args.amp}')
+    num_before, num_now = len(state['processes']), processes.size
+    if num_before != num_now:
+        reporter.say(
+            f'WARNING: this run went on in {num_before} processes, now they are {num_now}; it continues, but not as '
+            'it would have: images are shared out in another way, and a step has another number of them'
+        )
+
+
+def _parsed(config: Config, text: str) -> Config:
+    return Config(config.path, text, parse_deferred(text))
+
+
+def _changed(path: Path, before: Config, now: Config, reason: str, files: RunFiles) -> TRGError:
+    return TRGError(
+        f'expected {now.where(*path)} to be {before.get(*path)}, with which the run of {files.folder} began, got '
+        f'{now.get(*path)}: {reason}. Undo the change, or start anew with `--overwrite` or another `dst_ckpt:`; to '
+        f'start from the best weights so far, name the file that this writes as `src_ckpt:` of the student: '
+        f'{weights_alone(str(files.best))}'
+    )
