@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trg_torchdistill.cli.add.command import command as add
+from trg_torchdistill.cli.add import command as add
 from trg_torchdistill.cli.main import COMMANDS
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import load_deferred

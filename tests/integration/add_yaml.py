@@ -12,7 +12,7 @@ from torchdistill.core.distillation import get_distillation_box
 from torchdistill.models.registry import MODEL_DICT, get_model
 
 from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit, train_epoch
-from trg_torchdistill.cli.add.command import command as add
+from trg_torchdistill.cli.add import command as add
 from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.cli.recipe.edit import list_changes
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trg_torchdistill.cli.demo.command import command as demo
+from trg_torchdistill.cli.demo import command as demo
 from trg_torchdistill.errors import TRGError
 
 COMMAND = [sys.executable, '-m', 'trg_torchdistill', 'demo', '--quick', '--device', 'cpu', '--out']

@@ -11,7 +11,7 @@ from torchdistill.models.registry import get_model
 
 from trg_torchdistill.cli.demo.command import find_configs
 from trg_torchdistill.cli.main import main
-from trg_torchdistill.cli.plot.command import command as plot
+from trg_torchdistill.cli.plot import command as plot
 from trg_torchdistill.datasets import Digits
 
 CHECKPOINTS = 'resource/ckpt/digits'

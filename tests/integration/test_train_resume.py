@@ -31,7 +31,7 @@ from tiny import (
     write_training,
 )
 
-from trg_torchdistill.cli.train.command import checkpoint
+from trg_torchdistill.cli.train import checkpoint
 
 STEPWISE_LR = "scheduler: {key: 'ExponentialLR', kwargs: {gamma: 0.9}, scheduling_step: 1}\n"
 PLATEAU = "scheduler: {key: 'ReduceLROnPlateau', kwargs: {mode: 'max', patience: 0}}\n"

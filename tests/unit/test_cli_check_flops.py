@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.integration.host import tiny_swin, tiny_vit
-from trg_torchdistill.cli.check.command import flops as check_flops
+from trg_torchdistill.cli.check import flops as check_flops
 from trg_torchdistill.cli.check.flops import Operations, default_batch_size
 from trg_torchdistill.cli.probe.probe import run_model
 
