@@ -36,7 +36,7 @@ from trg_torchdistill.cli.hooks import check_module_paths
 from trg_torchdistill.cli.keys import check_config, nearest_names
 from trg_torchdistill.cli.logs import logging_to
 from trg_torchdistill.cli.main import EXIT_FAILED
-from trg_torchdistill.cli.probe import offline
+from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, explained
 

@@ -5,20 +5,19 @@ Nothing is downloaded and no data set is built; the random state is left as it w
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.build import build_model
+from trg_torchdistill.cli.cell_order import out_of_order
 from trg_torchdistill.cli.config import OBJECT_ERRORS, Config, UnknownHereError
 from trg_torchdistill.cli.deferred import deferred_in, resolve
 from trg_torchdistill.cli.layouts import Evidence, is_pooling, layout_of, sequence_grid
+from trg_torchdistill.cli.offline import offline
 from trg_torchdistill.cli.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import first_tensor
@@ -50,6 +49,7 @@ class Record:
             channels, of pooling or of dropout, no module that runs twice.
         has_weights: Whether it has parameters of its own, not only its children's.
         is_leaf: Whether it has no children.
+        is_in_order: Whether its tokens stand in the rows of the image; it has no layout if they do not.
     """
 
     path: str
@@ -65,6 +65,7 @@ class Record:
     is_stage: bool = False
     has_weights: bool = False
     is_leaf: bool = False
+    is_in_order: bool = True
 
     @property
     def runs(self) -> bool:
@@ -175,7 +176,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
-    """Sends one random batch through a model, in eval mode and without gradients, and looks at every module.
+    """Sends random images through a model, in eval mode and without gradients, and looks at every module.
 
     Raises:
         TRGError: If the model does not take images of that size.
@@ -188,6 +189,10 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         with preserved_random_state(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             result = model.eval()(torch.rand(shape))
+            watch.remove()
+            records = watch.records()
+            spatial = {record.path: record.tokens for record in records if record.is_spatial}
+            misplaced = out_of_order(model, spatial, shape[1:])
     except FORWARD_ERRORS as error:
         reason = str(error).strip().splitlines() or ['']
         raise TRGError(
@@ -198,7 +203,13 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         model.train(was_training)
     logits = first_tensor(result)
     num_logits = None if logits is None else logits.shape[-1]
-    return ModelProbe(key, model, watch.records(), shape, type(result).__name__, num_logits)
+    records = tuple(
+        replace(record, layout=None, grid=None, num_prefix_tokens=0, is_in_order=False)
+        if record.path in misplaced
+        else record
+        for record in records
+    )
+    return ModelProbe(key, model, records, shape, type(result).__name__, num_logits)
 
 
 class _Watch:
@@ -276,18 +287,3 @@ class _Watch:
             self.results[path] = (sum(self.calls.values()), result)
 
         return note
-
-
-@contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """Refuses connections inside the block, so that a model which asks for its weights says so."""
-    connect = socket.socket.connect
-
-    def refuse(*_: Any) -> None:
-        raise ConnectionError('nothing is downloaded here, and it asked for a connection')
-
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        socket.socket.connect = connect  # type: ignore[method-assign]
