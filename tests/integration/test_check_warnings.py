@@ -52,6 +52,13 @@ WARNINGS = {
     ),
     'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
+    'tokens_out_of_order': (
+        FULL,
+        "    key: 'tiny_net'\n    kwargs: {width: 4}",
+        "    key: 'tiny_column_net'\n    kwargs: {width: 4}",
+        FULL,
+        'the tokens of `student_model.layer2` of the student are in windows or in another order',
+    ),
     'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'refuses to start without it'),
 }
 

@@ -95,6 +95,21 @@ def vgg11():
     return tiny_net()
 
 
+@register_model
+class tiny_column_net(TinyNet):
+    """Patches whose `layer2` stands mirrored and transposed."""
+
+    def __init__(self, width=4, num_classes=NUM_CLASSES, momentum=0.1):
+        super().__init__(width, num_classes, momentum)
+        self.layer1 = nn.Sequential(nn.Conv2d(3, width, 2, 2), nn.BatchNorm2d(width, momentum=momentum))
+        self.layer2 = nn.Sequential(nn.Conv2d(width, width, 1), Transposed())
+
+
+class Transposed(nn.Module):
+    def forward(self, cells):
+        return cells.flip(3).transpose(2, 3)
+
+
 @register_mid_level_loss
 class MemoryLoss(nn.Module):
     """Distance to a running mean of the logits: a term whose buffer changes in every step, as CRD's memory does."""

@@ -76,6 +76,8 @@ def _layers(probe: ModelProbe, chosen: Record, option: str) -> Iterator[str]:
 def describe(record: Record) -> tuple[str, str]:
     """Returns the shape of an output for one image, and its tokens."""
     shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
+    if not record.is_in_order:
+        return shape, 'tokens in another order than rows'
     grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
     prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
     layout = ', channels last' if record.layout == 'bhwc' else ''

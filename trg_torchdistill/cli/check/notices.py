@@ -56,6 +56,7 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
     if teacher is not None:
         found += _teacher_notices(config, stage, box, teacher)
     found += _student_notices(config, stage, box, first)
+    found += _order_notices(config, stage, sides)
     return found
 
 
@@ -207,6 +208,21 @@ def _student_notices(config: Config, stage: Path, box: Any, first: FirstStep) ->
     if config.get(*place, 'wrapper'):
         text = '{where} wraps `Student4TRG` from outside, which is refused on GPUs; leave `wrapper:` empty'
         yield notice(config, 'outer_wrapper', (*place, 'wrapper'), text)
+
+
+def _order_notices(config: Config, stage: Path, sides: Sides) -> Iterator[Notice]:
+    for name in config.side_names:
+        side = 'teacher' if name == 'teacher' else 'student'
+        place, probe = (*_side(config, stage, name), 'forward_hook', 'output'), sides.probes[side]
+        for path in config.get(*place) or ():
+            record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+            if record is not None and not record.is_in_order:
+                text = (
+                    f'the tokens of `{path}` of the {side} are in windows or in another order, not in the rows of the '
+                    'image: a loss pairs the wrong cells, unless the other model has the same order; hook in {where} a '
+                    'module that is listed above with its tokens'
+                )
+                yield notice(config, 'tokens_out_of_order', place, text)
 
 
 def _side(config: Config, stage: Path, name: str) -> Path:

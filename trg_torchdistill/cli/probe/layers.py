@@ -69,6 +69,12 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
             f'expected `--{side}-layer` to be a module that the forward pass of `{probe.key}` calls, got {path!r}, '
             f'which did not run, so that its hook would never fire{last}'
         )
+    if not record.is_in_order:
+        raise TRGError(
+            f'expected `--{side}-layer` to be a module of `{probe.key}` whose tokens stand in the rows of the image, '
+            f'got {path!r}, where they are in windows or in another order, so that the losses would pair the wrong '
+            f'cells{last}'
+        )
     if record.layout is None:
         found = record.value_type if record.shape is None else f'{record.value_type} {list(record.shape)}'
         raise TRGError(

@@ -6,13 +6,14 @@ Nothing is downloaded and no data set is built; the random state is left as it w
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.probe.build import build_model
+from trg_torchdistill.cli.probe.cell_order import out_of_order
 from trg_torchdistill.cli.probe.layouts import Evidence, is_pooling, layout_of, sequence_grid
 from trg_torchdistill.cli.probe.offline import offline
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
@@ -47,6 +48,7 @@ class Record:
             channels, of pooling or of dropout, no module that runs twice.
         has_weights: Whether it has parameters of its own, not only its children's.
         is_leaf: Whether it has no children.
+        is_in_order: Whether its tokens stand in the rows of the image; it has no layout if they do not.
     """
 
     path: str
@@ -62,6 +64,7 @@ class Record:
     is_stage: bool = False
     has_weights: bool = False
     is_leaf: bool = False
+    is_in_order: bool = True
 
     @property
     def runs(self) -> bool:
@@ -172,7 +175,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
-    """Sends one random batch through a model, in eval mode and without gradients, and looks at every module.
+    """Sends random images through a model, in eval mode and without gradients, and looks at every module.
 
     Raises:
         TRGError: If the model does not take images of that size.
@@ -190,12 +193,22 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         ):
             warnings.simplefilter('ignore')
             result = model.eval()(torch.rand(shape))
+            watch.remove()
+            records = watch.records()
+            spatial = {record.path: record.tokens for record in records if record.is_spatial}
+            misplaced = out_of_order(model, spatial, shape[1:])
     finally:
         watch.remove()
         model.train(was_training)
     logits = first_tensor(result)
     num_logits = None if logits is None or logits.ndim == 0 else logits.shape[-1]
-    return ModelProbe(key, model, watch.records(), shape, type(result).__name__, num_logits)
+    records = tuple(
+        replace(record, layout=None, grid=None, num_prefix_tokens=0, is_in_order=False)
+        if record.path in misplaced
+        else record
+        for record in records
+    )
+    return ModelProbe(key, model, records, shape, type(result).__name__, num_logits)
 
 
 class _Watch:
