@@ -127,7 +127,7 @@ MISTAKES = {
         stage(1, CE),
         'lr: 0.05',
         'lr: -0.05',
-        ['torchdistill could not build `train` (line 15), ValueError: Invalid learning rate: -0.05; compare'],
+        ['`SGD` refused its arguments, ValueError: Invalid learning rate: -0.05; change `train.optimizer.kwargs`'],
     ),
     'no_optimizer': (stage(1, CE, optimizer=''), '', '', ['expected `train.optimizer` to be a mapping, got nothing']),
     'unknown_scheduler': (
@@ -229,13 +229,13 @@ MISTAKES = {
         stage(1, CE),
         'src_ckpt: }',
         'src_ckpt: ./resource/teacher.pt}',
-        ['(line 9) to be a file of weights, got ./resource/teacher.pt, which does not exist; correct the path'],
+        ['(line 9) to be a file of weights, got ./resource/teacher.pt (looked for in /', 'not exist; correct the path'],
     ),
     'student_without_its_file': (
         stage(1, CE),
         'src_ckpt:\n',
         'src_ckpt: ./typo.pt\n',
-        ['`models.student_model.src_ckpt` (line 13) to be a file of weights, got ./typo.pt, which does not exist'],
+        ['`models.student_model.src_ckpt` (line 13) to be a file of weights, got ./typo.pt (looked for in /'],
     ),
     'stage_without_its_file': (
         stage(1, CE, sides=SIDES.replace('requires_grad', "src_ckpt: '~/typo.pt', requires_grad")),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.procs import outline
 
 ACTION = re.compile(r'\b(change|add|leave|move|set|make|give|hook|remove)\b')
 
@@ -180,7 +181,7 @@ def test_model_without_logits(tmp_path, output):
     model = TinyCnn()
     model.forward = lambda images: output
     message = (
-        'expected `TinyCnn` to return logits: a tensor, a tuple of tensors or an object with `.logits`, got '
-        f'{type(output).__name__}; change `forward_proc:` of this model'
+        'expected `TinyCnn` to return logits, alone, as `.logits` or beside features that can be told from them, got '
+        f'{outline(output)}; change `forward_proc:` of this model, or return `.logits`'
     )
     _assert_explained(lambda: one_step(box_from(tmp_path, train_yaml(), model, TinyCnn())), message)

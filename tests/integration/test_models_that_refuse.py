@@ -75,6 +75,7 @@ def test_a_model_that_does_not_take_the_images(command, name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', [name for name in RAISED if not name.startswith(('KeyError', 'TRGError'))])
-def test_a_model_that_fails_in_the_first_step(name, tmp_path, capsys):
+def test_a_model_that_fails_on_its_first_images(name, tmp_path, capsys):
     line = error_of('train', name, 'run', tmp_path, capsys)
-    assert f'error: the models and losses failed on a batch of shape [8, 3, 8, 8]{RAISED[name][1]}' in line
+    place = 'the student `TinyNet` failed on the images [1, 3, 8, 8] float32 of `datasets.val`'
+    assert f'error: {place} (line 7){RAISED[name][1]}' in line

@@ -65,7 +65,7 @@ def test_steps_and_epochs_are_logged_as_torchdistill_does(tmp_path, wandb):
 @needs_trackers
 def test_steps_go_on_over_stages_and_after_resume(tmp_path, wandb, monkeypatch):
     path = tracked_yaml(tmp_path, stages(stage(1, CE), stage(2, CE.replace('weight: 1.0', 'weight: 2.0'))))
-    monkeypatch.setattr(tiny, 'items_until_interrupt', 60)
+    monkeypatch.setattr(tiny, 'items_until_interrupt', 72)
     assert main(['train', path]) == 130
     assert wandb.calls[-1] == ('finish',)
     monkeypatch.setattr(tiny, 'items_until_interrupt', None)

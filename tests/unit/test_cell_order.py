@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from trg_torchdistill.cli.layers import alternatives, choose_layer
+from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 
 from tests.integration.host import TinyCnn, tiny_swin, tiny_vit
 from trg_torchdistill.cli.probe.cell_order import PLACES, changed_images

@@ -22,7 +22,7 @@ from trg_torchdistill.errors import TRGError
 TEXT, WHOLE, REAL = 'tag:yaml.org,2002:str', 'tag:yaml.org,2002:int', 'tag:yaml.org,2002:float'
 # Keys for which the host itself needs a number; an `exact int` may not be written as 3.0, any other one may.
 OPTIMIZER = (('max_grad_norm', 'float | None'), ('grad_accum_step', 'exact int'))
-LOADER = (('batch_size', 'exact int'), ('num_workers', 'exact int'), ('prefetch_factor', 'exact int | None'))
+LOADER = (('batch_size', 'exact int | None'), ('num_workers', 'exact int'), ('prefetch_factor', 'exact int | None'))
 NUMERIC_KEYS = {'num_epochs', 'log_freq', 'scheduling_step', 'weight', *dict(OPTIMIZER)}
 # Words of an annotation or a docstring.
 NUMBERS = {'int', 'float'}
