@@ -181,7 +181,12 @@ UNFOLLOWED = {
     'other scheduler': (stage(2, CE, more=COSINE), COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
     'no scheduler': (stage(2, CE, more=COSINE), COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
     'learning rate': (stage(2, CE), 'lr: 0.05', 'lr: 0.01', "got {'lr': 0.01, 'momentum': 0.9}: a resumed optimizer"),
-    'file of the best weights': (stage(2, CE), 'student.pt', 'other.pt', ': the best weights so far are in that file'),
+    'file of the best weights': (
+        stage(2, CE),
+        'student.pt',
+        'other.pt',
+        ': the best weights so far are in that file, and',
+    ),
     'scheduler of the last stage': (TWO_STAGES, 'gamma: 0.5', 'gamma: 0.1', 'train.stage2.scheduler.kwargs` (line '),
     'epochs of a stage that is over': (TWO_STAGES, 'num_epochs: 1', 'num_epochs: 2', 'that stage is over'),
 }

@@ -156,17 +156,19 @@ def _earlier_state(
 
     Only the first process looks at the files: other nodes need not see its disk.
     """
-    state: dict[str, Any] | None = processes.from_first(_stored_state(args, files) if processes.is_first else None)
-    if state is not None:
-        check_unchanged(config, state, files)
+    state: dict[str, Any] | None = processes.from_first(
+        _stored_state(args, config, files) if processes.is_first else None
+    )
     return state
 
 
-def _stored_state(args: argparse.Namespace, files: RunFiles) -> dict[str, Any] | None:
+def _stored_state(args: argparse.Namespace, config: Config, files: RunFiles) -> dict[str, Any] | None:
     if args.resume:
         if args.start_epoch != 0:
             raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
-        return load_training_state(files.last)
+        state = load_training_state(files.last)
+        check_unchanged(config, state, files)
+        return state
     if not args.overwrite:
         for file in (files.last, files.metrics):
             if file.exists():

@@ -46,8 +46,8 @@ def check_unchanged(config: Config, state: dict[str, Any], files: RunFiles) -> N
     if len(now.stage_paths()) > len(begun) and end <= done:
         raise _changed((*begun[-1], 'num_epochs'), before, now, f'{done} epochs are done', files)
     path = (*before.student_path, 'dst_ckpt')
-    if before.get(*path) != now.get(*path):
-        raise _changed(path, before, now, 'the best weights so far are in that file', files)
+    if before.get(*path) != now.get(*path) and state['progress']['best_epoch'] is not None and not files.best.exists():
+        raise _changed(path, before, now, 'the best weights so far are in that file, and none in this one', files)
 
 
 def tell_changes(
