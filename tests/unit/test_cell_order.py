@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 
 from tests.integration.host import TinyCnn, tiny_swin, tiny_vit
 from trg_torchdistill.cli.probe.cell_order import PLACES, changed_images
+from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.errors import TRGError
 
