@@ -131,7 +131,7 @@ def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Samp
         if type(loader.dataset.source) is BaseDatasetWrapper:  # it unpacks a pair
             check_item(config, path, name, checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]]))
         items = checked(loader.dataset.__getitems__(indices))
-        batch = checked(loader.collate_fn(items))
+        batch = checked(loader.collate_fn(items[0] if loader.batch_sampler is None else items))
     check_batch(config, path, name, items[0], batch)
     return Sample(path, name, loader, indices, batch)
 
