@@ -71,9 +71,9 @@ def test_value_is_the_weighted_sum_of_the_formulas(options, weights):
     expected = weights[0] * local + weights[1] * global_
     assert_close(loss(*io_dicts(student, teacher)), expected.double(), rtol=1e-5)
     terms = {name: term for name, term, weight in (('local', local, 0), ('global', global_, 1)) if weights[weight]}
-    assert list(loss.last_terms) == list(terms)
+    assert list(loss.terms()) == list(terms)
     for name, term in terms.items():
-        assert_close(loss.last_terms[name], term.double(), rtol=1e-5)
+        assert_close(loss.terms()[name][1], term.double(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,10 @@ def test_means_of_an_epoch(key):
         for _ in range(3):
             value = loss(*io_dicts(torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)))
             assert value.requires_grad
-            assert not any(term.requires_grad for term in loss.last_terms.values())
-            terms.append(loss.last_terms)
+            assert all(term.requires_grad for _, term in loss.terms().values())
+            terms.append({name: float(term) for name, (_, term) in loss.terms().items()})
         for name, mean in loss.epoch_means().items():
-            assert mean == pytest.approx(sum(float(term[name]) for term in terms) / 3)
+            assert mean == pytest.approx(sum(term[name] for term in terms) / 3)
     assert list(loss.epoch_means()) == (['local', 'global'] if key is TRGLoss else ['contextual'])
 
 

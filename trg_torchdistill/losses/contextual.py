@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from trg_torchdistill._checks import advice, check_bool, check_choice, check_positive, explain_keywords
-from trg_torchdistill.functional import CONTEXT_REDUCTIONS, contextual_loss
-from trg_torchdistill.losses.relation import IoDict, RelationLoss
+from trg_torchdistill._checks import advice, explain_keywords
+from trg_torchdistill.functional import ContextualTerm
+from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
 from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
 
 
@@ -18,7 +16,7 @@ class TokenContextualLoss(RelationLoss):
     r"""The token-wise contextual loss, L_inner: teacher and student relate the tokens of an image alike.
 
     Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. All tokens of each
-    image go into :func:`~trg_torchdistill.functional.contextual_loss`; the widths may differ.
+    image go into :class:`~trg_torchdistill.functional.ContextualTerm`; the widths may differ.
 
     Args:
         student_module_path: Module path of the student's feature.
@@ -55,9 +53,9 @@ class TokenContextualLoss(RelationLoss):
         student_module_io: str,
         teacher_module_path: str,
         teacher_module_io: str,
-        reduction: str = 'mean',
-        normalize_tokens: bool = False,
-        temperature: float = 0.1,
+        reduction: str = ContextualTerm.reduction,
+        normalize_tokens: bool = ContextualTerm.normalize_tokens,
+        temperature: float = ContextualTerm.temperature,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
@@ -70,15 +68,11 @@ class TokenContextualLoss(RelationLoss):
                 student_tokens,
                 teacher_tokens,
             )
-            check_choice('reduction', reduction, CONTEXT_REDUCTIONS)
-            check_bool('normalize_tokens', normalize_tokens)
-            self.temperature = check_positive('temperature', temperature)
-        self.reduction = reduction
-        self.normalize_tokens = normalize_tokens
+            self.term = ContextualTerm(normalize_tokens, temperature, reduction)
         self._warned_of_one_token = False
 
-    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
-        """Returns the contextual loss, a scalar; arguments and errors as in :meth:`TRGLoss.forward`."""
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+        """Returns the contextual term."""
         grids = self.token_grids(student_io_dict, teacher_io_dict)
         student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(*grids))
         if student.shape[1] == 1 and not self._warned_of_one_token:
@@ -88,12 +82,4 @@ class TokenContextualLoss(RelationLoss):
                 'change `student_module_path:` and `teacher_module_path:` to a layer before pooling',
                 stacklevel=2,
             )
-        loss = contextual_loss(
-            student,
-            teacher,
-            normalize_tokens=self.normalize_tokens,
-            temperature=self.temperature,
-            reduction=self.reduction,
-        )
-        self._record({'contextual': loss})
-        return loss
+        return {'contextual': (1.0, self.term(student, teacher))}

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from trg_torchdistill._checks import advice, build, check_choice, check_text
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import read_feature
+from trg_torchdistill.means import Means
 from trg_torchdistill.tokens import Tokenizer
 
 IoDict = Mapping[str, Mapping[str, Any]]
+Terms = dict[str, tuple[float, Tensor]]
 
 
 class RelationLoss(nn.Module):
@@ -50,8 +52,8 @@ class RelationLoss(nn.Module):
         self.teacher_module_path, self.teacher_module_io = teacher_module_path, teacher_module_io
         self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
         self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
-        self.last_terms: dict[str, Tensor] = {}
-        self._totals: dict[str, Tensor] = {}
+        self._terms: Terms = {}
+        self._means = Means()
 
     @property
     def current_temperature(self) -> float | None:
@@ -60,18 +62,38 @@ class RelationLoss(nn.Module):
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Begins the means of a new epoch, counted from 0."""
-        self._totals = {name: torch.zeros_like(total) for name, total in self._totals.items()}
+        self._means.clear()
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
-        totals = {name: total.tolist() for name, total in self._totals.items()}
-        return {name: value / num_steps for name, (value, num_steps) in totals.items() if num_steps}
+        return self._means()
 
-    def _record(self, terms: Mapping[str, Tensor]) -> None:
-        """Keeps each term's value, and its total of values and steps, as tensors: torch.compile guards numbers."""
-        self.last_terms = {name: term.detach() for name, term in terms.items()}
-        for name, term in self.last_terms.items():
-            self._totals[name] = self._totals.get(name, 0) + torch.stack([term, torch.ones_like(term)])
+    def terms(self) -> Terms:
+        """Returns weight and value of each term in the last step; the value is before its weight and has its graph."""
+        return dict(self._terms)
+
+    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
+        """Returns the weighted sum of the terms, a scalar.
+
+        Args:
+            student_io_dict: The host's hooked features of the student, {path: {'input' | 'output': tensor}}.
+            teacher_io_dict: The same of the teacher.
+            targets: Labels, not used.
+
+        Raises:
+            TRGError: If a hooked value holds no tensor; if a feature is missing or does not fit.
+        """
+        self._terms = self.compute(student_io_dict, teacher_io_dict)
+        self._means.add({name: value for name, (_, value) in self._terms.items()})
+        return torch.stack([weight * value for weight, value in self._terms.values()]).sum()
+
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+        """Returns weight and value of each term for the hooked features of a step; what a loss has to define."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is copied and pickled: not the terms, which hold the graph of the last step."""
+        return {**self.__dict__, '_terms': {}}
 
     def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,6 @@ class Witness:
         self.inputs: dict[str, tuple[Any, Any]] = {}
         self._terms = {str(name): term for name, term in getattr(criterion, 'term_dict', {}).items()}
         self._values: dict[str, Any] = {}
-        self._random: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Witness:
@@ -159,15 +158,12 @@ class Witness:
             handle.remove()
 
     def terms(self) -> list[tuple[str, float, Any]]:
-        """Returns (name, weight, value) of each term; ``TRGLoss`` is split into its local and its global term."""
+        """Returns (name, weight, value) of each term; a loss of ours with several terms is split into them."""
         found = []
         for name, (_, weight) in self._terms.items():
-            relation = self.relations.get(name)
-            if isinstance(relation, TRGLoss) and min(relation.local_weight, relation.global_weight) > 0:
-                found += [
-                    (f'{name}.{part}', weight * part_weight, value)
-                    for part, part_weight, value in self._parts(name, relation)
-                ]
+            parts = self.relations[name].terms() if name in self.relations else {}
+            if len(parts) > 1:
+                found += [(f'{name}.{part}', weight * own, value) for part, (own, value) in parts.items()]
             elif name in self._values:
                 found.append((name, weight, self._values[name]))
         return found
@@ -182,19 +178,6 @@ class Witness:
                 found[name] = path
         return found
 
-    def _parts(self, name: str, loss: TRGLoss) -> Iterator[tuple[str, float, Any]]:
-        """Yields both terms of a loss, computed again one by one on the same tokens."""
-        weights = (loss.local_weight, loss.global_weight)
-        state = torch.get_rng_state()
-        try:
-            for part, weight, alone in (('local', weights[0], (1.0, 0.0)), ('global', weights[1], (0.0, 1.0))):
-                loss.local_weight, loss.global_weight = alone
-                torch.set_rng_state(self._random[name])
-                yield part, weight, loss.forward(*self.inputs[name])
-        finally:
-            loss.local_weight, loss.global_weight = weights
-            torch.set_rng_state(state)
-
     def _keep(self, name: str) -> Any:
         def note(module: nn.Module, args: Any, output: Any) -> None:
             self._values[name] = output
@@ -204,7 +187,6 @@ class Witness:
     def _keep_input(self, name: str) -> Any:
         def note(module: nn.Module, args: Any) -> None:
             self.inputs[name] = args[:2]
-            self._random[name] = torch.get_rng_state()
 
         return note
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trg_torchdistill._blocks import GPU_BLOCK_BYTES
 from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
-from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
+from trg_torchdistill.graph import edge_square_distances, gaussian_affinity, nearest_neighbors
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.tokens import draw_cells, flatten_grid, normalize, pool_to_common_grid, take_cells
 
@@ -146,10 +146,10 @@ def graph_facts(term: str, loss: TRGLoss, io_dicts: tuple[Any, Any], batch_size:
     affinity, distance = {}, 0.0
     for side in SIDES:
         rows = take_cells(tokens[side], chosen).float()
-        rows = normalize(rows) if loss.normalize_tokens else rows
+        rows = normalize(rows) if loss.local.normalize_tokens else rows
         if len(rows) > 1:
-            squares = edge_square_distances(rows, nearest_neighbors(rows, loss.num_neighbors))
-            affinity[side] = gaussian_affinity(squares, loss.sigma).mean().item()
+            squares = edge_square_distances(rows, nearest_neighbors(rows, loss.local.num_neighbors))
+            affinity[side] = gaussian_affinity(squares, loss.local.sigma).mean().item()
             distance = squares.mean().item() if side == 'student' else distance
     num_tokens, num_tokens_yaml = num_images * drawn, batch_size * loss.tokens_an_image(batch_size, cells)
     widths = (tokens['student'].shape[2], tokens['teacher'].shape[2])
@@ -159,9 +159,9 @@ def graph_facts(term: str, loss: TRGLoss, io_dicts: tuple[Any, Any], batch_size:
         drawn,
         num_tokens,
         num_tokens_yaml,
-        loss.num_neighbors,
-        graph_bytes(num_tokens, loss.num_neighbors, widths),
-        graph_bytes(num_tokens_yaml, loss.num_neighbors, widths),
+        loss.local.num_neighbors,
+        graph_bytes(num_tokens, loss.local.num_neighbors, widths),
+        graph_bytes(num_tokens_yaml, loss.local.num_neighbors, widths),
         affinity,
         distance / 2,
         loss.current_temperature,
@@ -176,10 +176,7 @@ def context_facts(term: str, loss: TokenContextualLoss, io_dicts: tuple[Any, Any
     saturated = {}
     for side in SIDES:
         features = tokens[side][: max(1, MEASURED_ENTRIES // cells**2)].float()
-        if loss.normalize_tokens:
-            context = context_similarity(normalize(features), loss.temperature)
-        else:
-            context = context_similarity(features)
+        context = loss.term.context(features)
         saturated[side] = (context.amax(2) > SATURATED_ROW).float().mean().item() if cells > 1 else 0.0
     return ContextFacts(term, cells, map_bytes(num_images, cells), map_bytes(batch_size, cells), saturated)
 

@@ -207,7 +207,7 @@ def _token_pictures(
             raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
         tokens = tokens_of(graph_loss, models, shown.values)
         cell = cell_index(tokens, args.cell, f'`{graph_loss.student_module_path}`')
-        number = args.neighbors or graph_loss.num_neighbors
+        number = args.neighbors or graph_loss.local.num_neighbors
         graphs = {
             label: neighbors_in_other_images(values, tokens.grid, image, cell, number, graph_loss)
             for label, values in tokens.values.items()

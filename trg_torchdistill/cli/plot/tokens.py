@@ -15,8 +15,7 @@ from trg_torchdistill.cli.probe.probe import Record, run_model
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.functional import contextual_loss
-from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
+from trg_torchdistill.graph import edge_square_distances, gaussian_affinity, nearest_neighbors
 from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
 from trg_torchdistill.tokens import flatten_grid, normalize, pool_to_common_grid
 
@@ -214,13 +213,13 @@ def neighbors_in_other_images(
         loss: Says whether tokens are normalised, and sigma of the affinity.
     """
     height, width = grid
-    rows = normalize(tokens) if loss.normalize_tokens else tokens
+    rows = normalize(tokens) if loss.local.normalize_tokens else tokens
     others = [other for other in range(len(rows)) if other != image]
     chosen = rows[image, cell[0] * width + cell[1]]
     graph = torch.cat([chosen[None], rows[others].flatten(0, 1)])
     neighbors = nearest_neighbors(graph, num_neighbors, rows=range(1))
     squares = edge_square_distances(graph, neighbors, rows=range(1))
-    affinities = gaussian_affinity(squares, loss.sigma)[0].tolist()
+    affinities = gaussian_affinity(squares, loss.local.sigma)[0].tolist()
     found = []
     for place in squares[0].argsort(stable=True).tolist():
         token = int(neighbors[0, place]) - 1
@@ -246,17 +245,9 @@ def edges_to_other_images(
 
 def context_row(tokens: Tensor, cell: int, loss: TokenContextualLoss) -> Tensor:
     """Returns the row [N] of an image's context similarity that belongs to a cell; ``tokens`` are [N, D]."""
-    features = normalize(tokens) if loss.normalize_tokens else tokens
-    return context_similarity(features[None], loss.temperature if loss.normalize_tokens else None)[0, cell]
+    return loss.term.context(tokens[None])[0, cell]
 
 
 def context_error(student: Tensor, teacher: Tensor, loss: TokenContextualLoss) -> float:
     """Returns the contextual loss of one image between two models' tokens [N, D]."""
-    value = contextual_loss(
-        student[None],
-        teacher[None],
-        normalize_tokens=loss.normalize_tokens,
-        temperature=loss.temperature,
-        reduction=loss.reduction,
-    )
-    return float(value)
+    return float(loss.term(student[None], teacher[None]))
