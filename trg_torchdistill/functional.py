@@ -4,11 +4,11 @@ Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arX
 
     L = L_logit + alpha * L_inner + beta * L_local + gamma * L_global
 
-with L_inner :class:`ContextualTerm`, L_local :class:`LocalTerm` and L_global
-:class:`GlobalTerm`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher.
-Everything is computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss. The one
-exception is yours to make: ``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32,
-and with them the neighbour search. Second derivatives are exact; they hold what a first one computes a block at a time.
+with L_inner :class:`ContextualTerm`, L_local :class:`LocalTerm` and L_global :class:`GlobalTerm`. Superscripts S and T
+stand for student and teacher. No gradient reaches the teacher. Everything is computed in float32 or wider, also under
+autocast; half-precision tokens give a float32 loss. The one exception is yours to make:
+``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32, and with them the neighbour
+search. Second derivatives are exact; they hold what a first one computes a block at a time.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from trg_torchdistill.errors import TRGError
 from trg_torchdistill.graph import (
     Edges,
     context_similarity,
+    cross_entropy,
+    cross_entropy_and_gradient,
     edge_square_distances,
     gaussian_affinity,
     nearest_neighbors,
@@ -122,11 +124,16 @@ class LocalTerm:
             divergence = row_divergence(*pair, num_columns)
             return divergence.sum() if self.reduction == 'sum' else divergence.mean()
 
-    def _edges(self, tokens: Tensor, rows: range) -> Edges:
-        """The affinities of the tokens of ``rows`` to their neighbours, and which tokens these are."""
+    def neighbors(self, tokens: Tensor, rows: range | None = None) -> Edges:
+        """Returns the squared distances [m, k] of the tokens of ``rows`` to their neighbours, and which these are."""
         tokens = normalize(tokens) if self.normalize_tokens else tokens
         neighbors = nearest_neighbors(tokens, self.num_neighbors, rows=rows)
-        return gaussian_affinity(edge_square_distances(tokens, neighbors, rows=rows), self.sigma), neighbors
+        return edge_square_distances(tokens, neighbors, rows=rows), neighbors
+
+    def _edges(self, tokens: Tensor, rows: range) -> Edges:
+        """The affinities of the tokens of ``rows`` to their neighbours, and which these are."""
+        square_distances, neighbors = self.neighbors(tokens, rows)
+        return gaussian_affinity(square_distances, self.sigma), neighbors
 
 
 @dataclass(frozen=True)
@@ -179,8 +186,8 @@ class GlobalTerm:
             queries, keys = normalize(student) / temperature, normalize(teacher)
             targets = torch.arange(rows.start, rows.stop, device=keys.device)
             row_bytes = len(keys) * keys.element_size()
-            closed_form = _cross_entropy_and_gradient
-            loss = sum_over_blocks(_cross_entropy, row_bytes, queries, targets, keys, closed_form=closed_form)
+            closed_form = cross_entropy_and_gradient
+            loss = sum_over_blocks(cross_entropy, row_bytes, queries, targets, keys, closed_form=closed_form)
             return loss / len(queries) if self.reduction == 'mean' else loss
 
 
@@ -263,18 +270,6 @@ def global_relationship_loss(student: Tensor, teacher: Tensor, temperature: floa
 def contextual_loss(student: Tensor, teacher: Tensor, **options: Any) -> Tensor:
     """Returns :class:`ContextualTerm` with these options, of tokens [B, N, D_S] and [B, N, D_T] of the same images."""
     return build(ContextualTerm, 'contextual_loss', options)(student, teacher)
-
-
-def _cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
-    """Sum over the queries of the cross-entropy of their logits q K^T, with the key of each as its target."""
-    return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
-
-
-def _cross_entropy_and_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The same and its gradient to the queries, softmax(q K^T) K less the key of each."""
-    log_p = (queries @ keys.T).log_softmax(1)
-    value = -log_p.gather(1, targets[:, None]).sum()
-    return value, log_p.exp_() @ keys - keys[targets]
 
 
 def _set(term: object, **values: float) -> None:

@@ -6,10 +6,16 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from trg_torchdistill._checks import advice, explain_keywords
 from trg_torchdistill.functional import ContextualTerm
+from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
 from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
-from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
+
+MEASURED_ENTRIES = 2**24
+SATURATED_ROW = 0.99
 
 
 class TokenContextualLoss(RelationLoss):
@@ -46,6 +52,8 @@ class TokenContextualLoss(RelationLoss):
           weight: 1.0
     """
 
+    summary = 'token-wise contextual term within an image'
+
     @explain_keywords('TokenContextualLoss')
     def __init__(
         self,
@@ -73,8 +81,7 @@ class TokenContextualLoss(RelationLoss):
 
     def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
         """Returns the contextual term."""
-        grids = self.token_grids(student_io_dict, teacher_io_dict)
-        student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(*grids))
+        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
         if student.shape[1] == 1 and not self._warned_of_one_token:
             self._warned_of_one_token = True
             warnings.warn(
@@ -83,3 +90,25 @@ class TokenContextualLoss(RelationLoss):
                 stacklevel=2,
             )
         return {'contextual': (1.0, self.term(student, teacher))}
+
+    @property
+    def maps(self) -> ImageMaps:
+        """The context maps."""
+        words = ('context map', 'similarity', 'softmax over the image', 'contextual loss')
+        return ImageMaps(*words, of=self.term.context, difference=self.term)
+
+    @torch.no_grad()
+    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> MapFacts:
+        """Returns the size of the maps, and how many of their rows are saturated."""
+        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
+        num_images, cells, _ = student.shape
+        saturated = {'student': self._saturated(student), 'teacher': self._saturated(teacher)}
+        return MapFacts(term, cells, map_bytes(num_images, cells), map_bytes(batch_size, cells), saturated)
+
+    def _saturated(self, tokens: Tensor) -> float:
+        """The share of rows of the maps whose largest entry is above 0.99, of as many images as are quick."""
+        cells = tokens.shape[1]
+        if cells == 1:
+            return 0.0
+        context = self.term.context(tokens[: max(1, MEASURED_ENTRIES // cells**2)].float())
+        return (context.amax(2) > SATURATED_ROW).float().mean().item()

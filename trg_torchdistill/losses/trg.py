@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trg_torchdistill._checks import (
@@ -23,6 +24,7 @@ from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
 from trg_torchdistill.gather import Share, world_size
 from trg_torchdistill.io import read_feature
+from trg_torchdistill.losses.graph_facts import GraphFacts, edge_facts, graph_bytes
 from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
 from trg_torchdistill.schedules import TemperatureSchedule
 from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool, pool_to_common_grid, take_cells
@@ -81,6 +83,8 @@ class TRGLoss(RelationLoss):
           weight: 1.0
     """
 
+    summary = 'local and global terms on the token graph'
+
     @explain_keywords('TRGLoss')
     def __init__(
         self,
@@ -135,10 +139,9 @@ class TRGLoss(RelationLoss):
             self.local_weight = check_not_negative('local_weight', local_weight)
             self.global_weight = check_not_negative('global_weight', global_weight)
             self.gather = check_bool('gather', gather)
-            self.schedule: TemperatureSchedule | None = None
             self._temperature: float | None = None
             if isinstance(temperature, Mapping):
-                self.schedule = build(TemperatureSchedule, 'temperature', temperature)
+                self.schedules['temperature'] = build(TemperatureSchedule, 'temperature', temperature)
             else:
                 expected = 'a number > 0 or {start, end, schedule}'
                 self._temperature = check_positive('temperature', temperature, expected)
@@ -153,8 +156,8 @@ class TRGLoss(RelationLoss):
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Begins an epoch, counted from 0: its means and its temperature."""
         super().start_epoch(epoch, num_epochs)
-        if self.schedule is not None:
-            self._temperature = self.schedule.at(epoch, num_epochs)
+        if 'temperature' in self.schedules:
+            self._temperature = self.schedules['temperature'].at(epoch, num_epochs)
 
     def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
         """Returns the local and the global term, of which one with weight 0 is not computed.
@@ -171,7 +174,7 @@ class TRGLoss(RelationLoss):
         own_tokens = take_cells(teacher, cells)
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
         teacher_tokens = share.gather(own_tokens.detach())
-        terms = {}
+        terms: Terms = {}
         if self.local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
             local = self.local(share.gather(take_cells(student, cells)), teacher_tokens, share.rows)
@@ -180,7 +183,37 @@ class TRGLoss(RelationLoss):
             projected = take_cells(self._projected_tokens(student_io_dict, student_grid, *common_grids), cells)
             between = self.relationship(projected, teacher_tokens, self._require_temperature(), share.rows)
             terms['global'] = (self.global_weight, share.scaled(between, self.relationship.reduction))
-        return terms or {'local': (0.0, (student * 0).sum())}
+        return terms
+
+    @property
+    def graph(self) -> LocalTerm:
+        """The local term."""
+        return self.local
+
+    @torch.no_grad()
+    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> GraphFacts:
+        """Returns the size of the graph, and what its edges weigh."""
+        tokens = dict(zip(('student', 'teacher'), self.tokens(student_io_dict, teacher_io_dict), strict=True))
+        num_images, cells, _ = tokens['student'].shape
+        num_drawn, num_drawn_yaml = (self.tokens_an_image(count, cells) for count in (num_images, batch_size))
+        chosen = draw_cells(num_images, cells, num_drawn, torch.Generator().manual_seed(0))
+        rows = {side: take_cells(each, chosen).float() for side, each in tokens.items()}
+        affinity, fitting_sigma = edge_facts(self.local, rows)
+        here, there = num_images * num_drawn, batch_size * num_drawn_yaml
+        k, width = self.local.num_neighbors, max(each.shape[2] for each in tokens.values())
+        return GraphFacts(
+            term,
+            cells,
+            tokens_per_image=num_drawn,
+            num_tokens=here,
+            num_tokens_yaml=there,
+            num_neighbors=k,
+            graph_bytes=graph_bytes(here, k, width),
+            graph_bytes_yaml=graph_bytes(there, k, width),
+            affinity=affinity,
+            fitting_sigma=fitting_sigma,
+            temperature=self.current_temperature,
+        )
 
     def tokens_an_image(self, batch_size: int, num_cells: int) -> int:
         """Returns the number of tokens drawn from each of ``batch_size`` images that have ``num_cells``."""

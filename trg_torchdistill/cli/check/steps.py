@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.check.tokens import ContextFacts, GraphFacts, context_facts, graph_facts
 from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.cli.probe.outputs import outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
-from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
+from trg_torchdistill.losses import RelationLoss
+from trg_torchdistill.losses.facts import Facts
 from trg_torchdistill.procs import relation_losses
 
 
@@ -53,16 +53,14 @@ class FirstStep:
         loss: The total loss.
         terms: Its terms.
         unreached: Parameters of the student that are to be trained and get no gradient.
-        graphs: Graphs of the ``TRGLoss`` terms.
-        contexts: Maps of the ``TokenContextualLoss`` terms.
+        facts: What each TRG term has to say of its tokens.
         frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
     """
 
     loss: float
     terms: tuple[Term, ...]
     unreached: tuple[str, ...]
-    graphs: tuple[GraphFacts, ...]
-    contexts: tuple[ContextFacts, ...]
+    facts: tuple[Facts, ...]
     frozen: dict[str, str]
 
 
@@ -119,13 +117,13 @@ def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_s
         measured = _with_shares(terms, wanted)
     _check_finite(loss, measured)
     with explained('measuring the tokens failed'):
-        graphs, contexts = _facts(witness, batch_size)
+        facts = witness.facts(batch_size)
         frozen = witness.frozen()
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
     left_out = tuple(name for name in named if name in unreached)
-    return FirstStep(value, tuple(measured), left_out, graphs, contexts, frozen)
+    return FirstStep(value, tuple(measured), left_out, facts, frozen)
 
 
 class Witness:
@@ -168,6 +166,10 @@ class Witness:
                 found.append((name, weight, self._values[name]))
         return found
 
+    def facts(self, batch_size: int) -> tuple[Facts, ...]:
+        """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
+        return tuple(loss.facts(name, *self.inputs[name], batch_size) for name, loss in self.relations.items())
+
     def frozen(self) -> dict[str, str]:
         """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
         found = {}
@@ -209,16 +211,6 @@ def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[T
     if not total > 0:
         return found
     return [Term(term.name, term.weight, term.value, term.gradient_norm, term.gradient_norm / total) for term in found]
-
-
-def _facts(witness: Witness, batch_size: int) -> tuple[tuple[GraphFacts, ...], tuple[ContextFacts, ...]]:
-    graphs, contexts = [], []
-    for name, relation in witness.relations.items():
-        if isinstance(relation, TRGLoss):
-            graphs.append(graph_facts(name, relation, witness.inputs[name], batch_size))
-        elif isinstance(relation, TokenContextualLoss):
-            contexts.append(context_facts(name, relation, witness.inputs[name], batch_size))
-    return tuple(graphs), tuple(contexts)
 
 
 def _unreached(loss: Tensor, named: dict[str, nn.Parameter]) -> set[str]:
