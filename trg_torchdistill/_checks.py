@@ -24,17 +24,19 @@ T = TypeVar('T')
 SMALLEST, LARGEST, LARGEST_INTEGER = 1e-30, 1e30, 2**63 - 1
 
 
-def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raises TRGError unless ``value`` is one of ``choices``."""
+def check_choice(name: str, value: str, choices: Collection[str]) -> str:
+    """Returns ``value``; raises TRGError unless it is one of ``choices``."""
     if value not in choices:
         options = ', '.join(f"'{choice}'" for choice in choices)
         raise TRGError(f'expected `{name}` to be one of {options}, got {value!r}{nearest(value, choices)}')
+    return value
 
 
-def check_bool(name: str, value: object) -> None:
-    """Raises TRGError unless ``value`` is True or False."""
+def check_bool(name: str, value: object) -> bool:
+    """Returns ``value``; raises TRGError unless it is True or False."""
     if not isinstance(value, bool):
         raise TRGError(f'expected `{name}` to be true or false, got {value!r}')
+    return value
 
 
 def check_text(name: str, value: object) -> None:

@@ -166,3 +166,15 @@ def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tens
     check_sequence('tokens', tokens)
     divisor = tokens.shape[2] ** 0.5 if temperature is None else temperature
     return torch.bmm(tokens, tokens.transpose(1, 2)).div_(divisor).softmax(2)
+
+
+def cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+    """Returns the sum over the queries of the cross-entropy of their logits q K^T, with a key of each as its target."""
+    return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
+
+
+def cross_entropy_and_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the same and its gradient to the queries, softmax(q K^T) K less the key of each."""
+    log_p = (queries @ keys.T).log_softmax(1)
+    value = -log_p.gather(1, targets[:, None]).sum()
+    return value, log_p.exp_() @ keys - keys[targets]

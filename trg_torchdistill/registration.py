@@ -16,7 +16,7 @@ from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT, MODEL_DIC
 
 from trg_torchdistill import models
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
+from trg_torchdistill.losses import LOSSES, RelationLoss
 from trg_torchdistill.procs import forward_logits_only, post_epoch_process_with_trg, pre_epoch_process_with_trg
 from trg_torchdistill.wrappers import Student4TRG
 
@@ -37,14 +37,7 @@ def _model(builder: Callable[..., Any], description: str) -> Entry:
 
 
 TABLE = (
-    Entry('middle-level loss', MIDDLE_LEVEL_LOSS_DICT, 'TRGLoss', TRGLoss, 'local and global terms on the token graph'),
-    Entry(
-        'middle-level loss',
-        MIDDLE_LEVEL_LOSS_DICT,
-        'TokenContextualLoss',
-        TokenContextualLoss,
-        'token-wise contextual term within an image',
-    ),
+    *(Entry('middle-level loss', MIDDLE_LEVEL_LOSS_DICT, loss.__name__, loss, loss.summary) for loss in LOSSES),
     Entry(
         'auxiliary model wrapper',
         AUXILIARY_MODEL_WRAPPER_DICT,
@@ -57,7 +50,7 @@ TABLE = (
         FORWARD_PROC_FUNC_DICT,
         'forward_logits_only',
         forward_logits_only,
-        'logits of a plain, tuple or ModelOutput-like result',
+        'logits of a plain or ModelOutput-like result, of two heads, or beside a feature',
     ),
     Entry(
         'pre-epoch process',
@@ -104,3 +97,12 @@ def register() -> None:
             )
     for entry in TABLE:
         entry.registry[entry.key] = entry.target
+
+
+def relation_loss_classes() -> dict[str, type[RelationLoss]]:
+    """Returns by key the relation losses that a YAML can name: ours, and those that other packages registered."""
+    return {
+        key: found
+        for key, found in MIDDLE_LEVEL_LOSS_DICT.items()
+        if isinstance(found, type) and issubclass(found, RelationLoss)
+    }

@@ -16,7 +16,7 @@ MAX_LINES = 300
 ALLOWED = {'errors': set(), '_blocks': set(), '_checks': {'errors'}, 'tokens': {'errors', '_checks'}}
 ALLOWED['graph'] = {*ALLOWED}
 ALLOWED['functional'] = {*ALLOWED}
-ALLOWED |= {'schedules': {'_checks'}, 'gather': set(), 'io': {'errors', '_checks'}}
+ALLOWED |= {'schedules': {'_checks'}, 'gather': set(), 'means': set(), 'io': {'errors', '_checks'}}
 ALLOWED['losses'] = {*ALLOWED}
 ALLOWED['files'] = {'errors'}
 ALLOWED['wrappers'] = {*ALLOWED}
@@ -24,7 +24,7 @@ ALLOWED['procs'] = {*ALLOWED}
 ALLOWED |= {'datasets': {'errors', '_checks'}, 'models': {'errors', '_checks'}}
 ALLOWED['registration'] = {*ALLOWED}
 PAPER = ('errors', '_blocks', '_checks', 'tokens', 'graph', 'functional')
-PURE = (*PAPER, 'schedules', 'gather', 'io')
+PURE = (*PAPER, 'means', 'schedules', 'gather', 'io')
 
 
 def imported_modules(source, package='trg_torchdistill'):

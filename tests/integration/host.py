@@ -191,7 +191,7 @@ def our_losses(box):
 
 def weighted_terms(box):
     """The summed value of all our terms in the last step, before their weights."""
-    return sum(float(term) for loss in our_losses(box).values() for term in loss.last_terms.values())
+    return sum(float(term) for loss in our_losses(box).values() for _, term in loss.terms().values())
 
 
 class TinyCnn(nn.Module):

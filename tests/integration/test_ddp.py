@@ -65,7 +65,7 @@ def terms_with_and_without_the_other_rank(folder):
     terms = []
     for each in (box, alone):
         one_step(each)
-        terms.append(our_losses(each)['trg'].last_terms)
+        terms.append({name: term.detach() for name, (_, term) in our_losses(each)['trg'].terms().items()})
     return terms
 
 

@@ -46,8 +46,8 @@ def test_smallest_edit_needs_no_wrapper_and_no_process(tmp_path):
     assert type(box) is DistillationBox
     assert isinstance(box.student_model, TinyCnn)
     assert_loss_falls(box)
-    assert list(our_losses(box)['trg'].last_terms) == ['local', 'global']
-    assert list(our_losses(box)['contextual'].last_terms) == ['contextual']
+    assert list(our_losses(box)['trg'].terms()) == ['local', 'global']
+    assert list(our_losses(box)['contextual'].terms()) == ['contextual']
 
 
 def test_full_method(tmp_path):

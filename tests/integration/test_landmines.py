@@ -146,7 +146,7 @@ def test_landmine_08_attention_module_gives_its_first_tensor(tmp_path):
     hook = "forward_hook: {input: [], output: ['attention']}"
     box = box_from(tmp_path, train_yaml(trg_term('attention', 'attention'), hook, hook), AttentionCnn(), AttentionCnn())
     assert one_step(box).isfinite()
-    assert our_losses(box)['trg'].last_terms['global'] > 0
+    assert our_losses(box)['trg'].terms()['global'][1] > 0
 
 
 def test_landmine_08_out_proj_of_attention_never_runs(tmp_path):

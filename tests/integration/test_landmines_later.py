@@ -131,7 +131,7 @@ def test_landmine_18_nan_weights_are_not_hidden(tmp_path):
     box = box_from(tmp_path, full_method())
     box.org_student_model.layer4[0].weight.data[0, 0, 0, 0] = torch.nan
     one_step(box)
-    assert not any(term.isfinite() for term in our_losses(box)['trg'].last_terms.values())
+    assert not any(term.isfinite() for _, term in our_losses(box)['trg'].terms().values())
 
 
 def test_landmine_19_bfloat16_autocast_around_the_forward_process(tmp_path):
@@ -140,10 +140,10 @@ def test_landmine_19_bfloat16_autocast_around_the_forward_process(tmp_path):
     box.pre_epoch_process(epoch=0)
     images, targets, supp_dict = next(iter(box.train_data_loader))
     exact = box.forward_process(images, targets, supp_dict)
-    terms = [term for loss in our_losses(box).values() for term in loss.last_terms.values()]
+    terms = [term for loss in our_losses(box).values() for _, term in loss.terms().values()]
     with torch.autocast('cpu', torch.bfloat16):
         loss = box.forward_process(images, targets, supp_dict)
-    low = [term for loss in our_losses(box).values() for term in loss.last_terms.values()]
+    low = [term for loss in our_losses(box).values() for _, term in loss.terms().values()]
     assert [term.dtype for term in low] == [torch.float32] * 3
     assert torch.allclose(torch.stack(low), torch.stack(terms), rtol=0.05)
     assert torch.allclose(loss.float(), exact, rtol=0.05)
@@ -196,7 +196,7 @@ def test_landmine_30_log_has_each_term_before_its_weight(tmp_path, caplog):
 
     def add_terms(box):
         for name, loss in our_losses(box).items():
-            for term, value in loss.last_terms.items():
+            for term, (_, value) in loss.terms().items():
                 sums[name, term] = sums.get((name, term), 0) + float(value)
 
     with caplog.at_level(logging.INFO):

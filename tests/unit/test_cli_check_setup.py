@@ -6,10 +6,12 @@ from torch import nn
 from torchdistill.core.distillation import DistillationBox
 from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
+from trg_torchdistill.cli.check.maps import check_maps
 from trg_torchdistill.cli.check.setup import RandomImages, batch_size_of, restored_host
-from trg_torchdistill.cli.check.tokens import check_maps, graph_bytes, map_bytes
 from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
+from trg_torchdistill.losses.graph_facts import graph_bytes
+from trg_torchdistill.losses.maps import map_bytes
 
 
 def config_of(train):
@@ -45,10 +47,10 @@ def test_the_batch_size_is_the_yamls():
 
 
 def test_graph_memory_is_edges_and_one_block_of_scores():
-    assert graph_bytes(100, 8, (3, 5)) == 100 * (8 * 90 + 8 * 5 * 4 + 100 * 4)
-    assert graph_bytes(10_000, 8, (3, 512)) == 10_000 * 8 * 90 + 2 * 64 * 2**20
-    assert graph_bytes(4, 8, (3, 5)) == 4 * (3 * 90 + 3 * 5 * 4 + 4 * 4)
-    assert graph_bytes(1, 8, (3, 5)) == 4
+    assert graph_bytes(100, 8, 5) == 100 * (8 * 90 + 8 * 5 * 4 + 100 * 4)
+    assert graph_bytes(10_000, 8, 512) == 10_000 * 8 * 90 + 2 * 64 * 2**20
+    assert graph_bytes(4, 8, 5) == 4 * (3 * 90 + 3 * 5 * 4 + 4 * 4)
+    assert graph_bytes(1, 8, 5) == 4
 
 
 def test_map_memory_is_that_of_one_block():
@@ -58,7 +60,8 @@ def test_map_memory_is_that_of_one_block():
 
 
 def contextual(path, **options):
-    kwargs = {'student_module_path': path, **options}
+    ends = {'student_module_io': 'output', 'teacher_module_path': 'layer', 'teacher_module_io': 'output'}
+    kwargs = {'student_module_path': path, **ends, **options}
     term = {'criterion': {'key': 'TokenContextualLoss', 'kwargs': kwargs}, 'weight': 1.0}
     return config_of({'criterion': {'kwargs': {'sub_terms': {'context': term}}}})
 

@@ -12,12 +12,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from trg_torchdistill import TokenContextualLoss, TRGLoss, _blocks
-from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill.functional import LocalTerm, contextual_loss, global_relationship_loss, local_preserving_loss
 
 LOSSES = {
     'local': (local_preserving_loss, (48, 6), {}),
     'local, neighbors': (local_preserving_loss, (48, 6), {'affinity_support': 'neighbors'}),
-    'local, rows': (local_preserving_loss, (48, 6), {'rows': range(5, 20)}),
+    'local, rows': (LocalTerm(), (48, 6), {'rows': range(5, 20)}),
     'global': (global_relationship_loss, (48, 6), {}),
     'contextual': (contextual_loss, (7, 9, 6), {}),
     'contextual, unit': (contextual_loss, (7, 9, 6), {'normalize_tokens': True}),

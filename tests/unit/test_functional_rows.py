@@ -5,7 +5,7 @@ import torch
 from helpers import assert_close
 
 from trg_torchdistill import _blocks
-from trg_torchdistill.functional import global_relationship_loss, local_preserving_loss
+from trg_torchdistill.functional import GlobalTerm, LocalTerm, global_relationship_loss, local_preserving_loss
 from trg_torchdistill.graph import edge_square_distances, nearest_neighbors
 
 NUM_TOKENS = 23
@@ -33,16 +33,14 @@ def test_parts_of_the_local_loss_make_the_whole(choice):
     student, teacher = _tokens()
     whole = local_preserving_loss(student, teacher, 4, **choice)
     weights = [len(rows) / NUM_TOKENS if 'reduction' in choice else 1 for rows in PARTS]
-    parts = [local_preserving_loss(student, teacher, 4, rows=rows, **choice) for rows in PARTS]
+    parts = [LocalTerm(4, **choice)(student, teacher, rows) for rows in PARTS]
     _assert_parts_make_the_whole(whole, [w * part for w, part in zip(weights, parts, strict=True)], student)
 
 
 def test_parts_of_the_global_loss_make_the_whole():
     student, teacher = _tokens()
     whole = global_relationship_loss(student, teacher, reduction='sum')
-    parts = [
-        global_relationship_loss(student[rows.start : rows.stop], teacher, reduction='sum', rows=rows) for rows in PARTS
-    ]
+    parts = [GlobalTerm('sum')(student[rows.start : rows.stop], teacher, rows=rows) for rows in PARTS]
     _assert_parts_make_the_whole(whole, parts, student)
 
 
@@ -68,12 +66,12 @@ def test_parts_of_the_edges_make_the_whole():
 @pytest.mark.parametrize('rows', [range(0), range(3, 3), range(-1, 4), range(NUM_TOKENS + 1), range(0, 4, 2), (0, 4)])
 def test_rows_that_are_none_of_the_graph_are_an_error(rows):
     student, teacher = _tokens()
-    for loss in (local_preserving_loss, global_relationship_loss):
+    for term in (LocalTerm(), GlobalTerm()):
         with pytest.raises((ValueError, TypeError), match='expected `rows` to be a range'):
-            loss(student, teacher, rows=rows)
+            term(student, teacher, rows=rows)
 
 
 def test_the_global_loss_wants_the_student_tokens_of_its_rows():
     student, teacher = _tokens()
     with pytest.raises(ValueError, match='the same number of tokens, got 23 and 7'):
-        global_relationship_loss(student, teacher, rows=range(7))
+        GlobalTerm()(student, teacher, rows=range(7))

@@ -8,8 +8,14 @@ import torch
 from helpers import assert_close
 from torchdistill.losses.high_level import WeightedSumLoss
 
-from trg_torchdistill import TokenContextualLoss, TRGLoss, losses
-from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill import TokenContextualLoss, TRGLoss
+from trg_torchdistill.functional import (
+    GlobalTerm,
+    LocalTerm,
+    contextual_loss,
+    global_relationship_loss,
+    local_preserving_loss,
+)
 
 PATHS = ('layer4', 'output', 'block', 'input')
 DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'linear'}
@@ -31,14 +37,13 @@ def numbered_map(batch_size=2, height=4, width=4, channels=1):
 def seen(monkeypatch):
     """The tokens that reach the two formulas, in order: (term, student, teacher)."""
     calls = []
-    for term, name in (('local', 'local_preserving_loss'), ('global', 'global_relationship_loss')):
-        formula = getattr(losses.trg, name)
+    for name, kind in (('local', LocalTerm), ('global', GlobalTerm)):
 
-        def spy(student, teacher, *args, term=term, formula=formula, **kwargs):
-            calls.append((term, student, teacher))
-            return formula(student, teacher, *args, **kwargs)
+        def spy(term, student, teacher, *args, name=name, formula=kind.__call__):
+            calls.append((name, student, teacher))
+            return formula(term, student, teacher, *args)
 
-        monkeypatch.setattr(losses.trg, name, spy)
+        monkeypatch.setattr(kind, '__call__', spy)
     return calls
 
 
@@ -71,9 +76,9 @@ def test_value_is_the_weighted_sum_of_the_formulas(options, weights):
     expected = weights[0] * local + weights[1] * global_
     assert_close(loss(*io_dicts(student, teacher)), expected.double(), rtol=1e-5)
     terms = {name: term for name, term, weight in (('local', local, 0), ('global', global_, 1)) if weights[weight]}
-    assert list(loss.last_terms) == list(terms)
+    assert list(loss.terms()) == list(terms)
     for name, term in terms.items():
-        assert_close(loss.last_terms[name], term.double(), rtol=1e-5)
+        assert_close(loss.terms()[name][1], term.double(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +203,10 @@ def test_means_of_an_epoch(key):
         for _ in range(3):
             value = loss(*io_dicts(torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)))
             assert value.requires_grad
-            assert not any(term.requires_grad for term in loss.last_terms.values())
-            terms.append(loss.last_terms)
+            assert all(term.requires_grad for _, term in loss.terms().values())
+            terms.append({name: term.item() for name, (_, term) in loss.terms().items()})
         for name, mean in loss.epoch_means().items():
-            assert mean == pytest.approx(sum(float(term[name]) for term in terms) / 3)
+            assert mean == pytest.approx(sum(term[name] for term in terms) / 3)
     assert list(loss.epoch_means()) == (['local', 'global'] if key is TRGLoss else ['contextual'])
 
 

@@ -12,13 +12,12 @@ from trg_torchdistill.cli.plot.tokens import (
     Neighbor,
     Tokens,
     cell_index,
-    context_error,
-    context_row,
     edges_to_other_images,
     neighbors_in_other_images,
     tokens_of,
 )
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.graph import context_similarity, nearest_neighbors
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 
@@ -73,8 +72,8 @@ def by_hand(tokens, image, cell, count):
 @pytest.mark.parametrize('image', [0, 2, 3])
 def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens):
     tokens = torch.randn(4, 6, 5)
-    loss = TRGLoss(**ENDS, normalize_tokens=normalize_tokens, sigma=2.0)
-    found = neighbors_in_other_images(tokens, GRID, image, (1, 2), 7, loss)
+    graph = TRGLoss(**ENDS, num_neighbors=7, normalize_tokens=normalize_tokens, sigma=2.0).graph
+    found = neighbors_in_other_images(tokens, GRID, image, (1, 2), graph)
     used = functional.normalize(tokens, dim=2) if normalize_tokens else tokens
     expected = by_hand(used, image, 5, 7)
     assert [neighbor.place for neighbor in found] == [place for _, place in expected]
@@ -84,35 +83,35 @@ def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_token
 
 def test_neighbors_are_those_of_the_graph_where_images_have_one_token_each():
     tokens = torch.randn(9, 1, 4)
-    found = neighbors_in_other_images(tokens, (1, 1), 3, (0, 0), 4, TRGLoss(**ENDS, normalize_tokens=False))
+    found = neighbors_in_other_images(tokens, (1, 1), 3, (0, 0), LocalTerm(4, normalize_tokens=False))
     assert {neighbor.image for neighbor in found} == set(nearest_neighbors(tokens[:, 0], 4)[3].tolist())
 
 
 def test_more_neighbors_than_tokens_are_all_tokens():
-    assert len(neighbors_in_other_images(torch.randn(2, 6, 5), GRID, 0, (0, 0), 99, TRGLoss(**ENDS))) == 6
+    assert len(neighbors_in_other_images(torch.randn(2, 6, 5), GRID, 0, (0, 0), LocalTerm(99))) == 6
 
 
 def test_the_edges_of_all_tokens():
-    tokens, loss = torch.randn(3, 6, 5), TRGLoss(**ENDS, normalize_tokens=False)
-    edges = edges_to_other_images(tokens, GRID, 2, loss)
+    tokens = torch.randn(3, 6, 5)
+    edges = edges_to_other_images(tokens, GRID, LocalTerm(2, normalize_tokens=False))
     assert len(edges) == 3 * 6 * 2
     expected = {(2, 4, place) for _, place in by_hand(tokens, 2, 4, 2)}
     assert {edge for edge in edges if edge[:2] == (2, 4)} == expected
 
 
 @pytest.mark.parametrize('normalize_tokens', [True, False])
-def test_a_context_row_is_that_of_the_loss(normalize_tokens):
-    tokens, loss = torch.randn(6, 5), TokenContextualLoss(**ENDS, normalize_tokens=normalize_tokens, temperature=0.3)
+def test_context_maps_are_those_of_the_loss(normalize_tokens):
+    tokens, loss = torch.randn(1, 6, 5), TokenContextualLoss(**ENDS, normalize_tokens=normalize_tokens, temperature=0.3)
     if normalize_tokens:
-        expected = context_similarity(functional.normalize(tokens, dim=1)[None], 0.3)
+        expected = context_similarity(functional.normalize(tokens, dim=2), 0.3)
     else:
-        expected = context_similarity(tokens[None])
-    assert torch.allclose(context_row(tokens, 4, loss), expected[0, 4])
-    assert context_error(tokens, tokens, loss) == 0
-    features = {'layer': {'output': tokens.T.reshape(1, 5, 2, 3)}}
+        expected = context_similarity(tokens)
+    assert torch.allclose(loss.maps.of(tokens), expected)
+    assert loss.maps.difference(tokens, tokens) == 0
+    features = {'layer': {'output': tokens.transpose(1, 2).reshape(1, 5, 2, 3)}}
     other = {'layer': {'output': torch.randn(1, 5, 2, 3)}}
-    flat = other['layer']['output'].flatten(2).transpose(1, 2)[0]
-    assert context_error(tokens, flat, loss) == pytest.approx(loss(features, other).item())
+    flat = other['layer']['output'].flatten(2).transpose(1, 2)
+    assert loss.maps.difference(tokens, flat).item() == pytest.approx(loss(features, other).item())
 
 
 @pytest.mark.parametrize('layout', ['bchw', 'bhwc', 'bnd'])

@@ -217,7 +217,7 @@ def test_post_epoch_process_logs_what_there_is(caplog):
     loss(*features)
     with caplog.at_level(logging.INFO):
         post_epoch_process_with_trg(training_box(loss), metrics=None, whatever='a trainer passes')
-    local, global_ = (f'{name} {float(value):.6g}' for name, value in loss.last_terms.items())
+    local, global_ = (f'{name} {float(value):.6g}' for name, (_, value) in loss.terms().items())
     assert caplog.messages == [f'TRGLoss of `TRGLoss`: {local}, {global_}, temperature 0.25']
 
 

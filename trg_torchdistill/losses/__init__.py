@@ -1,7 +1,9 @@
-"""The losses that a YAML names: ``TRGLoss`` and ``TokenContextualLoss``."""
+"""The losses that a YAML names; :data:`LOSSES` is the one list of them."""
 
 from trg_torchdistill.losses.contextual import TokenContextualLoss
 from trg_torchdistill.losses.relation import RelationLoss
 from trg_torchdistill.losses.trg import TRGLoss
 
-__all__ = ['RelationLoss', 'TRGLoss', 'TokenContextualLoss']
+LOSSES: tuple[type[RelationLoss], ...] = (TRGLoss, TokenContextualLoss)
+
+__all__ = ['LOSSES', 'RelationLoss', 'TRGLoss', 'TokenContextualLoss']

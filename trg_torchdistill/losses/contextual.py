@@ -6,19 +6,23 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from trg_torchdistill._checks import advice, check_bool, check_choice, check_positive, explain_keywords
-from trg_torchdistill.functional import CONTEXT_REDUCTIONS, contextual_loss
-from trg_torchdistill.losses.relation import IoDict, RelationLoss
-from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
+from trg_torchdistill._checks import advice, explain_keywords
+from trg_torchdistill.functional import ContextualTerm
+from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
+from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
+
+MEASURED_ENTRIES = 2**24
+SATURATED_ROW = 0.99
 
 
 class TokenContextualLoss(RelationLoss):
     r"""The token-wise contextual loss, L_inner: teacher and student relate the tokens of an image alike.
 
     Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. All tokens of each
-    image go into :func:`~trg_torchdistill.functional.contextual_loss`; the widths may differ.
+    image go into :class:`~trg_torchdistill.functional.ContextualTerm`; the widths may differ.
 
     Args:
         student_module_path: Module path of the student's feature.
@@ -48,6 +52,8 @@ class TokenContextualLoss(RelationLoss):
           weight: 1.0
     """
 
+    summary = 'token-wise contextual term within an image'
+
     @explain_keywords('TokenContextualLoss')
     def __init__(
         self,
@@ -55,9 +61,9 @@ class TokenContextualLoss(RelationLoss):
         student_module_io: str,
         teacher_module_path: str,
         teacher_module_io: str,
-        reduction: str = 'mean',
-        normalize_tokens: bool = False,
-        temperature: float = 0.1,
+        reduction: str = ContextualTerm.reduction,
+        normalize_tokens: bool = ContextualTerm.normalize_tokens,
+        temperature: float = ContextualTerm.temperature,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
@@ -70,17 +76,12 @@ class TokenContextualLoss(RelationLoss):
                 student_tokens,
                 teacher_tokens,
             )
-            check_choice('reduction', reduction, CONTEXT_REDUCTIONS)
-            check_bool('normalize_tokens', normalize_tokens)
-            self.temperature = check_positive('temperature', temperature)
-        self.reduction = reduction
-        self.normalize_tokens = normalize_tokens
+            self.term = ContextualTerm(normalize_tokens, temperature, reduction)
         self._warned_of_one_token = False
 
-    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
-        """Returns the contextual loss, a scalar; arguments and errors as in :meth:`TRGLoss.forward`."""
-        grids = self.token_grids(student_io_dict, teacher_io_dict)
-        student, teacher = (flatten_grid(grid) for grid in pool_to_common_grid(*grids))
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+        """Returns the contextual term."""
+        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
         if student.shape[1] == 1 and not self._warned_of_one_token:
             self._warned_of_one_token = True
             warnings.warn(
@@ -88,12 +89,26 @@ class TokenContextualLoss(RelationLoss):
                 'change `student_module_path:` and `teacher_module_path:` to a layer before pooling',
                 stacklevel=2,
             )
-        loss = contextual_loss(
-            student,
-            teacher,
-            normalize_tokens=self.normalize_tokens,
-            temperature=self.temperature,
-            reduction=self.reduction,
-        )
-        self._record({'contextual': loss})
-        return loss
+        return {'contextual': (1.0, self.term(student, teacher))}
+
+    @property
+    def maps(self) -> ImageMaps:
+        """The context maps."""
+        words = ('context map', 'similarity', 'softmax over the image', 'contextual loss')
+        return ImageMaps(*words, of=self.term.context, difference=self.term)
+
+    @torch.no_grad()
+    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> MapFacts:
+        """Returns the size of the maps, and how many of their rows are saturated."""
+        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
+        num_images, cells, _ = student.shape
+        saturated = {'student': self._saturated(student), 'teacher': self._saturated(teacher)}
+        return MapFacts(term, cells, map_bytes(num_images, cells), map_bytes(batch_size, cells), saturated)
+
+    def _saturated(self, tokens: Tensor) -> float:
+        """The share of rows of the maps whose largest entry is above 0.99, of as many images as are quick."""
+        cells = tokens.shape[1]
+        if cells == 1:
+            return 0.0
+        context = self.term.context(tokens[: max(1, MEASURED_ENTRIES // cells**2)].float())
+        return (context.amax(2) > SATURATED_ROW).float().mean().item()

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trg_torchdistill._checks import advice, build, check_choice, check_text
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.io import read_feature
-from trg_torchdistill.tokens import Tokenizer
+from trg_torchdistill.losses.facts import Facts
+from trg_torchdistill.losses.maps import ImageMaps
+from trg_torchdistill.means import Means
+from trg_torchdistill.schedules import TemperatureSchedule
+from trg_torchdistill.tokens import Tokenizer, flatten_grid, pool_to_common_grid
 
 IoDict = Mapping[str, Mapping[str, Any]]
+Terms = dict[str, tuple[float, Tensor]]
 
 
-class RelationLoss(nn.Module):
-    """A loss on the tokens of one student feature and one teacher feature.
+class RelationLoss(nn.Module, ABC):
+    """A loss on the tokens of one student feature and one teacher feature; a subclass defines :meth:`compute`.
+
+    What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, :attr:`schedules`,
+    :attr:`graph` and :attr:`maps`.
 
     Losses own no parameter and no buffer: the host keeps them in a plain dict that ``.to()`` and the optimizer do not
     reach. What is learned lives in :class:`trg_torchdistill.wrappers.Student4TRG`.
@@ -29,7 +39,13 @@ class RelationLoss(nn.Module):
         teacher_module_io: ``input`` or ``output`` of that module.
         student_tokens: Options of the student's :class:`trg_torchdistill.tokens.Tokenizer`, or None.
         teacher_tokens: Options of the teacher's tokenizer, or None.
+
+    Attributes:
+        summary: One line about the loss, for the table of keys.
+        schedules: The keywords whose values move from epoch to epoch, and how.
     """
+
+    summary: ClassVar[str]
 
     def __init__(
         self,
@@ -37,8 +53,8 @@ class RelationLoss(nn.Module):
         student_module_io: str,
         teacher_module_path: str,
         teacher_module_io: str,
-        student_tokens: Mapping[str, Any] | None,
-        teacher_tokens: Mapping[str, Any] | None,
+        student_tokens: Mapping[str, Any] | None = None,
+        teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.key = type(self).__name__
@@ -50,28 +66,79 @@ class RelationLoss(nn.Module):
         self.teacher_module_path, self.teacher_module_io = teacher_module_path, teacher_module_io
         self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
         self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
-        self.last_terms: dict[str, Tensor] = {}
-        self._totals: dict[str, Tensor] = {}
+        self.schedules: dict[str, TemperatureSchedule] = {}
+        self._terms: Terms = {}
+        self._means = Means()
 
     @property
     def current_temperature(self) -> float | None:
         """The temperature of the global term, None where there is none."""
         return None
 
+    @property
+    def graph(self) -> LocalTerm | None:
+        """The term whose token graph a picture draws, None where there is no graph."""
+        return None
+
+    @property
+    def maps(self) -> ImageMaps | None:
+        """The N x N numbers that the loss makes of an image, None where it makes none."""
+        return None
+
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Begins the means of a new epoch, counted from 0."""
-        self._totals = {name: torch.zeros_like(total) for name, total in self._totals.items()}
+        self._means.clear()
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
-        totals = {name: total.tolist() for name, total in self._totals.items()}
-        return {name: value / num_steps for name, (value, num_steps) in totals.items() if num_steps}
+        return self._means()
 
-    def _record(self, terms: Mapping[str, Tensor]) -> None:
-        """Keeps each term's value, and its total of values and steps, as tensors: torch.compile guards numbers."""
-        self.last_terms = {name: term.detach() for name, term in terms.items()}
-        for name, term in self.last_terms.items():
-            self._totals[name] = self._totals.get(name, 0) + torch.stack([term, torch.ones_like(term)])
+    def terms(self) -> Terms:
+        """Returns weight and value of each term in the last step; the value is before its weight and has its graph."""
+        return dict(self._terms)
+
+    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
+        """Returns the weighted sum of the terms, a scalar.
+
+        Args:
+            student_io_dict: The host's hooked features of the student, {path: {'input' | 'output': tensor}}.
+            teacher_io_dict: The same of the teacher.
+            targets: Labels, not used.
+
+        Raises:
+            TRGError: If a hooked value holds no tensor; if a feature is missing or does not fit.
+        """
+        self._terms = self.compute(student_io_dict, teacher_io_dict)
+        self._means.add({name: value for name, (_, value) in self._terms.items()})
+        if not self._terms:
+            return (self.tokens(student_io_dict, teacher_io_dict)[0] * 0).sum()
+        return torch.stack([weight * value for weight, value in self._terms.values()]).sum()
+
+    @abstractmethod
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+        """Returns weight and value of each term, scalars with a graph, for the hooked features of a step."""
+
+    @torch.no_grad()
+    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> Facts:
+        """Returns what the loss has to say of the hooked features of a step.
+
+        Args:
+            term: Name of the term in the YAML.
+            student_io_dict: Hooked features of the student.
+            teacher_io_dict: Hooked features of the teacher.
+            batch_size: The YAML's.
+        """
+        student, _ = self.tokens(student_io_dict, teacher_io_dict)
+        return Facts(term, student.shape[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is copied and pickled: not the terms, which hold the graph of the last step."""
+        return {**self.__dict__, '_terms': {}}
+
+    def tokens(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
+        """Reads both features and returns their tokens [B, N, D] over the common grid."""
+        student, teacher = pool_to_common_grid(*self.token_grids(student_io_dict, teacher_io_dict))
+        return flatten_grid(student), flatten_grid(teacher)
 
     def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""

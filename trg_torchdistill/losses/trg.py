@@ -21,16 +21,11 @@ from trg_torchdistill._checks import (
     explain_keywords,
 )
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.functional import (
-    AFFINITY_SUPPORTS,
-    KL_DIRECTIONS,
-    TOKEN_REDUCTIONS,
-    global_relationship_loss,
-    local_preserving_loss,
-)
+from trg_torchdistill.functional import TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
 from trg_torchdistill.gather import Share, world_size
 from trg_torchdistill.io import read_feature
-from trg_torchdistill.losses.relation import IoDict, RelationLoss
+from trg_torchdistill.losses.graph_facts import GraphFacts, edge_facts, graph_bytes
+from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
 from trg_torchdistill.schedules import TemperatureSchedule
 from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool, pool_to_common_grid, take_cells
 
@@ -39,8 +34,8 @@ class TRGLoss(RelationLoss):
     r"""TRG: the local preserving loss and the global relationship loss on the token graph of a batch.
 
     Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. The value is
-    ``local_weight`` * :func:`~trg_torchdistill.functional.local_preserving_loss` + ``global_weight`` *
-    :func:`~trg_torchdistill.functional.global_relationship_loss`, on ``tokens_per_image`` cells drawn at random from
+    ``local_weight`` * :class:`~trg_torchdistill.functional.LocalTerm` + ``global_weight`` *
+    :class:`~trg_torchdistill.functional.GlobalTerm`, on ``tokens_per_image`` cells drawn at random from
     each image, the same for teacher and student.
 
     Args:
@@ -88,6 +83,8 @@ class TRGLoss(RelationLoss):
           weight: 1.0
     """
 
+    summary = 'local and global terms on the token graph'
+
     @explain_keywords('TRGLoss')
     def __init__(
         self,
@@ -97,18 +94,18 @@ class TRGLoss(RelationLoss):
         teacher_module_io: str,
         projection_module_path: str | None = None,
         projection_module_io: str = 'output',
-        num_neighbors: int = 8,
-        sigma: float = 0.5,
+        num_neighbors: int = LocalTerm.num_neighbors,
+        sigma: float = LocalTerm.sigma,
         tokens_per_image: int | None = 8,
         max_tokens: int | None = 4096,
         temperature: float | Mapping[str, Any] = 0.1,
         local_weight: float = 1.0,
         global_weight: float = 1.0,
-        kl_direction: str = 'teacher_student',
-        affinity_support: str = 'all',
-        normalize_tokens: bool = True,
-        local_reduction: str = 'sum',
-        global_reduction: str = 'mean',
+        kl_direction: str = LocalTerm.kl_direction,
+        affinity_support: str = LocalTerm.affinity_support,
+        normalize_tokens: bool = LocalTerm.normalize_tokens,
+        local_reduction: str = LocalTerm.reduction,
+        global_reduction: str = GlobalTerm.reduction,
         gather: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
@@ -125,8 +122,15 @@ class TRGLoss(RelationLoss):
             if projection_module_path is not None:
                 check_text('projection_module_path', projection_module_path)
             check_choice('projection_module_io', projection_module_io, ('input', 'output'))
-            self.num_neighbors = check_integer('num_neighbors', num_neighbors, 1)
-            self.sigma = check_positive('sigma', sigma)
+            self.local = LocalTerm(
+                num_neighbors,
+                sigma,
+                kl_direction,
+                affinity_support,
+                normalize_tokens,
+                check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS),
+            )
+            self.relationship = GlobalTerm(check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS))
             self.tokens_per_image = self.max_tokens = None
             if tokens_per_image is not None:
                 self.tokens_per_image = check_integer('tokens_per_image', tokens_per_image, 1)
@@ -134,25 +138,14 @@ class TRGLoss(RelationLoss):
                 self.max_tokens = check_integer('max_tokens', max_tokens, 1)
             self.local_weight = check_not_negative('local_weight', local_weight)
             self.global_weight = check_not_negative('global_weight', global_weight)
-            check_choice('kl_direction', kl_direction, KL_DIRECTIONS)
-            check_choice('affinity_support', affinity_support, AFFINITY_SUPPORTS)
-            check_bool('normalize_tokens', normalize_tokens)
-            check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS)
-            check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS)
-            check_bool('gather', gather)
-            self.schedule: TemperatureSchedule | None = None
+            self.gather = check_bool('gather', gather)
             self._temperature: float | None = None
             if isinstance(temperature, Mapping):
-                self.schedule = build(TemperatureSchedule, 'temperature', temperature)
+                self.schedules['temperature'] = build(TemperatureSchedule, 'temperature', temperature)
             else:
                 expected = 'a number > 0 or {start, end, schedule}'
                 self._temperature = check_positive('temperature', temperature, expected)
         self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
-        self.kl_direction = kl_direction
-        self.affinity_support = affinity_support
-        self.normalize_tokens = normalize_tokens
-        self.local_reduction, self.global_reduction = local_reduction, global_reduction
-        self.gather = gather
         self._warned_of_clipping = False
 
     @property
@@ -163,20 +156,14 @@ class TRGLoss(RelationLoss):
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Begins an epoch, counted from 0: its means and its temperature."""
         super().start_epoch(epoch, num_epochs)
-        if self.schedule is not None:
-            self._temperature = self.schedule.at(epoch, num_epochs)
+        if 'temperature' in self.schedules:
+            self._temperature = self.schedules['temperature'].at(epoch, num_epochs)
 
-    def forward(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> Tensor:
-        """Returns the weighted sum of both terms, a scalar.
-
-        Args:
-            student_io_dict: The host's hooked features of the student, {path: {'input' | 'output': tensor}}.
-            teacher_io_dict: The same of the teacher.
-            targets: Labels, not used.
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+        """Returns the local and the global term, of which one with weight 0 is not computed.
 
         Raises:
-            TRGError: If a hooked value holds no tensor; if a feature is missing or does not fit, or the schedule was
-                told no epoch.
+            TRGError: As :meth:`forward`; if the schedule was told no epoch.
         """
         student_grid, teacher_grid = self.token_grids(student_io_dict, teacher_io_dict)
         common_grids = pool_to_common_grid(student_grid, teacher_grid)
@@ -187,36 +174,46 @@ class TRGLoss(RelationLoss):
         own_tokens = take_cells(teacher, cells)
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
         teacher_tokens = share.gather(own_tokens.detach())
-        terms = {}
+        terms: Terms = {}
         if self.local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
-            local = local_preserving_loss(
-                share.gather(take_cells(student, cells)),
-                teacher_tokens,
-                self.num_neighbors,
-                self.sigma,
-                kl_direction=self.kl_direction,
-                affinity_support=self.affinity_support,
-                normalize_tokens=self.normalize_tokens,
-                reduction=self.local_reduction,
-                rows=share.rows,
-            )
-            terms['local'] = share.scaled(local, self.local_reduction)
+            local = self.local(share.gather(take_cells(student, cells)), teacher_tokens, share.rows)
+            terms['local'] = (self.local_weight, share.scaled(local, self.local.reduction))
         if self.global_weight > 0:
-            projected = self._projected_tokens(student_io_dict, student_grid, *common_grids)
-            relationship = global_relationship_loss(
-                take_cells(projected, cells),
-                teacher_tokens,
-                self._require_temperature(),
-                reduction=self.global_reduction,
-                rows=share.rows,
-            )
-            terms['global'] = share.scaled(relationship, self.global_reduction)
-        self._record(terms)
-        weights = {'local': self.local_weight, 'global': self.global_weight}
-        if not terms:
-            return (student * 0).sum()
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            projected = take_cells(self._projected_tokens(student_io_dict, student_grid, *common_grids), cells)
+            between = self.relationship(projected, teacher_tokens, self._require_temperature(), share.rows)
+            terms['global'] = (self.global_weight, share.scaled(between, self.relationship.reduction))
+        return terms
+
+    @property
+    def graph(self) -> LocalTerm:
+        """The local term."""
+        return self.local
+
+    @torch.no_grad()
+    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> GraphFacts:
+        """Returns the size of the graph, and what its edges weigh."""
+        tokens = dict(zip(('student', 'teacher'), self.tokens(student_io_dict, teacher_io_dict), strict=True))
+        num_images, cells, _ = tokens['student'].shape
+        num_drawn, num_drawn_yaml = (self.tokens_an_image(count, cells) for count in (num_images, batch_size))
+        chosen = draw_cells(num_images, cells, num_drawn, torch.Generator().manual_seed(0))
+        rows = {side: take_cells(each, chosen).float() for side, each in tokens.items()}
+        affinity, fitting_sigma = edge_facts(self.local, rows)
+        here, there = num_images * num_drawn, batch_size * num_drawn_yaml
+        k, width = self.local.num_neighbors, max(each.shape[2] for each in tokens.values())
+        return GraphFacts(
+            term,
+            cells,
+            tokens_per_image=num_drawn,
+            num_tokens=here,
+            num_tokens_yaml=there,
+            num_neighbors=k,
+            graph_bytes=graph_bytes(here, k, width),
+            graph_bytes_yaml=graph_bytes(there, k, width),
+            affinity=affinity,
+            fitting_sigma=fitting_sigma,
+            temperature=self.current_temperature,
+        )
 
     def tokens_an_image(self, batch_size: int, num_cells: int) -> int:
         """Returns the number of tokens drawn from each of ``batch_size`` images that have ``num_cells``."""
@@ -268,11 +265,11 @@ class TRGLoss(RelationLoss):
         return self._temperature
 
     def _warn_of_clipping(self, num_tokens: int) -> None:
-        if self.num_neighbors >= num_tokens and not self._warned_of_clipping:
+        if self.local.num_neighbors >= num_tokens and not self._warned_of_clipping:
             self._warned_of_clipping = True
             warnings.warn(
                 f'expected `num_neighbors` of `TRGLoss` to be less than the {num_tokens} tokens of the graph, '
-                f'got {self.num_neighbors}: clipped to {num_tokens - 1}; change `num_neighbors:`, '
+                f'got {self.local.num_neighbors}: clipped to {num_tokens - 1}; change `num_neighbors:`, '
                 f'`tokens_per_image:` or the batch size',
                 stacklevel=2,
             )

@@ -7,10 +7,10 @@ from typing import Any
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.registration import relation_loss_classes
+from trg_torchdistill.wrappers import Student4TRG
 
 Stage = tuple[str, ...]
-OUR_LOSSES = ('TRGLoss', 'TokenContextualLoss')
-OUR_WRAPPER = 'Student4TRG'
 
 
 def choose_stage(config: Config, name: str | None = None) -> Stage:
@@ -80,7 +80,7 @@ def _refusal(config: Config, stage: Stage) -> str | None:
 
 
 def _uses_trg(config: Config, stage: Stage) -> bool:
-    return bool(_strings(config.get(*stage)) & {*OUR_LOSSES, OUR_WRAPPER})
+    return not _strings(config.get(*stage)).isdisjoint({*relation_loss_classes(), Student4TRG.__name__})
 
 
 def _strings(value: Any) -> set[str]:

@@ -15,6 +15,7 @@ from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.flops import default_batch_size
+from trg_torchdistill.cli.check.maps import check_maps
 from trg_torchdistill.cli.check.notices import guessed_size, missing_weights, stage_notices
 from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text, failed, is_hooked
 from trg_torchdistill.cli.check.setup import (
@@ -26,7 +27,6 @@ from trg_torchdistill.cli.check.setup import (
     without_data_tags,
 )
 from trg_torchdistill.cli.check.steps import batches_of, first_step
-from trg_torchdistill.cli.check.tokens import check_maps
 from trg_torchdistill.cli.check.unread_keys import Notice, check_datasets, unread_keys
 from trg_torchdistill.cli.data.logits import check_compared_logits
 from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data

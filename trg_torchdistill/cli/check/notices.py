@@ -11,17 +11,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep, student_of
-from trg_torchdistill.cli.check.tokens import SILENT_AFFINITY, ContextFacts, GraphFacts
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
 from trg_torchdistill.cli.probe.guessed_size import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.losses import TRGLoss
 from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
 Path = tuple[str, ...]
 SILENT_SHARE = 1e-4
-MOSTLY = 0.5
 MAX_NAMES = 4
 DEPENDENCY = "`dependencies: [{name: 'trg_torchdistill'}]`"
 
@@ -37,19 +34,14 @@ def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides
         sides: The plain models.
     """
     found: list[Notice] = []
-    explained = set()
-    for graph in first.graphs:
-        notices = list(_graph_notices(config, stage, graph))
-        explained |= {f'{graph.term}.local' for one in notices if one.kind == 'silent_local'}
-        found += notices
-    found += _frozen_notices(config, stage, first)
-    explained |= {
+    explained = {
         term.name for term in first.terms for frozen in first.frozen if f'{term.name}.'.startswith(f'{frozen}.')
     }
-    for context in first.contexts:
-        notices = list(_context_notices(config, stage, context, 'teacher' in sides.trained))
-        explained |= {context.term} if notices else set()
-        found += notices
+    for facts in first.facts:
+        for hint in facts.hints('teacher' in sides.trained):
+            explained |= {hint.explains} if hint.explains else set()
+            found.append(notice(config, hint.kind, _keyword(stage, facts.term, hint.keyword), hint.text))
+    found += _frozen_notices(config, stage, first)
     found += [one for term, one in _silent_notices(config, stage, box, first) if term not in explained]
     found += _schedule_notices(config, stage, box)
     teacher = sides.model('teacher')
@@ -81,8 +73,8 @@ def guessed_size(config: Config, sides: Sides, paths: Mapping[str, Sequence[str]
     )
 
 
-def _kwargs(stage: Path, term: str) -> Path:
-    return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs')
+def _keyword(stage: Path, term: str, keyword: str) -> Path:
+    return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs', keyword)
 
 
 def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[tuple[str, Notice]]:
@@ -100,32 +92,15 @@ def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> 
 
 
 def _schedule_notices(config: Config, stage: Path, box: Any) -> Iterator[Notice]:
-    epochs = config.get(*stage, 'num_epochs')
+    if config.get(*stage, 'num_epochs') != 1:
+        return
     for name, loss in relation_losses(box.criterion).items():
-        if isinstance(loss, TRGLoss) and loss.schedule is not None and epochs == 1:
+        for keyword in loss.schedules:
             text = (
-                f'`temperature:` of `{name}` is a schedule, and {{where}} is 1: it keeps its start; train longer or '
+                f'`{keyword}:` of `{name}` is a schedule, and {{where}} is 1: it keeps its start; train longer or '
                 'write a number'
             )
             yield notice(config, 'schedule_of_one_epoch', (*stage, 'num_epochs'), text)
-
-
-def _graph_notices(config: Config, stage: Path, graph: GraphFacts) -> Iterator[Notice]:
-    kwargs = _kwargs(stage, graph.term)
-    if graph.num_neighbors >= graph.num_tokens_yaml:
-        text = (
-            f'`num_neighbors` of `{graph.term}` is {graph.num_neighbors}, the graph has {graph.num_tokens_yaml} tokens '
-            f"at the YAML's batch size: it is clipped to {graph.num_tokens_yaml - 1}; change it, `tokens_per_image:` "
-            'or the batch size in {where}'
-        )
-        yield notice(config, 'too_many_neighbors', (*kwargs, 'num_neighbors'), text)
-    if graph.affinity and graph.affinity['student'] < SILENT_AFFINITY:
-        text = (
-            f"the local term of `{graph.term}` is silent: the student's edges weigh {graph.affinity['student']:.1e} on "
-            f'average, as the tokens are too far apart for `sigma:`; write `normalize_tokens: True`, or '
-            f'`sigma: {graph.fitting_sigma:.3g}`, in {{where}}'
-        )
-        yield notice(config, 'silent_local', (*kwargs, 'sigma'), text)
 
 
 def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[Notice]:
@@ -137,24 +112,6 @@ def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[N
             'all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
         )
         yield notice(config, 'frozen_layer', place, text)
-
-
-def _context_notices(config: Config, stage: Path, context: ContextFacts, trained: bool) -> Iterator[Notice]:
-    if context.cells == 1:
-        text = (
-            f'`{context.term}` gets one token an image, and is 0 whatever the student does; hook an earlier layer in '
-            '{where}'
-        )
-        yield notice(config, 'one_token', (*_kwargs(stage, context.term), 'student_module_path'), text)
-    full = [side for side, share in context.saturated.items() if share > MOSTLY and (side == 'student' or trained)]
-    if full:
-        shares = ' and '.join(f"{context.saturated[side]:.0%} of the {side}'s rows" for side in full)
-        effect = 'the softmax has no gradient there' if 'student' in full else 'each token is told to look at one alone'
-        text = (
-            f'the context map of `{context.term}` is saturated, in {shares} one token takes more than 0.99: {effect}; '
-            'write `normalize_tokens: True` in {where}'
-        )
-        yield notice(config, 'saturated_context', (*_kwargs(stage, context.term), 'normalize_tokens'), text)
 
 
 def _teacher_notices(config: Config, stage: Path, box: Any, teacher: nn.Module) -> Iterator[Notice]:

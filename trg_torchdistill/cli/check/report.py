@@ -12,7 +12,6 @@ from trg_torchdistill.cli.add.report import describe
 from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep, Term
-from trg_torchdistill.cli.check.tokens import ContextFacts, GraphFacts
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
@@ -103,6 +102,9 @@ def _model(report: Report, side: str) -> dict[str, Any]:
 def _stage(stage: StageReport) -> dict[str, Any]:
     first = stage.first
     terms = [{**asdict(term), 'weighted': term.weighted} for term in first.terms]
+    facts: dict[str, list[Any]] = {'graphs': [], 'contexts': []}
+    for each in first.facts:
+        facts.setdefault(each.listed_as, []).append(asdict(each))
     found = {
         'name': stage.name,
         'num_epochs': stage.num_epochs,
@@ -110,8 +112,7 @@ def _stage(stage: StageReport) -> dict[str, Any]:
         'loss': first.loss,
         'terms': terms,
         'unreached': list(first.unreached),
-        'graphs': [asdict(graph) for graph in first.graphs],
-        'contexts': [asdict(context) for context in first.contexts],
+        **facts,
         'step': asdict(stage.cost),
     }
     finite: dict[str, Any] = _finite(found)
@@ -211,32 +212,14 @@ def _stage_lines(stage: StageReport, batch_size: int) -> Iterator[str]:
     for term in stage.first.terms:
         yield f'  {term.name:<{column}}  {_row(term)}'
     yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
-    for graph in stage.first.graphs:
-        yield from _wrap(_graph_line(graph, stage.batch_size), 4, '  ')
-    for context in stage.first.contexts:
-        yield from _wrap(_context_line(context, stage.batch_size), 4, '  ')
+    for facts in stage.first.facts:
+        yield from _wrap(facts.line(stage.batch_size), 4, '  ')
     yield from _wrap(_cost_line(stage.cost), 4, '  ')
 
 
 def _row(term: Term) -> str:
     share = '-' if term.share is None else f'{term.share:.1%}'
     return f'{term.weight:>9.4g}  {term.value:>10.4g}  {term.weighted:>10.4g}  {term.gradient_norm:>9.3g}  {share:>6}'
-
-
-def _graph_line(graph: GraphFacts, batch_size: int) -> str:
-    drawn = f'{graph.tokens_per_image} of {graph.cells} tokens an image'
-    temperature = '' if graph.temperature is None else f', temperature {graph.temperature:.3g}'
-    here, there = _bytes(graph.graph_bytes), _bytes(graph.graph_bytes_yaml)
-    line = f'{graph.term}: M = {graph.num_tokens} ({drawn}), k = {graph.num_neighbors}, graph {here}{temperature}'
-    if graph.num_tokens == graph.num_tokens_yaml:
-        return line
-    return f"{line}; at the YAML's batch of {batch_size}: M = {graph.num_tokens_yaml}, graph {there}"
-
-
-def _context_line(context: ContextFacts, batch_size: int) -> str:
-    here, there = _bytes(context.map_bytes), _bytes(context.map_bytes_yaml)
-    line = f'{context.term}: {context.cells} tokens an image, maps {here}'
-    return line if here == there else f'{line}; at a batch of {batch_size}: {there}'
 
 
 def _cost_line(cost: Cost) -> str:
@@ -271,10 +254,6 @@ def _count(probe: ModelProbe) -> int:
 
 def _short(count: int) -> str:
     return f'{count / 1e6:.1f} M' if count >= 1e6 else f'{count / 1e3:.1f} k' if count >= 1e3 else str(count)
-
-
-def _bytes(count: int) -> str:
-    return f'{count / 2**20:.1f} MB' if count >= 2**20 / 10 else f'{count / 2**10:.1f} kB'
 
 
 def _seconds(seconds: float) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.check.tokens import ContextFacts, GraphFacts, context_facts, graph_facts
 from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.cli.probe.outputs import outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
-from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
+from trg_torchdistill.losses import RelationLoss
+from trg_torchdistill.losses.facts import Facts
 from trg_torchdistill.procs import relation_losses
 
 
@@ -53,16 +53,14 @@ class FirstStep:
         loss: The total loss.
         terms: Its terms.
         unreached: Parameters of the student that are to be trained and get no gradient.
-        graphs: Graphs of the ``TRGLoss`` terms.
-        contexts: Maps of the ``TokenContextualLoss`` terms.
+        facts: What each TRG term has to say of its tokens.
         frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
     """
 
     loss: float
     terms: tuple[Term, ...]
     unreached: tuple[str, ...]
-    graphs: tuple[GraphFacts, ...]
-    contexts: tuple[ContextFacts, ...]
+    facts: tuple[Facts, ...]
     frozen: dict[str, str]
 
 
@@ -119,13 +117,13 @@ def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_s
         measured = _with_shares(terms, wanted)
     _check_finite(loss, measured)
     with explained('measuring the tokens failed'):
-        graphs, contexts = _facts(witness, batch_size)
+        facts = witness.facts(batch_size)
         frozen = witness.frozen()
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
     left_out = tuple(name for name in named if name in unreached)
-    return FirstStep(value, tuple(measured), left_out, graphs, contexts, frozen)
+    return FirstStep(value, tuple(measured), left_out, facts, frozen)
 
 
 class Witness:
@@ -144,7 +142,6 @@ class Witness:
         self.inputs: dict[str, tuple[Any, Any]] = {}
         self._terms = {str(name): term for name, term in getattr(criterion, 'term_dict', {}).items()}
         self._values: dict[str, Any] = {}
-        self._random: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Witness:
@@ -159,18 +156,19 @@ class Witness:
             handle.remove()
 
     def terms(self) -> list[tuple[str, float, Any]]:
-        """Returns (name, weight, value) of each term; ``TRGLoss`` is split into its local and its global term."""
+        """Returns (name, weight, value) of each term; a loss of ours with several terms is split into them."""
         found = []
         for name, (_, weight) in self._terms.items():
-            relation = self.relations.get(name)
-            if isinstance(relation, TRGLoss) and min(relation.local_weight, relation.global_weight) > 0:
-                found += [
-                    (f'{name}.{part}', weight * part_weight, value)
-                    for part, part_weight, value in self._parts(name, relation)
-                ]
+            parts = self.relations[name].terms() if name in self.relations else {}
+            if len(parts) > 1:
+                found += [(f'{name}.{part}', weight * own, value) for part, (own, value) in parts.items()]
             elif name in self._values:
                 found.append((name, weight, self._values[name]))
         return found
+
+    def facts(self, batch_size: int) -> tuple[Facts, ...]:
+        """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
+        return tuple(loss.facts(name, *self.inputs[name], batch_size) for name, loss in self.relations.items())
 
     def frozen(self) -> dict[str, str]:
         """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
@@ -182,19 +180,6 @@ class Witness:
                 found[name] = path
         return found
 
-    def _parts(self, name: str, loss: TRGLoss) -> Iterator[tuple[str, float, Any]]:
-        """Yields both terms of a loss, computed again one by one on the same tokens."""
-        weights = (loss.local_weight, loss.global_weight)
-        state = torch.get_rng_state()
-        try:
-            for part, weight, alone in (('local', weights[0], (1.0, 0.0)), ('global', weights[1], (0.0, 1.0))):
-                loss.local_weight, loss.global_weight = alone
-                torch.set_rng_state(self._random[name])
-                yield part, weight, loss.forward(*self.inputs[name])
-        finally:
-            loss.local_weight, loss.global_weight = weights
-            torch.set_rng_state(state)
-
     def _keep(self, name: str) -> Any:
         def note(module: nn.Module, args: Any, output: Any) -> None:
             self._values[name] = output
@@ -204,7 +189,6 @@ class Witness:
     def _keep_input(self, name: str) -> Any:
         def note(module: nn.Module, args: Any) -> None:
             self.inputs[name] = args[:2]
-            self._random[name] = torch.get_rng_state()
 
         return note
 
@@ -227,16 +211,6 @@ def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[T
     if not total > 0:
         return found
     return [Term(term.name, term.weight, term.value, term.gradient_norm, term.gradient_norm / total) for term in found]
-
-
-def _facts(witness: Witness, batch_size: int) -> tuple[tuple[GraphFacts, ...], tuple[ContextFacts, ...]]:
-    graphs, contexts = [], []
-    for name, relation in witness.relations.items():
-        if isinstance(relation, TRGLoss):
-            graphs.append(graph_facts(name, relation, witness.inputs[name], batch_size))
-        elif isinstance(relation, TokenContextualLoss):
-            contexts.append(context_facts(name, relation, witness.inputs[name], batch_size))
-    return tuple(graphs), tuple(contexts)
 
 
 def _unreached(loss: Tensor, named: dict[str, nn.Parameter]) -> set[str]:

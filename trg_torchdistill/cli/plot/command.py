@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ from trg_torchdistill.cli.runtime.logs import logging_to
 from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.losses import TRGLoss
+from trg_torchdistill.functional import LocalTerm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -200,34 +201,31 @@ def _token_pictures(
         raise TRGError(f'expected `--image` to be one of the {len(pixels)} images, from 0, got {image}')
     layers = {'student': args.student_layer, 'teacher': args.teacher_layer}
     size = (shown.values.shape[2], shown.values.shape[3])
-    graph_loss, context_loss = choose_losses(config, models, size, layers, args.term)
+    (graph_loss, graph), (map_loss, maps) = choose_losses(config, models, size, layers, args.term)
     figures = {}
     if 'token_graph' in (args.only or PICTURES):
         if len(pixels) < 2:
             raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
         tokens = tokens_of(graph_loss, models, shown.values)
         cell = cell_index(tokens, args.cell, f'`{graph_loss.student_module_path}`')
-        number = args.neighbors or graph_loss.num_neighbors
+        graph = replace(graph, num_neighbors=args.neighbors or graph.num_neighbors)
         graphs = {
-            label: neighbors_in_other_images(values, tokens.grid, image, cell, number, graph_loss)
+            label: neighbors_in_other_images(values, tokens.grid, image, cell, graph)
             for label, values in tokens.values.items()
         }
-        shares = _shares(models, tokens, number, graph_loss)
+        shares = _shares(models, tokens, graph)
         figures['token_graph'] = draw_graph(graphs, shares, models, shown, pixels, (image, *cell), tokens.grid)
     if 'context_maps' in (args.only or PICTURES):
-        tokens = tokens_of(context_loss, models, shown.values)
-        cell = cell_index(tokens, args.cell, f'`{context_loss.student_module_path}`')
-        figures['context_maps'] = draw_context(tokens, models, pixels, image, cell, context_loss)
+        tokens = tokens_of(map_loss, models, shown.values)
+        cell = cell_index(tokens, args.cell, f'`{map_loss.student_module_path}`')
+        figures['context_maps'] = draw_context(tokens, models, pixels, image, cell, maps)
     return figures
 
 
-def _shares(models: list[Model], tokens: Tokens, num_neighbors: int, loss: TRGLoss) -> dict[str, float]:
+def _shares(models: list[Model], tokens: Tokens, graph: LocalTerm) -> dict[str, float]:
     """Returns the share of the teacher's edges that each student has, over all tokens; nothing without a teacher."""
     teacher = next((model.label for model in models if model.is_teacher), None)
     if teacher is None:
         return {}
-    edges = {
-        label: edges_to_other_images(values, tokens.grid, num_neighbors, loss)
-        for label, values in tokens.values.items()
-    }
+    edges = {label: edges_to_other_images(values, tokens.grid, graph) for label, values in tokens.values.items()}
     return {label: len(own & edges[teacher]) / len(edges[teacher]) for label, own in edges.items()}

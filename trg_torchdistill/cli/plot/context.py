@@ -1,4 +1,4 @@
-"""Context maps: how much each cell of an image resembles one of them, side by side for each model."""
+"""The maps that a loss makes of an image: what each cell is to one of them, side by side for each model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from trg_torchdistill.cli.plot.figures import CHOSEN, blank_figure
 from trg_torchdistill.cli.plot.models import Model
-from trg_torchdistill.cli.plot.tokens import Tokens, context_error, context_row
-from trg_torchdistill.losses import TokenContextualLoss
+from trg_torchdistill.cli.plot.tokens import Tokens
+from trg_torchdistill.losses.maps import ImageMaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,9 +26,9 @@ def draw_context(
     pixels: Tensor,
     image: int,
     cell: tuple[int, int],
-    loss: TokenContextualLoss,
+    maps: ImageMaps,
 ) -> Figure:
-    """Draws an image, and for each model the context similarity of one of its cells to all of them.
+    """Draws an image, and for each model the row of its map that belongs to one of its cells.
 
     Args:
         tokens: Tokens of each model.
@@ -36,19 +36,19 @@ def draw_context(
         pixels: The images as they are seen.
         image: Which of them.
         cell: Row and column.
-        loss: Says how the similarity is computed.
+        maps: Says how the maps are made, and what they are called.
 
     Raises:
         TRGError: If matplotlib is missing.
     """
     height, width = tokens.grid
-    own = {label: values[image] for label, values in tokens.values.items()}
-    rows = {label: context_row(values, cell[0] * width + cell[1], loss) for label, values in own.items()}
+    own = {label: values[image, None] for label, values in tokens.values.items()}
+    rows = {label: maps.of(values)[0, cell[0] * width + cell[1]] for label, values in own.items()}
     figure = blank_figure(PANEL * (len(models) + 1) + 0.8, PANEL + 1.2)
     panels = figure.subplots(1, len(models) + 1, squeeze=False)[0]
     figure.suptitle(
-        f'Context map: similarity of one token (row {cell[0]}, column {cell[1]} of {height} x {width}) to all '
-        'tokens of its image',
+        f'{maps.name.capitalize()}: {maps.relation} of one token (row {cell[0]}, column {cell[1]} of {height} x '
+        f'{width}) to all tokens of its image',
         fontsize=11,
     )
     seen = pixels[image]
@@ -61,9 +61,9 @@ def draw_context(
         title = f'{model.label}\n({model.key})'
         _finish(axes, title, (1, 1), cell)
         if teacher is not None and not model.is_teacher:
-            error = context_error(own[model.label], own[teacher], loss)
-            axes.set_xlabel(f'contextual loss\nof the image: {error:.2g}', fontsize=9)
-    figure.colorbar(panels[-1].images[0], ax=list(panels), label='softmax over the image', shrink=0.8, pad=0.01)
+            difference = float(maps.difference(own[model.label], own[teacher]))
+            axes.set_xlabel(f'{maps.loss}\nof the image: {difference:.2g}', fontsize=9)
+    figure.colorbar(panels[-1].images[0], ax=list(panels), label=maps.scale, shrink=0.8, pad=0.01)
     return figure
 
 

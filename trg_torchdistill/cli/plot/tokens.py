@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,15 +12,18 @@ from torch import Tensor
 from trg_torchdistill.cli.plot.models import Model, hooked_features
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import Record, run_model
+from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.functional import contextual_loss
-from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
-from trg_torchdistill.losses import RelationLoss, TokenContextualLoss, TRGLoss
-from trg_torchdistill.tokens import flatten_grid, normalize, pool_to_common_grid
+from trg_torchdistill.functional import LocalTerm
+from trg_torchdistill.graph import gaussian_affinity
+from trg_torchdistill.losses import LOSSES, RelationLoss
+from trg_torchdistill.losses.maps import ImageMaps
+from trg_torchdistill.registration import relation_loss_classes
+from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
 
-LOSSES: dict[str, type[RelationLoss]] = {'TRGLoss': TRGLoss, 'TokenContextualLoss': TokenContextualLoss}
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,12 @@ def choose_losses(
     image_size: tuple[int, int],
     layers: Mapping[str, str | None],
     term: str | None,
-) -> tuple[TRGLoss, TokenContextualLoss]:
-    """Returns the loss whose graph is drawn and the one whose context maps are.
+) -> tuple[tuple[RelationLoss, LocalTerm], tuple[RelationLoss, ImageMaps]]:
+    """Returns the loss whose graph is drawn, with its graph, and the loss whose maps are, with its maps.
 
-    They are the first terms of their kind in the YAML, or the term named. A loss that the YAML lacks gets the layers of
-    the other one and its own defaults. Without any, or where a layer is named, both get the layers that
-    ``trg-torchdistill add`` would choose.
+    They are the first terms of the YAML that have such, or the term named. Where the YAML lacks one, the first of our
+    losses that has it stands in, with the layers of the other one and its own defaults. Without any, or where a layer
+    is named, both get the layers that ``trg-torchdistill add`` would choose.
 
     Args:
         config: A YAML of :func:`~trg_torchdistill.cli.plot.models.read_config`.
@@ -83,32 +86,28 @@ def choose_losses(
     """
     found = _losses_of(config)
     if term is not None and term not in found:
+        kinds = ' or '.join(f'`{key}`' for key in relation_loss_classes())
         raise TRGError(
-            f'expected `--term` to be a `TRGLoss` or `TokenContextualLoss` term of {config.path}, one of '
+            f'expected `--term` to be a {kinds} term of {config.path}, one of '
             f'{list(found)}, got {term!r}{nearest_names(term, list(found))}'
         )
     chosen = list(found.values()) if term is None else [found[term]]
     if not chosen or any(layers.values()):
-        ends = _found_layers(models, image_size, layers)
+        chosen, ends = [], _found_layers(models, image_size, layers)
     else:
         ends = _ends_of(chosen[0])
-        graph = next((loss for loss in chosen if isinstance(loss, TRGLoss)), None)
-        context = next((loss for loss in chosen if isinstance(loss, TokenContextualLoss)), None)
-        return graph or TRGLoss(**ends), context or TokenContextualLoss(**ends)
-    return TRGLoss(**ends), TokenContextualLoss(**ends)
+    losses = [*chosen, *(loss(**ends) for loss in LOSSES)]
+    return _first(losses, lambda loss: loss.graph), _first(losses, lambda loss: loss.maps)
+
+
+def _first(losses: Iterable[RelationLoss], part: Callable[[RelationLoss], T | None]) -> tuple[RelationLoss, T]:
+    """Returns the first loss that has a part, and the part."""
+    return next((loss, found) for loss in losses if (found := part(loss)) is not None)
 
 
 def _losses_of(config: Config) -> dict[str, RelationLoss]:
-    """Returns our losses in the YAML by their names; those of the first stage that has any."""
-    for stage in config.stage_paths():
-        found = {}
-        for name, term in (config.get(*stage, 'criterion', 'kwargs', 'sub_terms') or {}).items():
-            criterion = term['criterion']
-            if isinstance(criterion, dict) and criterion['key'] in LOSSES:
-                found[name] = LOSSES[criterion['key']](**criterion['kwargs'])
-        if found:
-            return found
-    return {}
+    """Returns the relation losses in the YAML by their names; those of the first stage that has any."""
+    return next(filter(None, (relations_in(config, stage) for stage in config.stage_paths())), {})
 
 
 def _ends_of(loss: RelationLoss) -> dict[str, Any]:
@@ -201,7 +200,7 @@ def cell_index(tokens: Tokens, cell: Sequence[int] | None, where: str) -> tuple[
 
 
 def neighbors_in_other_images(
-    tokens: Tensor, grid: tuple[int, int], image: int, cell: tuple[int, int], num_neighbors: int, loss: TRGLoss
+    tokens: Tensor, grid: tuple[int, int], image: int, cell: tuple[int, int], graph: LocalTerm
 ) -> list[Neighbor]:
     """Returns the nearest neighbours of one token among the tokens of the other images, the nearest first.
 
@@ -210,17 +209,13 @@ def neighbors_in_other_images(
         grid: Cells [h, w], N = h*w.
         image: Image of the token.
         cell: Row and column of the token.
-        num_neighbors: Neighbours k.
-        loss: Says whether tokens are normalised, and sigma of the affinity.
+        graph: Says how many neighbours there are, how far they are, and what their edges weigh.
     """
     height, width = grid
-    rows = normalize(tokens) if loss.normalize_tokens else tokens
-    others = [other for other in range(len(rows)) if other != image]
-    chosen = rows[image, cell[0] * width + cell[1]]
-    graph = torch.cat([chosen[None], rows[others].flatten(0, 1)])
-    neighbors = nearest_neighbors(graph, num_neighbors, rows=range(1))
-    squares = edge_square_distances(graph, neighbors, rows=range(1))
-    affinities = gaussian_affinity(squares, loss.sigma)[0].tolist()
+    others = [other for other in range(len(tokens)) if other != image]
+    chosen = tokens[image, cell[0] * width + cell[1]]
+    squares, neighbors = graph.neighbors(torch.cat([chosen[None], tokens[others].flatten(0, 1)]), range(1))
+    affinities = gaussian_affinity(squares, graph.sigma)[0].tolist()
     found = []
     for place in squares[0].argsort(stable=True).tolist():
         token = int(neighbors[0, place]) - 1
@@ -230,7 +225,7 @@ def neighbors_in_other_images(
 
 
 def edges_to_other_images(
-    tokens: Tensor, grid: tuple[int, int], num_neighbors: int, loss: TRGLoss
+    tokens: Tensor, grid: tuple[int, int], graph: LocalTerm
 ) -> set[tuple[int, int, tuple[int, int, int]]]:
     """Returns the edges of every token as image, cell and place of the neighbour; arguments as above."""
     num_images, num_cells, _ = tokens.shape
@@ -238,25 +233,5 @@ def edges_to_other_images(
         (image, cell, neighbor.place)
         for image in range(num_images)
         for cell in range(num_cells)
-        for neighbor in neighbors_in_other_images(
-            tokens, grid, image, (cell // grid[1], cell % grid[1]), num_neighbors, loss
-        )
+        for neighbor in neighbors_in_other_images(tokens, grid, image, (cell // grid[1], cell % grid[1]), graph)
     }
-
-
-def context_row(tokens: Tensor, cell: int, loss: TokenContextualLoss) -> Tensor:
-    """Returns the row [N] of an image's context similarity that belongs to a cell; ``tokens`` are [N, D]."""
-    features = normalize(tokens) if loss.normalize_tokens else tokens
-    return context_similarity(features[None], loss.temperature if loss.normalize_tokens else None)[0, cell]
-
-
-def context_error(student: Tensor, teacher: Tensor, loss: TokenContextualLoss) -> float:
-    """Returns the contextual loss of one image between two models' tokens [N, D]."""
-    value = contextual_loss(
-        student[None],
-        teacher[None],
-        normalize_tokens=loss.normalize_tokens,
-        temperature=loss.temperature,
-        reduction=loss.reduction,
-    )
-    return float(value)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.files import replacing
+from trg_torchdistill.means import Means
 from trg_torchdistill.procs import relation_losses
 
 
@@ -25,15 +26,17 @@ class TermMeter:
 
     Args:
         criterion: High-level loss of a box; its terms are in ``term_dict``, by their YAML names.
+
+    Attributes:
+        means: Each term's mean, before its weight; those inside TRG's losses are named ``TERM.local`` and so on.
     """
 
     def __init__(self, criterion: nn.Module) -> None:
         self._terms = {name: term for name, (term, _) in getattr(criterion, 'term_dict', {}).items()}
         self._relations = relation_losses(criterion)
         self._handles: list[Any] = []
-        self._sums: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.means = Means()
 
     def __enter__(self) -> TermMeter:
         self._handles = [
@@ -50,10 +53,6 @@ class TermMeter:
         for handle in self._handles:
             handle.remove()
 
-    def means(self) -> dict[str, float]:
-        """Returns each term's mean, before its weight; those inside TRG's losses are named ``TERM.local`` and so on."""
-        return {name: total.item() / self._counts[name] for name, total in self._sums.items()}
-
     def means_over(self, processes: Processes) -> dict[str, float]:
         """Returns the means over the steps of all processes, which have made equally many."""
         found = processes.gathered(self.means())
@@ -64,18 +63,16 @@ class TermMeter:
         return [name for name, value in self._latest.items() if not math.isfinite(value.item())]
 
     def _record_term(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._record(name, output)
+        values = {name: output}
         if name in self._relations:
-            for part, value in self._relations[name].last_terms.items():
-                self._record(f'{name}.{part}', value)
-
-    def _record(self, name: str, value: Any) -> None:
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            return
-        value = value.detach().float()
-        self._latest[name] = value
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+            values |= {f'{name}.{part}': value for part, (_, value) in self._relations[name].terms().items()}
+        scalars = {
+            name: value.detach().reshape(())
+            for name, value in values.items()
+            if isinstance(value, Tensor) and value.numel() == 1
+        }
+        self._latest |= scalars
+        self.means.add(scalars)
 
 
 def temperature_of(criterion: nn.Module) -> float | dict[str, float] | None:

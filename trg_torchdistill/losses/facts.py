@@ -1,0 +1,52 @@
+"""What a loss has to say of one batch: its numbers, a line about them, and what may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What lets a training run and still go wrong.
+
+    Attributes:
+        kind: One word for machines.
+        keyword: Keyword of the loss to change.
+        text: What is wrong and what to change; ``{where}`` stands for the place of the keyword.
+        explains: The term that is silent for this reason, in the YAML or as ``TERM.local``; None if there is none.
+    """
+
+    kind: str
+    keyword: str
+    text: str
+    explains: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The tokens of a loss on one batch; a loss with more to say returns a subclass from ``facts``.
+
+    Attributes:
+        term: Name of the term in the YAML.
+        cells: Tokens N of an image over the common grid.
+    """
+
+    listed_as: ClassVar[str] = 'relations'
+
+    term: str
+    cells: int
+
+    def line(self, batch_size: int) -> str:
+        """Returns a line for a terminal; ``batch_size`` is the YAML's."""
+        return f'{self.term}: {self.cells} tokens an image'
+
+    def hints(self, teacher_is_trained: bool) -> Iterator[Hint]:
+        """Yields what may go wrong; ``teacher_is_trained`` says whether its features are those of trained weights."""
+        yield from ()
+
+
+def shown_bytes(count: int) -> str:
+    """Returns a size of memory as a terminal shows it."""
+    return f'{count / 2**20:.1f} MB' if count >= 2**20 / 10 else f'{count / 2**10:.1f} kB'
