@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill._checks import advice, explain_keywords
 from trg_torchdistill.functional import ContextualTerm
 from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
 from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
@@ -54,7 +53,6 @@ class TokenContextualLoss(RelationLoss):
 
     summary = 'token-wise contextual term within an image'
 
-    @explain_keywords('TokenContextualLoss')
     def __init__(
         self,
         student_module_path: str,
@@ -67,16 +65,15 @@ class TokenContextualLoss(RelationLoss):
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
-        with advice('change it under the `kwargs:` of `TokenContextualLoss`'):
-            super().__init__(
-                student_module_path,
-                student_module_io,
-                teacher_module_path,
-                teacher_module_io,
-                student_tokens,
-                teacher_tokens,
-            )
-            self.term = ContextualTerm(normalize_tokens, temperature, reduction)
+        super().__init__(
+            student_module_path,
+            student_module_io,
+            teacher_module_path,
+            teacher_module_io,
+            student_tokens,
+            teacher_tokens,
+        )
+        self.term = ContextualTerm(normalize_tokens, temperature, reduction)
         self._warned_of_one_token = False
 
     def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill._checks import advice, build, check_choice, check_text
+from trg_torchdistill._checks import advice, build, check_choice, check_text, explain_keywords
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.io import read_feature
@@ -46,6 +46,12 @@ class RelationLoss(nn.Module, ABC):
     """
 
     summary: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Makes the constructor of each loss say which of its keywords is wrong, and where they stand in a YAML."""
+        super().__init_subclass__()
+        with_place = advice(f'change it under the `kwargs:` of `{cls.__name__}`')
+        cls.__init__ = explain_keywords(cls.__name__)(with_place(cls.__init__))  # type: ignore[method-assign]
 
     def __init__(
         self,

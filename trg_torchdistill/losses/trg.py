@@ -18,7 +18,6 @@ from trg_torchdistill._checks import (
     check_not_negative,
     check_positive,
     check_text,
-    explain_keywords,
 )
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
@@ -85,7 +84,6 @@ class TRGLoss(RelationLoss):
 
     summary = 'local and global terms on the token graph'
 
-    @explain_keywords('TRGLoss')
     def __init__(
         self,
         student_module_path: str,
@@ -110,41 +108,40 @@ class TRGLoss(RelationLoss):
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
-        with advice('change it under the `kwargs:` of `TRGLoss`'):
-            super().__init__(
-                student_module_path,
-                student_module_io,
-                teacher_module_path,
-                teacher_module_io,
-                student_tokens,
-                teacher_tokens,
-            )
-            if projection_module_path is not None:
-                check_text('projection_module_path', projection_module_path)
-            check_choice('projection_module_io', projection_module_io, ('input', 'output'))
-            self.local = LocalTerm(
-                num_neighbors,
-                sigma,
-                kl_direction,
-                affinity_support,
-                normalize_tokens,
-                check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS),
-            )
-            self.relationship = GlobalTerm(check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS))
-            self.tokens_per_image = self.max_tokens = None
-            if tokens_per_image is not None:
-                self.tokens_per_image = check_integer('tokens_per_image', tokens_per_image, 1)
-            if max_tokens is not None:
-                self.max_tokens = check_integer('max_tokens', max_tokens, 1)
-            self.local_weight = check_not_negative('local_weight', local_weight)
-            self.global_weight = check_not_negative('global_weight', global_weight)
-            self.gather = check_bool('gather', gather)
-            self._temperature: float | None = None
-            if isinstance(temperature, Mapping):
-                self.schedules['temperature'] = build(TemperatureSchedule, 'temperature', temperature)
-            else:
-                expected = 'a number > 0 or {start, end, schedule}'
-                self._temperature = check_positive('temperature', temperature, expected)
+        super().__init__(
+            student_module_path,
+            student_module_io,
+            teacher_module_path,
+            teacher_module_io,
+            student_tokens,
+            teacher_tokens,
+        )
+        if projection_module_path is not None:
+            check_text('projection_module_path', projection_module_path)
+        check_choice('projection_module_io', projection_module_io, ('input', 'output'))
+        self.local = LocalTerm(
+            num_neighbors,
+            sigma,
+            kl_direction,
+            affinity_support,
+            normalize_tokens,
+            check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS),
+        )
+        self.relationship = GlobalTerm(check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS))
+        self.tokens_per_image = self.max_tokens = None
+        if tokens_per_image is not None:
+            self.tokens_per_image = check_integer('tokens_per_image', tokens_per_image, 1)
+        if max_tokens is not None:
+            self.max_tokens = check_integer('max_tokens', max_tokens, 1)
+        self.local_weight = check_not_negative('local_weight', local_weight)
+        self.global_weight = check_not_negative('global_weight', global_weight)
+        self.gather = check_bool('gather', gather)
+        self._temperature: float | None = None
+        if isinstance(temperature, Mapping):
+            self.schedules['temperature'] = build(TemperatureSchedule, 'temperature', temperature)
+        else:
+            expected = 'a number > 0 or {start, end, schedule}'
+            self._temperature = check_positive('temperature', temperature, expected)
         self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
         self._warned_of_clipping = False
 

@@ -7,7 +7,7 @@ from typing import Any
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.registration import relation_loss_classes
+from trg_torchdistill.losses import LOSSES
 from trg_torchdistill.wrappers import Student4TRG
 
 Stage = tuple[str, ...]
@@ -80,7 +80,7 @@ def _refusal(config: Config, stage: Stage) -> str | None:
 
 
 def _uses_trg(config: Config, stage: Stage) -> bool:
-    return not _strings(config.get(*stage)).isdisjoint({*relation_loss_classes(), Student4TRG.__name__})
+    return not _strings(config.get(*stage)).isdisjoint({each.__name__ for each in (*LOSSES, Student4TRG)})
 
 
 def _strings(value: Any) -> set[str]:

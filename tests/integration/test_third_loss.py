@@ -1,0 +1,107 @@
+"""The example of CONTRIBUTING.md, a loss that no command knows, goes through all of them."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from check_yaml import check, kinds, stage, terms
+from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
+
+from trg_torchdistill.cli.main import main
+from trg_torchdistill.cli.plot import context
+
+IMPORTS = """
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchdistill.losses.registry import register_mid_level_loss
+
+from trg_torchdistill._checks import check_positive
+from trg_torchdistill.losses import RelationLoss
+from trg_torchdistill.losses.maps import ImageMaps
+from trg_torchdistill.losses.relation import IoDict, Terms
+
+
+"""
+TERM = """
+far:
+  criterion:
+    key: 'TokenDistanceLoss'
+    kwargs: {student_module_path: 'layer2', student_module_io: 'output', teacher_module_path: 'layer2',
+             teacher_module_io: 'output', power: 2.0}
+  weight: 0.5
+"""
+SIDES = """
+pre_epoch_process: 'pre_epoch_process_with_trg'
+post_epoch_process: 'post_epoch_process_with_trg'
+teacher: {forward_proc: 'forward_batch_only', requires_grad: False, forward_hook: {input: [], output: ['layer2']}}
+student: {forward_proc: 'forward_batch_only', forward_hook: {input: [], output: ['layer2']}}
+"""
+TRAIN = stage(1, tiny.KD + TERM, SIDES)
+DEPENDENCY = ("  - name: 'tiny'\n", "  - name: 'tiny'\n  - name: 'distances'\n")
+
+
+@pytest.fixture(autouse=True)
+def _distances(tmp_path, monkeypatch):
+    """The blocks of CONTRIBUTING.md as the module `distances`."""
+    text = (Path(__file__).parents[2] / 'CONTRIBUTING.md').read_text()
+    loss, maps = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    loss = loss.replace('class TokenDistanceLoss', '@register_mid_level_loss\nclass TokenDistanceLoss')
+    (tmp_path / 'distances.py').write_text(f'{IMPORTS}{loss}\n{maps}')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    MIDDLE_LEVEL_LOSS_DICT.pop('TokenDistanceLoss', None)
+    sys.modules.pop('distances', None)
+
+
+def _written(folder):
+    return tiny.write(folder, tiny.whole_yaml(folder, TRAIN).replace(*DEPENDENCY))
+
+
+def test_check_has_its_term_its_share_and_its_line(tmp_path, capsys):
+    code, report = check(tmp_path, capsys, TRAIN, change=DEPENDENCY)
+    assert (code, kinds(report)) == (0, [])
+    assert terms(report)['far']['weight'] == 0.5
+    assert terms(report)['far']['share'] > 0
+    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16}]
+    assert main(['check', _written(tmp_path), '--input-size', '8', '--steps', '1']) == 0
+    assert '  far: 16 tokens an image\n' in capsys.readouterr().out
+
+
+def test_check_names_a_wrong_keyword_and_its_place(tmp_path, capsys):
+    code, report = check(tmp_path, capsys, TRAIN.replace('power: 2.0', 'powr: 2.0'), change=DEPENDENCY)
+    assert code == 1
+    assert '`powr`; did you mean `power`?; change it under the `kwargs:` of `TokenDistanceLoss`' in report['error']
+
+
+def test_train_keeps_its_mean(tmp_path, caplog):
+    assert tiny.train(_written(tmp_path), '--seed', '0') == 0
+    assert 'TokenDistanceLoss of `far`: distance ' in caplog.text
+    [line] = tiny.lines_of(tmp_path)
+    assert line['terms']['far'] == line['terms']['far.distance'] > 0
+
+
+def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
+    titles = []
+
+    def spy(tokens, models, pixels, image, cell, maps, original=context.draw_context):
+        titles.append(maps.name)
+        return original(tokens, models, pixels, image, cell, maps)
+
+    monkeypatch.setattr('trg_torchdistill.cli.plot.command.draw_context', spy)
+    config, out = _written(tmp_path), str(tmp_path / 'out')
+    assert tiny.train(config, '--seed', '0') == 0
+    words = ['plot', config, '-o', out, '--only', 'context_maps', 'token_graph', '--images', '0', '1']
+    assert main([*words, '--term', 'far', '--format', 'png']) == 0
+    assert titles == ['distance map']
+    assert {file.name for file in Path(out).iterdir()} == {'context_maps.png', 'token_graph.png'}
+    capsys.readouterr()
+    assert main([*words, '--term', 'fr']) == 2
+    assert '`TokenDistanceLoss` term of' in (said := capsys.readouterr().err)
+    assert "one of ['far'], got 'fr'" in said
