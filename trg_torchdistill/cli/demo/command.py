@@ -17,7 +17,8 @@ from typing import Any
 
 import trg_torchdistill
 from trg_torchdistill.cli.demo.report import RunResult, draw_report, report_lines
-from trg_torchdistill.cli.plot.figures import new_figure, read_history
+from trg_torchdistill.cli.plot.curves import read_run
+from trg_torchdistill.cli.plot.figures import new_figure
 from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.datasets import Digits
@@ -129,7 +130,7 @@ class Training:
     def _result(self, folder: Path) -> RunResult:
         tested = json.loads((folder / 'test.json').read_text(encoding='utf-8'))
         loader = parse_deferred(self.config.read_text(encoding='utf-8'))['train']['train_data_loader']
-        return RunResult(read_history(folder / 'metrics.jsonl'), tested['test'], loader['kwargs']['batch_size'])
+        return RunResult(read_run(folder), tested['test'], loader['kwargs']['batch_size'])
 
 
 def find_configs() -> Path:
