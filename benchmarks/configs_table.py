@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 from trg_torchdistill.cli.add import command as add
-from trg_torchdistill.cli.main import COMMANDS
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.cli.recipe.edit import list_changes
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill_cli import COMMANDS
 
 ROOTS = ('configs/sample', 'configs/official')
 # Folders of other tasks: detection, segmentation, text.

@@ -101,7 +101,7 @@ import trg_torchdistill
 assert state() == before, [pair for pair in zip(before, state()) if pair[0] != pair[1]]
 assert set(MIDDLE_LEVEL_LOSS_DICT) - keys == {'TRGLoss', 'TokenContextualLoss'}
 assert keys < set(MIDDLE_LEVEL_LOSS_DICT)
-heavy = {'matplotlib', 'rich', 'sklearn', 'trg_torchdistill.cli'} & set(sys.modules)
+heavy = {'matplotlib', 'sklearn', 'trg_torchdistill.cli'} & set(sys.modules)
 assert not heavy, heavy
 first = sys.modules.pop('trg_torchdistill')
 import trg_torchdistill

@@ -141,14 +141,15 @@ def test_an_own_post_forward_process_cannot_be_scaled(tmp_path, capsys):
 
 
 def test_a_device_that_lacks_the_type(tmp_path):
-    with pytest.raises(TRGError, match=r'compute in the type of `--amp fp16`, got meta: .*meta'):
+    with pytest.raises(TRGError, match=r'compute in the type of `--amp fp16`, got meta, RuntimeError: .*meta'):
         choose_precision('fp16', torch.device('meta'), Config(tmp_path, '', {}))
 
 
-def test_choosing_leaves_the_random_state_alone(tmp_path):
-    before = torch.get_rng_state()
-    choose_precision('bf16', CPU, Config(tmp_path, '', {'train': {}}))
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize('scaler', [None, {}])
+def test_a_state_without_a_scale_starts_it_anew(scaler):
+    precision = Precision('fp16', CPU)
+    precision.restore({'name': None, 'scaler': scaler})
+    assert precision.state() == Precision('fp16', CPU).state()
 
 
 def test_evaluation_is_under_the_same_autocast():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,20 +89,11 @@ def test_missing_packages_are_named_before_anything_is_trained(tmp_path, monkeyp
         demo._check_optional_packages()
 
 
-def test_the_yamls_are_found_in_a_checkout():
-    assert demo.find_configs().parts[-3:] == ('configs', 'sample', 'digits')
-
-
-def test_the_yamls_are_found_where_a_wheel_puts_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, 'CONFIG_FOLDER', 'not/here')
-    monkeypatch.setattr(sys, 'prefix', str(tmp_path))
-    folder = tmp_path / demo.INSTALLED_FOLDER
-    folder.mkdir(parents=True)
-    with pytest.raises(TRGError, match=r'expected the sample YAMLs .* reinstall trg_torchdistill'):
-        demo.find_configs()
-    for name in demo.CONFIGS:
-        (folder / f'{name}.yaml').touch()
-    assert demo.find_configs() == folder
+def test_the_yamls_are_a_part_of_the_package_and_a_checkout_names_them_among_its_configs():
+    configs = Path(__file__).parents[2] / 'configs' / 'sample' / 'digits'
+    assert sorted(path.stem for path in configs.iterdir()) == sorted(demo.CONFIGS)
+    for path in configs.iterdir():
+        assert path.resolve() == demo.find_configs() / path.name
 
 
 def test_a_quick_copy_differs_in_its_number_of_epochs_only(tmp_path):

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from trg_torchdistill.cli import main as module
+import trg_torchdistill_cli
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.errors import RunError, TRGError
 
@@ -15,7 +15,7 @@ def command(monkeypatch):
     fake = types.ModuleType('fake_command')
     fake.add_arguments = lambda parser: parser.add_argument('--option')
     monkeypatch.setitem(sys.modules, 'trg_torchdistill.cli.fake.command', fake)
-    monkeypatch.setitem(module.COMMANDS, 'fake', 'a fake')
+    monkeypatch.setitem(trg_torchdistill_cli.COMMANDS, 'fake', 'a fake')
     return fake
 
 
@@ -58,9 +58,10 @@ def test_the_sub_commands_code_and_options_are_passed_on(command):
 
 
 @pytest.mark.parametrize('words', [[], ['unknown'], ['train']])
-def test_a_wrong_command_line(words, capsys):
+@pytest.mark.parametrize('start', [main, trg_torchdistill_cli.main])
+def test_a_wrong_command_line(start, words, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(words)
+        start(words)
     assert stopped.value.code == 2
     assert 'usage: trg-torchdistill' in capsys.readouterr().err
 
@@ -79,3 +80,18 @@ def test_the_module_runs():
     words = [sys.executable, '-m', 'trg_torchdistill', '--version']
     result = subprocess.run(words, capture_output=True, text=True, check=True)
     assert result.stdout.startswith('trg-torchdistill ')
+
+
+@pytest.mark.parametrize('word', ['--help', '--version', 'unknown', ''])
+def test_what_needs_no_torch_is_answered_without_it(word, capsys):
+    """In a process of its own, in which torch cannot be imported; the answer is that of the package."""
+    code = "import sys; sys.modules['torch'] = None; import trg_torchdistill_cli as cli; cli.main(sys.argv[1:])"
+    answer = subprocess.run([sys.executable, '-c', code, *word.split()], capture_output=True, text=True)
+    with pytest.raises(SystemExit) as stopped:
+        main(word.split())
+    assert (answer.returncode, (answer.stdout, answer.stderr)) == (stopped.value.code, capsys.readouterr())
+
+
+def test_the_command_runs_a_sub_command(command):
+    command.run = lambda args: 7 if args.option == 'x' else 0
+    assert trg_torchdistill_cli.main(['fake', '--option', 'x']) == 7

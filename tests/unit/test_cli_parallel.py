@@ -11,7 +11,7 @@ from trg_torchdistill.cli.measure.evaluation import evaluate
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.processes import ALONE, Processes, StopSignals, joined
-from trg_torchdistill.cli.runtime.progress import PlainReporter
+from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.parallel import check_for_several_processes, join_stage
 from trg_torchdistill.errors import TRGError
 
@@ -37,7 +37,7 @@ def config(tmp_path, sampler=RandomSampler, sampler_kwargs=None, teacher=True, *
     ],
 )
 def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
-    check_for_several_processes(config(tmp_path, **student), PlainReporter())
+    check_for_several_processes(config(tmp_path, **student), Reporter())
     assert capsys.readouterr().out == ''
 
 
@@ -56,7 +56,7 @@ def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
 )
 def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):
     with pytest.raises(TRGError) as error:
-        check_for_several_processes(config(tmp_path, **student), PlainReporter())
+        check_for_several_processes(config(tmp_path, **student), Reporter())
     assert message in str(error.value)
 
 
@@ -64,11 +64,11 @@ def test_a_teacher_that_learns_is_wrapped_or_frozen(tmp_path):
     yaml = config(tmp_path)
     yaml.data['train']['teacher'] = {}
     with pytest.raises(TRGError, match=r'`train.teacher.wrapper`.* or `requires_grad: False` to freeze it'):
-        check_for_several_processes(yaml, PlainReporter())
+        check_for_several_processes(yaml, Reporter())
 
 
 def test_a_sampler_that_the_host_replaces_is_told(tmp_path, capsys):
-    check_for_several_processes(config(tmp_path, sampler=WeightedRandomSampler), PlainReporter())
+    check_for_several_processes(config(tmp_path, sampler=WeightedRandomSampler), Reporter())
     out = capsys.readouterr().out
     assert 'WARNING: with several processes torchdistill replaces `train.train_data_loader.sampler`, Weighted' in out
 

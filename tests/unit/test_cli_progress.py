@@ -1,10 +1,11 @@
 import io
+import re
 import sys
 
 import pytest
 
-from trg_torchdistill.cli.runtime.progress import BarReporter, PlainReporter, choose_reporter, clock, epoch_line, fitted
-from trg_torchdistill.cli.train.metrics import TermMeter
+from trg_torchdistill.cli.runtime import progress
+from trg_torchdistill.cli.runtime.progress import BarReporter, Reporter, choose_reporter, clock, epoch_line
 
 
 class Terminal(io.StringIO):
@@ -33,16 +34,9 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-def test_terms_that_do_not_fit_are_left_out():
-    terms = {'ce': 1.0, 'kd': 2.0}
-    assert fitted('loss 3', terms, 80) == 'loss 3  ce 1  kd 2'
-    assert fitted('loss 3', terms, 13) == 'loss 3  ce 1'
-    assert fitted('loss 3', terms, 3) == 'loss 3'
-
-
-def test_a_pipe_gets_plain_lines(monkeypatch, capsys):
+def test_a_pipe_gets_plain_lines(capsys):
     reporter = choose_reporter()
-    assert isinstance(reporter, PlainReporter)
+    assert type(reporter) is Reporter
     reporter.start_epoch(0, 1, 1)
     reporter.step(1.0, 8, dict)
     reporter.end_epoch()
@@ -50,24 +44,35 @@ def test_a_pipe_gets_plain_lines(monkeypatch, capsys):
     assert capsys.readouterr().out == 'hello\n'
 
 
-def test_a_terminal_gets_a_bar(monkeypatch):
+@pytest.mark.parametrize(('columns', 'terms'), [('200', 'kd=2 trg.local=0.125'), ('80', 'kd=2'), ('69', '')])
+def test_a_terminal_gets_a_bar_with_the_terms_that_fit(columns, terms, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', Terminal())
-    monkeypatch.setenv('COLUMNS', '100')
-    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setattr(progress, 'SECONDS_BETWEEN_UPDATES', 0)
+    monkeypatch.setenv('COLUMNS', columns)
     reporter = choose_reporter()
     assert isinstance(reporter, BarReporter)
     for epoch in range(2):
         reporter.start_epoch(epoch, 2, 3)
-        reporter.step(1.25, 8, TermMeter(None))
+        reporter.step(1.25, 8, lambda: {'kd': 2.0, 'trg.local': 0.125})
         reporter.end_epoch()
-    shown = sys.stdout.getvalue()
-    assert 'epoch 1/2' in shown
-    assert 'loss 1.25' in shown
-    assert 'img/s' in shown
+    reporter.say('hello')
+    bars = sys.stdout.getvalue().split('\r')
+    assert bars[-1] == 'hello\n'
+    for number in (1, 2):
+        (full,) = {bar.rstrip() for bar in bars if f'epoch {number}/2 1/3 ' in bar}
+        assert re.search(r' \d+ img/s \d:\d\d:\d\d left loss 1.25' + f'{" " * bool(terms)}{terms}$', full)
 
 
-def test_a_terminal_without_rich_gets_plain_lines_and_a_hint(monkeypatch):
+def test_a_bar_is_drawn_at_most_twice_a_second(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', Terminal())
-    monkeypatch.setitem(sys.modules, 'rich.progress', None)
-    assert isinstance(choose_reporter(), PlainReporter)
+    reporter = choose_reporter()
+    reporter.start_epoch(0, 1, 3)
+    reporter.step(1.25, 8, lambda: pytest.fail('the terms were read'))
+    reporter.end_epoch()
+
+
+def test_a_terminal_without_tqdm_gets_plain_lines_and_a_hint(monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', Terminal())
+    monkeypatch.setitem(sys.modules, 'tqdm', None)
+    assert type(choose_reporter()) is Reporter
     assert "pip install 'trg_torchdistill[cli]'" in sys.stdout.getvalue()

@@ -1,17 +1,11 @@
-import json
 import math
 import sys
 
 import pytest
 
-from trg_torchdistill.cli.plot.figures import (
-    STYLES,
-    draw_accuracy,
-    draw_temperature,
-    draw_terms,
-    new_figure,
-    read_history,
-)
+from trg_torchdistill.cli.demo.report import draw_accuracy
+from trg_torchdistill.cli.plot.curves import draw_temperature, draw_terms
+from trg_torchdistill.cli.plot.figures import STYLES, new_figure
 from trg_torchdistill.errors import TRGError
 
 
@@ -30,19 +24,6 @@ def lines_of(axes):
     return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
 
 
-def test_a_history_is_read_in_order(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    path.write_text(''.join(json.dumps(epoch(number)) + '\n' for number in range(3)), encoding='utf-8')
-    assert [line['epoch'] for line in read_history(path)] == [0, 1, 2]
-
-
-def test_a_broken_history_is_an_error(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    path.write_text('{"epoch": 0', encoding='utf-8')
-    with pytest.raises(ValueError, match='Expecting'):
-        read_history(path)
-
-
 def test_figures_do_not_touch_the_display_or_global_state(tmp_path):
     figure, panels = new_figure(2, 3)
     assert len(panels) == 6
@@ -53,7 +34,7 @@ def test_figures_do_not_touch_the_display_or_global_state(tmp_path):
 
 def test_accuracies_start_at_epoch_one(axes):
     runs = {'KD': [epoch(0, 10.0), epoch(1, 20.0)], 'KD + TRG': [epoch(0, 12.0), epoch(1, 25.0)]}
-    draw_accuracy(axes, runs, reference=('teacher', 99.0))
+    draw_accuracy(axes, runs, teacher=99.0)
     assert lines_of(axes) == {'teacher': [99.0, 99.0], 'KD': [10.0, 20.0], 'KD + TRG': [12.0, 25.0]}
     assert list(axes.lines[1].get_xdata()) == [1, 2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ['teacher', 'KD', 'KD + TRG']

@@ -85,8 +85,9 @@ def test_a_folder_without_a_readable_run(text, message, tmp_path):
 
 
 def test_a_run_is_read(tmp_path):
-    (tmp_path / 'metrics.jsonl').write_text(json.dumps(line()) + '\n')
-    assert read_runs([tmp_path], ['run']) == {'run': [line()]}
+    epochs = [line(loss=float(number)) for number in range(3)]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(epoch) + '\n' for epoch in epochs))
+    assert read_runs([tmp_path], ['run']) == {'run': epochs}
 
 
 def test_labels_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):

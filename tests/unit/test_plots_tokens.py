@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trg_torchdistill.cli.plot.graph import draw_graph, shared_with
+from trg_torchdistill.cli.plot.graph import draw_graph
 from trg_torchdistill.cli.plot.images import Images
 from trg_torchdistill.cli.plot.models import Model, hooked_features, penultimate_features
 from trg_torchdistill.cli.plot.tokens import (
@@ -177,7 +177,6 @@ def test_an_edge_is_drawn_to_the_middle_of_its_cell():
         'teacher': [Neighbor(1, 0, 2, 0.9), Neighbor(2, 1, 0, 0.5)],
         'student after': [Neighbor(2, 1, 0, 0.7), Neighbor(1, 1, 1, 0.2)],
     }
-    assert shared_with(graphs['student after'], graphs['teacher']) == 1
     images = Images(torch.zeros(3, 3, 4, 6), [0, 0, 1], [0, 1, 2], {0: 'cat', 1: 'dog'})
     models = [model(label='teacher', is_teacher=True), model()]
     figure = draw_graph(graphs, {'student after': 0.25}, models, images, torch.zeros(3, 4, 6, 3), (0, 1, 1), GRID)

@@ -1,4 +1,4 @@
-"""The command ``trg-torchdistill``: finds the sub-command, and turns a user's mistake into one message."""
+"""``python -m trg_torchdistill``: finds the sub-command, and turns a user's mistake into one message."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from typing import Any
 from trg_torchdistill._version import __version__
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from trg_torchdistill.errors import TRGError
-
-COMMANDS = {
-    'train': 'train and test the models of any torchdistill image-classification YAML',
-    'eval': 'test a trained student class by class, and compare it with its teacher',
-    'add': 'write TRG into the YAML of a distillation that you have',
-    'check': 'say whether a YAML will train, and what its steps cost, on random data',
-    'plot': 'draw curves of runs, or token graph, context maps and t-SNE of the models of a YAML',
-    'demo': 'compare the student alone, with KD and with TRG on handwritten digits',
-}
+from trg_torchdistill_cli import parsers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,11 +56,8 @@ def _room(command: str) -> Any:
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     """Returns the parser; only the sub-command that was asked for is imported and adds its arguments."""
-    parser = argparse.ArgumentParser(prog='trg-torchdistill', description='Knowledge distillation with torchdistill.')
-    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=f'{summary[0].upper()}{summary[1:]}.')
+    parser, commands = parsers(__version__)
+    for name, command in commands.items():
         if words[:1] == [name]:
             _room(name).add_arguments(command)
         command.add_argument('--traceback', action='store_true', help='show where an error was raised')

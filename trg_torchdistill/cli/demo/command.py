@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import importlib.resources
 import json
 import os
 import re
@@ -17,15 +17,14 @@ from typing import Any
 
 import trg_torchdistill
 from trg_torchdistill.cli.demo.report import RunResult, draw_report, report_lines
-from trg_torchdistill.cli.plot.figures import new_figure, read_history
+from trg_torchdistill.cli.plot.curves import read_run
+from trg_torchdistill.cli.plot.figures import new_figure
 from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.datasets import Digits
-from trg_torchdistill.errors import RunError, TRGError
+from trg_torchdistill.errors import RunError
 
 CONFIGS = ('teacher', 'student', 'kd', 'trg', 'longtailed_kd', 'longtailed_trg')
-CONFIG_FOLDER = 'configs/sample/digits'
-INSTALLED_FOLDER = f'share/trg_torchdistill/{CONFIG_FOLDER}'
 SECONDS_TO_STOP = 5
 LOG_LINES_SHOWN = 12
 
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the six trainings, prints the table, and writes ``results.json`` and ``curves.png``.
 
     Raises:
-        TRGError: If an optional package is missing; if the sample YAMLs are not found.
+        TRGError: If an optional package is missing.
         RunError: If a training fails.
     """
     _check_optional_packages()
@@ -131,30 +130,12 @@ class Training:
     def _result(self, folder: Path) -> RunResult:
         tested = json.loads((folder / 'test.json').read_text(encoding='utf-8'))
         loader = parse_deferred(self.config.read_text(encoding='utf-8'))['train']['train_data_loader']
-        return RunResult(read_history(folder / 'metrics.jsonl'), tested['test'], loader['kwargs']['batch_size'])
+        return RunResult(read_run(folder), tested['test'], loader['kwargs']['batch_size'])
 
 
 def find_configs() -> Path:
-    """Returns the folder of the sample YAMLs: beside the package in a checkout, else where the wheel put them.
-
-    Raises:
-        TRGError: If it is in neither place.
-    """
-    folders = [Path(trg_torchdistill.__file__).parents[1] / CONFIG_FOLDER]
-    try:
-        files = importlib.metadata.files('trg_torchdistill') or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    folders += [Path(str(file.locate())).resolve().parent for file in files if INSTALLED_FOLDER in file.as_posix()][:1]
-    folders.append(Path(sys.prefix) / INSTALLED_FOLDER)
-    for folder in folders:
-        if all((folder / f'{name}.yaml').is_file() for name in CONFIGS):
-            return folder
-    places = ', '.join(str(folder) for folder in folders)
-    raise TRGError(
-        f'expected the sample YAMLs of the digits in one of {places}, got none; reinstall trg_torchdistill, or run the '
-        'demo in a checkout of its repository'
-    )
+    """Returns the folder of the sample YAMLs, which are a part of the package."""
+    return Path(str(importlib.resources.files('trg_torchdistill') / 'samples' / 'digits'))
 
 
 def _check_optional_packages() -> None:
@@ -165,12 +146,12 @@ def _check_optional_packages() -> None:
 def _copy_configs(source: Path, target: Path, quick: bool) -> dict[str, Path]:
     """Copies the YAMLs into the working folder; ``quick`` sets their number of epochs to 1."""
     target.mkdir(parents=True, exist_ok=True)
-    copies = {}
-    for name in CONFIGS:
-        copies[name] = Path(shutil.copy(source / f'{name}.yaml', target))
+    copies = {name: target / f'{name}.yaml' for name in CONFIGS}
+    for path in copies.values():
+        text = (source / path.name).read_text(encoding='utf-8')
         if quick:
-            text = copies[name].read_text(encoding='utf-8')
-            copies[name].write_text(re.sub(r'(num_epochs: &num_epochs) \d+', r'\1 1', text), encoding='utf-8')
+            text = re.sub(r'(num_epochs: &num_epochs) \d+', r'\1 1', text)
+        path.write_text(text, encoding='utf-8')
     return copies
 
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trg_torchdistill.cli.plot.figures import History, draw_accuracy, draw_temperature, draw_terms, new_figure
+from trg_torchdistill.cli.plot.curves import History, draw_temperature, draw_terms
+from trg_torchdistill.cli.plot.figures import REFERENCE_COLOR, draw_lines, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLES = {'teacher': 'teacher ResNet-20', 'student': 'student alone', 'kd': 'KD', 'trg': 'KD + TRG'}
@@ -86,7 +88,7 @@ def draw_report(results: Mapping[str, RunResult]) -> Figure:
         TRGError: If matplotlib is missing.
     """
     figure, (balanced, long_tailed, terms, temperature) = new_figure(2, 2)
-    teacher = ('teacher', results['teacher'].history[-1]['best_val_top1'])
+    teacher = results['teacher'].history[-1]['best_val_top1']
     students = {title: results[name].history for name, title in TITLES.items() if name != 'teacher'}
     draw_accuracy(balanced, students, teacher)
     balanced.set_title(f'balanced, {results["kd"].train_images} training images')
@@ -98,6 +100,23 @@ def draw_report(results: Mapping[str, RunResult]) -> Figure:
     draw_temperature(temperature, results['trg'].history)
     temperature.set_title('KD + TRG: dynamic temperature')
     return figure
+
+
+def draw_accuracy(
+    axes: Axes, histories: Mapping[str, History], teacher: float | None = None, first_style: int = 0
+) -> None:
+    """Draws the validation top-1 of each run, in percent.
+
+    Args:
+        axes: Panel to draw on.
+        histories: Epochs of each run, by the label of its line.
+        teacher: Accuracy of the teacher, a horizontal line.
+        first_style: Style of the first run, so that a method looks the same in two panels.
+    """
+    if teacher is not None:
+        axes.axhline(teacher, color=REFERENCE_COLOR, linestyle=':', linewidth=1.2, label='teacher')
+    series = {label: [line['val_top1'] for line in history] for label, history in histories.items()}
+    draw_lines(axes, series, 'validation top-1, %', first_style)
 
 
 def _verdict(results: Mapping[str, RunResult]) -> list[str]:

@@ -59,11 +59,6 @@ class Predictions:
     num_classes: tuple[int, ...]
     divergence: Tensor | None = None
 
-    def on_cpu(self) -> Predictions:
-        """Returns the same with all tensors on the CPU."""
-        divergence = None if self.divergence is None else self.divergence.cpu()
-        return Predictions(self.labels.cpu(), tuple(each.cpu() for each in self.ranked), self.num_classes, divergence)
-
     def accuracy(self, model: int = 0) -> Accuracy:
         """Returns the accuracy of the model at a position."""
         hits = self.ranked[model] == self.labels[:, None]
@@ -111,7 +106,7 @@ def predict(
             with explained(f'`{type(model).__name__}` failed in an evaluation'), precision.autocast():
                 logits.append(forward_logits_only(model, images))
         batches.append(_of_a_batch(labels, logits))
-    own = _joined(batches).on_cpu() if batches else None
+    own = _joined(batches) if batches else None
     parts = [part for part in processes.gathered(own) if part is not None]
     if not parts:
         raise TRGError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
@@ -199,11 +194,11 @@ def _of_a_batch(labels: Tensor, logits: Sequence[Tensor]) -> Predictions:
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
-    """Returns the predictions of all parts, which are of the same models."""
+    """Returns the predictions of all parts, which are of the same models, on the CPU."""
     divergences = [part.divergence for part in parts if part.divergence is not None]
     return Predictions(
-        torch.cat([part.labels for part in parts]),
-        tuple(torch.cat(each) for each in zip(*(part.ranked for part in parts), strict=True)),
+        torch.cat([part.labels for part in parts]).cpu(),
+        tuple(torch.cat(each).cpu() for each in zip(*(part.ranked for part in parts), strict=True)),
         parts[0].num_classes,
-        torch.cat(divergences) if divergences else None,
+        torch.cat(divergences).cpu() if divergences else None,
     )

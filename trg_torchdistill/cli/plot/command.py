@@ -26,6 +26,7 @@ from trg_torchdistill.cli.plot.models import (
     build_models,
     penultimate_features,
     read_config,
+    teacher_of,
 )
 from trg_torchdistill.cli.plot.tokens import (
     Tokens,
@@ -224,8 +225,8 @@ def _token_pictures(
 
 def _shares(models: list[Model], tokens: Tokens, graph: LocalTerm) -> dict[str, float]:
     """Returns the share of the teacher's edges that each student has, over all tokens; nothing without a teacher."""
-    teacher = next((model.label for model in models if model.is_teacher), None)
+    teacher = teacher_of(models)
     if teacher is None:
         return {}
     edges = {label: edges_to_other_images(values, tokens.grid, graph) for label, values in tokens.values.items()}
-    return {label: len(own & edges[teacher]) / len(edges[teacher]) for label, own in edges.items()}
+    return {label: len(own & edges[teacher.label]) / len(edges[teacher.label]) for label, own in edges.items()}

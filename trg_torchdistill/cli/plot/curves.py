@@ -1,25 +1,21 @@
-"""Training curves of several runs, from what ``trg-torchdistill train`` left in their folders."""
+"""Training curves, from the ``metrics.jsonl`` that ``trg-torchdistill train`` leaves in the folder of a run."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trg_torchdistill.cli.plot.figures import (
-    PANEL_INCHES,
-    History,
-    blank_figure,
-    draw_line,
-    finish_epochs,
-    leaf_terms,
-    read_history,
-)
+from trg_torchdistill.cli.plot.figures import PANEL_INCHES, blank_figure, draw_line, draw_lines, finish_epochs
 from trg_torchdistill.errors import TRGError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+History: TypeAlias = Sequence[Mapping[str, Any]]
 
 METRICS = 'metrics.jsonl'
 REQUIRED = ('val_top1', 'loss', 'terms')
@@ -37,10 +33,11 @@ def read_runs(folders: Sequence[Path], labels: Sequence[str]) -> dict[str, Histo
     Raises:
         TRGError: If a folder holds no run, or no finished epoch.
     """
-    return {label: _read_run(folder) for label, folder in zip(labels, folders, strict=True)}
+    return {label: read_run(folder) for label, folder in zip(labels, folders, strict=True)}
 
 
-def _read_run(folder: Path) -> History:
+def read_run(folder: Path) -> History:
+    """Returns the epochs of a run in their order; errors are those of :func:`read_runs`."""
     path = folder / METRICS
     if not path.is_file():
         raise TRGError(
@@ -48,7 +45,7 @@ def _read_run(folder: Path) -> History:
             '`trg-torchdistill train` was given as `--run_dir`, or `dst_ckpt` of the YAML without its suffix'
         )
     try:
-        history = read_history(path)
+        history = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
     except ValueError as error:
         raise TRGError(f'expected each line of {path} to be JSON, got: {error}; remove the damaged line') from error
     if not history:
@@ -78,12 +75,11 @@ def panels_of(runs: Mapping[str, History]) -> dict[str, dict[str, list[list[floa
         readers[f'term: {label}'] = lambda line, name=name: line['terms'].get(name)
     readers['temperature'] = lambda line: line.get('temperature')
     readers['learning rate'] = lambda line: line.get('lr')
-    panels = {}
-    for label, read in readers.items():
-        lines = {run: _lines([read(line) for line in history]) for run, history in runs.items()}
-        if any(lines.values()):
-            panels[label] = lines
-    return panels
+    panels = {
+        label: {run: _lines([read(line) for line in history]) for run, history in runs.items()}
+        for label, read in readers.items()
+    }
+    return {label: lines for label, lines in panels.items() if any(lines.values())}
 
 
 def draw_curves(runs: Mapping[str, History]) -> Figure:
@@ -112,6 +108,44 @@ def draw_curves(runs: Mapping[str, History]) -> Figure:
         list(handles.values()), list(handles), loc='outside upper center', ncols=4, frameon=False, handlelength=3.5
     )
     return figure
+
+
+def draw_terms(axes: Axes, history: History) -> None:
+    """Draws the mean of each term of the loss, before its weight, over its mean in the first epoch.
+
+    The terms differ by orders of magnitude, hence the ratio; the label of a line gives the first mean.
+    """
+    series = {}
+    for name, label in leaf_terms(history).items():
+        values = [line['terms'].get(name) for line in history]
+        first = next((value for value in values if value), None)
+        if first is not None:
+            ratios = [None if value is None else value / first for value in values]
+            series[f'{label} (from {first:.3g})'] = ratios
+    draw_lines(axes, series, 'mean of the term / first epoch')
+
+
+def draw_temperature(axes: Axes, history: History) -> None:
+    """Draws the temperature of the global term; one line for each TRG term if they differ."""
+    values = [line.get('temperature') for line in history]
+    names = dict.fromkeys(name for value in values if isinstance(value, dict) for name in value)
+    series = {
+        name: [value.get(name) if isinstance(value, dict) else value for value in values]
+        for name in names or ['temperature']
+    }
+    draw_lines(axes, series, 'temperature of the global term')
+    axes.set_ylim(bottom=0)
+
+
+def leaf_terms(history: History) -> dict[str, str]:
+    """Returns names in ``terms`` and their labels; one with parts, ``trg`` of ``trg.local``, is left to its parts."""
+    names = list(dict.fromkeys(name for line in history for name in line['terms']))
+    labels = {}
+    for name in names:
+        parent, _, part = name.partition('.')
+        if part or not any(other.startswith(f'{name}.') for other in names):
+            labels[name] = parent if part in ('', parent) else f'{parent} {part}'
+    return labels
 
 
 def _lines(values: Sequence[Any]) -> list[list[float | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,24 +65,16 @@ def draw_embedding(points: Mapping[str, Any], models: Sequence[Model], images: I
         TRGError: If matplotlib is missing.
     """
     frequent = sorted(label for label, _ in Counter(images.labels).most_common(MAX_CLASSES))
-    figure = blank_figure(PANEL * len(models), PANEL + 0.9)
+    title = f't-SNE of the features before the last layer, {len(images.labels)} images'
+    figure = blank_figure(PANEL * len(models), PANEL + 0.9, title)
     panels = figure.subplots(1, len(models), squeeze=False)[0]
-    handles: list[Any] = []
     for axes, model in zip(panels, models, strict=True):
-        drawn = []
-        for position, label in enumerate(frequent):
+        for label, (color, _), marker in zip(frequent, itertools.cycle(STYLES), MARKERS, strict=False):
             own = points[model.label][[place for place, other in enumerate(images.labels) if other == label]]
-            color, marker = STYLES[position % len(STYLES)][0], MARKERS[position % len(MARKERS)]
-            name = images.names[label]
-            drawn.append(
-                axes.scatter(
-                    own[:, 0], own[:, 1], s=22, c=color, marker=marker, linewidths=0.4, edgecolors='white', label=name
-                )
-            )
-        handles = handles or drawn
+            look = {'s': 22, 'c': color, 'marker': marker, 'linewidths': 0.4, 'edgecolors': 'white'}
+            axes.scatter(own[:, 0], own[:, 1], label=images.names[label], **look)
         axes.set_title(f'{model.label} ({model.key})', fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.suptitle(f't-SNE of the features before the last layer, {len(images.labels)} images', fontsize=11)
+        axes.set(xticks=[], yticks=[])
+    handles = panels[0].collections
     figure.legend(handles=handles, title='class', loc='outside lower center', ncols=10, frameon=False, fontsize=9)
     return figure

@@ -1,11 +1,12 @@
-"""Figures and their styles, and curves of finished epochs from ``metrics.jsonl``. Needs matplotlib; no window opens."""
+"""Figures and what they have in common: lines over epochs, cells of an image, a legend. No window opens."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
@@ -13,8 +14,6 @@ from trg_torchdistill.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-History: TypeAlias = Sequence[Mapping[str, Any]]
 
 # Okabe and Ito's palette without its yellow: distinct under the common colour-vision deficiencies. Each colour has its
 # own dash pattern, so that the lines stay apart in grey.
@@ -31,17 +30,7 @@ CHOSEN = STYLES[3][0]
 PANEL_INCHES = (5.0, 3.6)
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Returns the epochs of a ``metrics.jsonl``, in their order.
-
-    Raises:
-        TRGError: If a line is no JSON.
-    """
-    lines = path.read_text(encoding='utf-8').splitlines()
-    return [json.loads(line) for line in lines if line]
-
-
-def blank_figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float, title: str = '') -> Figure:
     """Returns a figure without panels, in inches.
 
     Raises:
@@ -53,7 +42,10 @@ def blank_figure(width: float, height: float) -> Figure:
         raise TRGError(
             "expected matplotlib to be installed, got none; run: pip install 'trg_torchdistill[cli]'"
         ) from error
-    return Figure(figsize=(width, height), layout='constrained')
+    figure = Figure(figsize=(width, height), layout='constrained')
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
@@ -85,56 +77,6 @@ def style_of(position: int) -> tuple[str, Any]:
     return STYLES[position % len(STYLES)][0], STYLES[(position + rounds) % len(STYLES)][1]
 
 
-def draw_accuracy(
-    axes: Axes,
-    histories: Mapping[str, History],
-    reference: tuple[str, float] | None = None,
-    first_style: int = 0,
-) -> None:
-    """Draws the validation top-1 of each run, in percent.
-
-    Args:
-        axes: Panel to draw on.
-        histories: Epochs of each run, by the label of its line.
-        reference: Label and accuracy of a horizontal line, the teacher for instance.
-        first_style: Position in ``STYLES`` of the first run, so that a method looks the same in two panels.
-    """
-    if reference is not None:
-        axes.axhline(reference[1], color=REFERENCE_COLOR, linestyle=':', linewidth=1.2, label=reference[0])
-    series = {label: [line['val_top1'] for line in history] for label, history in histories.items()}
-    _draw_lines(axes, series, 'validation top-1, %', first_style)
-
-
-def draw_terms(axes: Axes, history: History) -> None:
-    """Draws the mean of each term of the loss, before its weight, over its mean in the first epoch.
-
-    The terms differ by orders of magnitude, hence the ratio; the label of a line gives the first mean.
-    """
-    series = {}
-    for name, label in leaf_terms(history).items():
-        values = [line['terms'].get(name) for line in history]
-        first = next((value for value in values if value), None)
-        if first is not None:
-            ratios = [None if value is None else value / first for value in values]
-            series[f'{label} (from {first:.3g})'] = ratios
-    _draw_lines(axes, series, 'mean of the term / first epoch')
-
-
-def draw_temperature(axes: Axes, history: History) -> None:
-    """Draws the temperature of the global term; one line for each TRG term if they differ."""
-    series: dict[str, list[float | None]] = {}
-    for line in history:
-        value = line.get('temperature')
-        for name in value if isinstance(value, dict) else ['temperature']:
-            series.setdefault(name, [])
-    for name, values in series.items():
-        for line in history:
-            value = line.get('temperature')
-            values.append(value.get(name) if isinstance(value, dict) else value)
-    _draw_lines(axes, series, 'temperature of the global term')
-    axes.set_ylim(bottom=0)
-
-
 def draw_line(axes: Axes, values: Sequence[float | None], label: str, position: int) -> None:
     """Draws one value an epoch, None leaving a gap, in the style of a position."""
     color, dashes = style_of(position)
@@ -155,7 +97,8 @@ def finish_epochs(axes: Axes, label: str) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
+def draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
+    """Fills a panel over epochs: a line for each name, and a legend where there are several."""
     for position, (name, values) in enumerate(series.items(), first_style):
         draw_line(axes, values, name, position)
     finish_epochs(axes, label)
@@ -163,12 +106,22 @@ def _draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label:
         axes.legend(frameon=False, fontsize='small')
 
 
-def leaf_terms(history: History) -> dict[str, str]:
-    """Returns names in ``terms`` and their labels; one with parts, ``trg`` of ``trg.local``, is left to its parts."""
-    names = list(dict.fromkeys(name for line in history for name in line['terms']))
-    labels = {}
-    for name in names:
-        parent, _, part = name.partition('.')
-        if part or not any(other.startswith(f'{name}.') for other in names):
-            labels[name] = parent if part in ('', parent) else f'{parent} {part}'
-    return labels
+def show_image(axes: Axes, pixels: Tensor) -> None:
+    """Shows an image [H, W, 3] or [H, W] without ticks."""
+    axes.imshow(pixels.numpy(), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    axes.set(xticks=[], yticks=[])
+
+
+def outline(axes: Axes, place: tuple[int, int], cell: tuple[float, float], color: str = CHOSEN) -> None:
+    """Draws the edges of a cell.
+
+    Args:
+        axes: Panel of an image.
+        place: Row and column of the cell.
+        cell: Height and width of a cell in pixels.
+        color: Colour of the edges.
+    """
+    from matplotlib.patches import Rectangle
+
+    corner = (place[1] * cell[1] - 0.5, place[0] * cell[0] - 0.5)
+    axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=color, linewidth=2))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from trg_torchdistill.cli.plot.figures import CHOSEN, STYLES, blank_figure
+from trg_torchdistill.cli.plot.figures import CHOSEN, STYLES, blank_figure, outline, show_image
 from trg_torchdistill.cli.plot.images import Images
-from trg_torchdistill.cli.plot.models import Model
+from trg_torchdistill.cli.plot.models import Model, teacher_of
 from trg_torchdistill.cli.plot.tokens import Neighbor
 
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 PANEL = 1.25
 BEND = 0.12
 SHARED, OTHER = STYLES[5][0], STYLES[1][0]
-
-
-def shared_with(neighbors: Sequence[Neighbor], reference: Sequence[Neighbor]) -> int:
-    """Returns how many neighbours are the same cells of the same images."""
-    return len({neighbor.place for neighbor in neighbors} & {neighbor.place for neighbor in reference})
+DASHES = (0, (3, 1.5))
 
 
 def draw_graph(
@@ -49,34 +45,37 @@ def draw_graph(
     Raises:
         TRGError: If matplotlib is missing.
     """
-    reference = next((graphs[model.label] for model in models if model.is_teacher), None)
-    figure = blank_figure(PANEL * len(pixels) + 2.2, (PANEL + 0.2) * len(models) + 1.0)
-    panels = figure.subplots(len(models), len(pixels), squeeze=False)
+    teacher = teacher_of(models)
+    reference = None if teacher is None else {neighbor.place for neighbor in graphs[teacher.label]}
     number = len(next(iter(graphs.values())))
-    figure.suptitle(
+    figure = blank_figure(
+        PANEL * len(pixels) + 2.2,
+        (PANEL + 0.2) * len(models) + 1.0,
         f'Token graph: one token (row {chosen[1]}, column {chosen[2]} of {grid[0]} x {grid[1]}) and its {number} '
         'nearest neighbours in other images',
-        fontsize=11,
     )
+    panels = figure.subplots(len(models), len(pixels), squeeze=False)
     for axes, label in zip(panels[0], images.labels, strict=True):
         axes.set_title(f'class {images.names[label]}', fontsize=9)
     for model, row in zip(models, panels, strict=True):
         neighbors = graphs[model.label]
         for axes, seen in zip(row, pixels, strict=True):
-            _show_image(axes, seen, grid)
-        caption = f'{model.label}\n({model.key})'
+            _show_cells(axes, seen, grid)
+        caption = model.caption
         if reference is not None and not model.is_teacher:
-            count = shared_with(neighbors, reference)
+            count = len(reference & {neighbor.place for neighbor in neighbors})
             caption += f'\n{count} of {number} as the teacher\n({shares[model.label]:.0%} over all tokens)'
         row[0].set_ylabel(caption, rotation=0, ha='right', va='center', labelpad=8, fontsize=9)
         _draw_edges(figure, row, neighbors, reference, chosen, grid, pixels.shape[1:3])
-    _legend(figure, reference is not None)
+    figure.legend(
+        handles=_legend(reference is not None), loc='outside lower center', ncols=4, frameon=False, fontsize=9
+    )
     return figure
 
 
-def _show_image(axes: Axes, pixels: Tensor, grid: tuple[int, int]) -> None:
+def _show_cells(axes: Axes, pixels: Tensor, grid: tuple[int, int]) -> None:
     height, width = pixels.shape[:2]
-    axes.imshow(pixels.numpy(), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    show_image(axes, pixels)
     axes.set_xticks([column * width / grid[1] - 0.5 for column in range(1, grid[1])], [])
     axes.set_yticks([row * height / grid[0] - 0.5 for row in range(1, grid[0])], [])
     axes.tick_params(length=0)
@@ -87,31 +86,27 @@ def _draw_edges(
     figure: Figure,
     row: Sequence[Axes],
     neighbors: Sequence[Neighbor],
-    reference: Sequence[Neighbor] | None,
+    reference: set[tuple[int, int, int]] | None,
     chosen: tuple[int, int, int],
     grid: tuple[int, int],
     size: Sequence[int],
 ) -> None:
     from matplotlib.patches import ConnectionPatch
 
-    known = None if reference is None else {neighbor.place for neighbor in reference}
     cell = (size[0] / grid[0], size[1] / grid[1])
-    _outline(row[chosen[0]], chosen[1:], cell, CHOSEN, '-')
-    start = _center(chosen[1:], cell)
+    outline(row[chosen[0]], chosen[1:], cell)
     side = -1 if 2 * chosen[1] >= grid[0] else 1  # upwards from the lower half of an image, else downwards
     for neighbor in neighbors:
-        is_shared = known is None or neighbor.place in known
-        color, dashes = (SHARED, '-') if is_shared else (OTHER, (0, (3, 1.5)))
-        axes = row[neighbor.image]
+        is_shared = reference is None or neighbor.place in reference
+        color, dashes = (SHARED, '-') if is_shared else (OTHER, DASHES)
         place = (neighbor.row, neighbor.column)
-        _outline(axes, place, cell, color, '-')
+        outline(row[neighbor.image], place, cell, color)
         edge = ConnectionPatch(
-            start,
+            _center(chosen[1:], cell),
             _center(place, cell),
             'data',
-            'data',
             axesA=row[chosen[0]],
-            axesB=axes,
+            axesB=row[neighbor.image],
             color=color,
             linestyle=dashes,
             linewidth=0.6 + 1.4 * neighbor.affinity,
@@ -127,24 +122,18 @@ def _center(place: tuple[int, int], cell: tuple[float, float]) -> tuple[float, f
     return (place[1] + 0.5) * cell[1] - 0.5, (place[0] + 0.5) * cell[0] - 0.5
 
 
-def _outline(axes: Axes, place: tuple[int, int], cell: tuple[float, float], color: str, dashes: Any) -> None:
-    from matplotlib.patches import Rectangle
-
-    corner = (place[1] * cell[1] - 0.5, place[0] * cell[0] - 0.5)
-    axes.add_patch(Rectangle(corner, cell[1], cell[0], fill=False, edgecolor=color, linewidth=2, linestyle=dashes))
-
-
-def _legend(figure: Figure, has_teacher: bool) -> None:
+def _legend(has_teacher: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(fill=False, edgecolor=CHOSEN, linewidth=2, label='the token')]
+    lines: list[tuple[str, Any, str]] = [(SHARED, '-', 'neighbour')]
     if has_teacher:
-        handles.append(Line2D([], [], color=SHARED, linewidth=2, label='also a neighbour for the teacher'))
-        handles.append(
-            Line2D([], [], color=OTHER, linestyle=(0, (3, 1.5)), linewidth=2, label='not a neighbour for the teacher')
-        )
-    else:
-        handles.append(Line2D([], [], color=SHARED, linewidth=2, label='neighbour'))
-    handles.append(Line2D([], [], linestyle='', label='thicker: larger affinity'))
-    figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
+        lines = [
+            (SHARED, '-', 'also a neighbour for the teacher'),
+            (OTHER, DASHES, 'not a neighbour for the teacher'),
+        ]
+    return [
+        Patch(fill=False, edgecolor=CHOSEN, linewidth=2, label='the token'),
+        *(Line2D([], [], color=color, linestyle=dashes, linewidth=2, label=text) for color, dashes, text in lines),
+        Line2D([], [], linestyle='', label='thicker: larger affinity'),
+    ]

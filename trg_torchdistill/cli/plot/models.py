@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torchdistill.common.module_util import get_module
 
 from trg_torchdistill.cli.probe.build import build_with_weights
@@ -75,6 +76,16 @@ class Model:
     module: nn.Module
     is_teacher: bool = False
 
+    @property
+    def caption(self) -> str:
+        """Label and key on two lines."""
+        return f'{self.label}\n({self.key})'
+
+
+def teacher_of(models: Sequence[Model]) -> Model | None:
+    """Returns the teacher among the models, None if there is none."""
+    return next((model for model in models if model.is_teacher), None)
+
 
 def build_models(config: Config, checkpoints: Mapping[str, Path | None], device: torch.device) -> list[Model]:
     """Builds the teacher, if there is one, the student as training finds it, and the student with each checkpoint.
@@ -131,7 +142,7 @@ def hooked_features(model: Model, ends: Sequence[tuple[str, str]], images: Tenso
     found: dict[str, dict[str, Any]] = {path: {} for path, _ in ends}
     with contextlib.ExitStack() as hooks:
         for path, end in ends:
-            hooks.callback(_hook(model, path, end, found[path]).remove)
+            hooks.enter_context(_hook(model, path, end, found[path]))
         with explained(f'a batch of the images through `{model.key}` failed'):
             model.module(images.to(next(model.module.parameters()).device))
     return found
@@ -168,34 +179,17 @@ def penultimate_features(model: Model, images: Tensor) -> Tensor:
             f'expected `{model.key}` to have a linear layer or a convolution, got none; leave the picture out with '
             '`--only`'
         )
-    device = next(model.module.parameters()).device
-    found = []
-    for batch in torch.split(images, BATCH_SIZE):
-        with (
-            _inputs_of(model.module, kinds[0]) as inputs,
-            explained(f'the images through `{model.key}` failed'),
-        ):
-            model.module(batch.to(device))
-        feature = inputs[-1].float().cpu()
-        if kinds[0] is nn.Conv2d:
-            feature = feature.movedim(1, -1)
-        found.append(feature.reshape(len(batch), -1, feature.shape[-1]).mean(1))
-    return torch.cat(found)
-
-
-@contextlib.contextmanager
-def _inputs_of(model: nn.Module, kind: type[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what enters the layers of a kind, in the order in which they run."""
-    inputs: list[Tensor] = []
+    device, found, inputs = next(model.module.parameters()).device, [], [torch.empty(0)]
 
     def keep(module: nn.Module, value: Any) -> None:
-        tensor = first_tensor(value)
-        if tensor is not None:
-            inputs[:] = [tensor]
+        if isinstance(module, kinds[0]) and (tensor := first_tensor(value)) is not None:
+            inputs[0] = tensor
 
-    handles = [module.register_forward_pre_hook(keep) for module in model.modules() if isinstance(module, kind)]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    with register_module_forward_pre_hook(keep), explained(f'the images through `{model.key}` failed'):
+        for batch in torch.split(images, BATCH_SIZE):
+            model.module(batch.to(device))
+            feature = inputs[0].float().cpu()
+            if kinds[0] is nn.Conv2d:
+                feature = feature.movedim(1, -1)
+            found.append(feature.reshape(len(batch), -1, feature.shape[-1]).mean(1))
+    return torch.cat(found)

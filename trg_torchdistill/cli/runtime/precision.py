@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from typing import Any
 
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.runtime.random_state import preserved_random_state
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, explained
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 DEFAULT_PROCESS = 'default_post_forward_process'
@@ -33,18 +31,16 @@ class Precision:
         self.name = name
         self.skipped_steps = 0
         self._device_type = 'cpu' if device is None else device.type
-        self._scaler = torch.amp.GradScaler(self._device_type) if name == 'fp16' else None
+        self._scaler = torch.amp.GradScaler(self._device_type, enabled=name == 'fp16')
 
     @property
     def scales_gradients(self) -> bool:
         """Whether gradients are scaled, and steps with an infinite gradient are skipped."""
-        return self._scaler is not None
+        return self._scaler.is_enabled()
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         """Returns the context of a forward pass."""
-        if self.name is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self._device_type, DTYPES[self.name])
+        return torch.autocast(self._device_type, DTYPES.get(self.name or ''), enabled=self.name is not None)
 
     def post_forward_process(self, box: Any, loss: Tensor) -> None:
         """Runs the box's post-forward process: backward, clipping, optimizer and step-wise scheduler.
@@ -53,7 +49,7 @@ class Precision:
         unscaled before ``max_grad_norm`` clips them; a step with an infinite gradient changes neither the weights nor
         the step-wise scheduler, and lowers the scale.
         """
-        if self._scaler is None:
+        if not self.scales_gradients:
             box.post_forward_process(loss=loss)
             return
         box.stage_grad_count += 1
@@ -80,11 +76,11 @@ class Precision:
 
     def state(self) -> dict[str, Any]:
         """Returns the scale and what it depends on, as plain values."""
-        return {'name': self.name, 'scaler': None if self._scaler is None else self._scaler.state_dict()}
+        return {'name': self.name, 'scaler': self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues with the scale of :meth:`state`; the scale of a run that had none starts anew."""
-        if self._scaler is not None and state['scaler'] is not None:
+        if state['scaler']:  # else nothing was scaled; older files say None
             self._scaler.load_state_dict(state['scaler'])
 
 
@@ -99,12 +95,13 @@ def choose_precision(name: str | None, device: torch.device, config: Config) -> 
     """
     if name is None:
         return FLOAT32
-    reason = _missing_support(name, device)
-    if reason is not None:
-        raise TRGError(
-            f'expected `--device` to compute in the type of `--amp {name}`, got {device}: {reason}; choose another '
-            '`--amp`, or leave it out'
-        )
+    wanted = f'expected `--device` to compute in the type of `--amp {name}`, got {device}'
+    advice = 'choose another `--amp`, or leave it out'
+    if name == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise TRGError(f'{wanted}, a GPU without bfloat16; {advice}')
+    with explained(wanted, advice), warnings.catch_warnings():
+        warnings.simplefilter('error')  # torch disables autocast for a type that the device lacks, and only warns
+        torch.autocast(device.type, DTYPES[name])
     for stage in config.stage_paths():
         process = config.get(*stage, 'post_forward_process')
         if name == 'fp16' and process not in (None, DEFAULT_PROCESS):
@@ -113,21 +110,3 @@ def choose_precision(name: str | None, device: torch.device, config: Config) -> 
                 f'whose gradients are scaled, got {process!r}; use `--amp bf16`'
             )
     return Precision(name, device)
-
-
-def _missing_support(name: str, device: torch.device) -> str | None:
-    """Runs a layer of each kind forward and backward, and returns why it does not work, None if it does."""
-    if name == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return 'this GPU has no bfloat16'
-    with preserved_random_state():
-        layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 4)).to(device)
-    images = torch.zeros(2, 4, 3, 3, device=device)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')  # torch disables autocast for an unknown type, and only warns
-            with torch.autocast(device.type, DTYPES[name]):
-                output = layers(images)
-            output.float().sum().backward()
-    except (RuntimeError, UserWarning) as error:
-        return str(error).splitlines()[0]
-    return None if output.dtype == DTYPES[name] else f'it computes in {output.dtype}'

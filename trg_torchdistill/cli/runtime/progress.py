@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from typing import Any
 
 SECONDS_BETWEEN_UPDATES = 0.5
-BAR_WIDTH = 15
-MISSING_RICH = "no progress bar: rich is not installed; pip install 'trg_torchdistill[cli]' brings it"
+BAR = '{bar:15} {desc}'
+BAR_WIDTH = 17
+MISSING_TQDM = "no progress bar: tqdm is not installed; pip install 'trg_torchdistill[cli]' brings it"
 
 
-class Reporter(Protocol):
-    """Shows how far a training is."""
+class Reporter:
+    """Shows how far a training is: in plain lines, for files, pipes and terminals without tqdm."""
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int) -> None:
         """Tells that an epoch, counted from 0, begins."""
@@ -28,105 +28,64 @@ class Reporter(Protocol):
         """Tells that an epoch's steps are over, finished or not."""
 
     def say(self, text: str) -> None:
-        """Prints a line."""
-
-
-class PlainReporter:
-    """Prints lines, without bars and escape codes: for files, pipes and terminals without rich."""
-
-    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int) -> None:
-        """Prints nothing."""
-
-    def step(self, loss: float, num_images: int, terms: Callable[[], Mapping[str, float]]) -> None:
-        """Prints nothing."""
-
-    def end_epoch(self) -> None:
-        """Prints nothing."""
-
-    def say(self, text: str) -> None:
         """Prints a line at once, also into a pipe."""
         print(text, flush=True)
 
 
-class SilentReporter(PlainReporter):
+class SilentReporter(Reporter):
     """Says nothing: for all processes but the first."""
 
     def say(self, text: str) -> None:
         """Prints nothing."""
 
 
-class BarReporter:
-    """Draws a bar with the loss, its terms, images per second and the time that is left for all epochs.
+class BarReporter(Reporter):
+    """Draws tqdm's bar with images per second, the time that is left for all epochs, the loss and its terms.
 
-    The terms are read from the device at most twice a second; of several processes they are the first one's.
+    The terms are read from the device when the bar is drawn; of several processes they are the first one's.
 
     Raises:
-        TRGError: If rich is not installed.
+        ImportError: If tqdm is not installed.
     """
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from tqdm import tqdm
 
-        self._columns = (
-            TextColumn('epoch {task.description}'),
-            BarColumn(bar_width=BAR_WIDTH),
-            MofNCompleteColumn(),
-            TextColumn('{task.fields[status]}'),
-        )
-        self._make_bar = Progress
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._began: float | None = None
+        self._make_bar = tqdm
+        self._began = time.perf_counter()
         self._epochs_seen = 0
-        self._epoch = self._num_epochs = self._num_steps = 0
-        self._steps = self._images = 0
-        self._epoch_began = self._shown = 0.0
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int) -> None:
         """Draws an empty bar."""
-        now = time.perf_counter()
-        self._began = now if self._began is None else self._began
-        self._epoch, self._num_epochs, self._num_steps = epoch, num_epochs, num_steps
-        self._steps, self._images = 0, 0
-        self._epoch_began, self._shown = now, 0.0
-        self._bar = self._make_bar(*self._columns, transient=True)
-        self._task = self._bar.add_task(f'{epoch + 1}/{num_epochs}', total=num_steps, status='')
-        self._bar.start()
+        self._title, self._epochs_left = f'epoch {epoch + 1}/{num_epochs}', num_epochs - epoch
+        self._images, self._epoch_began = 0, time.perf_counter()
+        self._began = self._began if self._epochs_seen else self._epoch_began
+        self._bar = self._make_bar(
+            total=num_steps, desc=self._title, bar_format=BAR, file=sys.stdout, leave=False,
+            ncols=_columns(), mininterval=SECONDS_BETWEEN_UPDATES, miniters=1,
+        )  # fmt: skip
 
     def step(self, loss: float, num_images: int, terms: Callable[[], Mapping[str, float]]) -> None:
-        """Moves the bar."""
-        self._steps += 1
+        """Moves the bar; terms that do not fit beside it are left out."""
         self._images += num_images
-        now = time.perf_counter()
-        if self._bar is None or self._task is None or now - self._shown < SECONDS_BETWEEN_UPDATES:
+        if not self._bar.update():
             return
-        self._shown = now
-        speed = self._images / (now - self._epoch_began)
-        start = f'{speed:.0f} img/s  {clock(self._seconds_left(now))} left  loss {loss:.4g}'
-        fixed = len(f'epoch {self._epoch + 1}/{self._num_epochs}  {self._steps}/{self._num_steps}  ') + BAR_WIDTH
-        status = fitted(start, terms(), self._bar.console.width - fixed)
-        self._bar.update(self._task, completed=self._steps, status=status)
+        now = time.perf_counter()
+        part = self._bar.n / self._bar.total
+        left = (now - self._began) / (self._epochs_seen + part) * (self._epochs_left - part)
+        parts = [f'{self._title} {self._bar.n}/{self._bar.total} {self._images / (now - self._epoch_began):.0f} img/s']
+        parts += [f'{clock(left)} left loss {loss:.4g}', *(f'{name}={value:.3g}' for name, value in terms().items())]
+        self._bar.ncols = _columns()
+        self._bar.set_description_str(textwrap.shorten(' '.join(parts), self._bar.ncols - BAR_WIDTH, placeholder=''))
 
     def end_epoch(self) -> None:
         """Takes the bar away."""
         self._epochs_seen += 1
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def say(self, text: str) -> None:
-        """Prints a line; no bar is drawn between epochs."""
-        print(text, flush=True)
-
-    def _seconds_left(self, now: float) -> float:
-        """Returns the time for the remaining epochs at the mean speed so far, validation included."""
-        done = self._epochs_seen + self._steps / self._num_steps
-        left = self._num_epochs - self._epoch - self._steps / self._num_steps
-        return (now - (self._began or now)) / done * left
+        self._bar.close()
 
 
 def choose_reporter(is_first: bool = True) -> Reporter:
-    """Returns the reporter for standard output; without rich a terminal gets plain lines and is told so.
+    """Returns the reporter for standard output; without tqdm a terminal gets plain lines and is told so.
 
     Args:
         is_first: Whether this is the process that speaks for all.
@@ -134,13 +93,12 @@ def choose_reporter(is_first: bool = True) -> Reporter:
     if not is_first:
         return SilentReporter()
     if not sys.stdout.isatty():
-        return PlainReporter()
+        return Reporter()
     try:
         return BarReporter()
     except ImportError:
-        reporter = PlainReporter()
-        reporter.say(MISSING_RICH)
-        return reporter
+        Reporter().say(MISSING_TQDM)
+        return Reporter()
 
 
 def epoch_line(line: dict[str, Any], num_epochs: int) -> str:
@@ -159,18 +117,11 @@ def epoch_line(line: dict[str, Any], num_epochs: int) -> str:
     )
 
 
-def fitted(start: str, terms: Mapping[str, float], width: int) -> str:
-    """Returns ``start`` and as many of the terms after it as fit into ``width`` columns."""
-    text = start
-    for name, value in terms.items():
-        longer = f'{text}  {name} {value:.3g}'
-        if len(longer) > width:
-            break
-        text = longer
-    return text
-
-
 def clock(seconds: float) -> str:
     """Returns a duration as h:mm:ss."""
     whole = round(seconds)
     return f'{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}'
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
