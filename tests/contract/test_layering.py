@@ -20,6 +20,7 @@ ALLOWED |= {'schedules': {'_checks'}, 'gather': set(), 'io': {'errors', '_checks
 ALLOWED['losses'] = {*ALLOWED}
 ALLOWED['files'] = {'errors'}
 ALLOWED['wrappers'] = {*ALLOWED}
+ALLOWED['host'] = {*ALLOWED}
 ALLOWED['procs'] = {*ALLOWED}
 ALLOWED |= {'datasets': {'errors', '_checks'}, 'models': {'errors', '_checks'}}
 ALLOWED['registration'] = {*ALLOWED}

@@ -9,7 +9,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from torchdistill.common.main_util import set_seed
 
@@ -48,6 +47,7 @@ from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,14 +159,13 @@ def _check(
 
 
 def _run_stage(
-    config: Config, stage: tuple[str, ...], box: Any, sides: Sides, args: argparse.Namespace, report: Report
+    config: Config, stage: tuple[str, ...], box: Box, sides: Sides, args: argparse.Namespace, report: Report
 ) -> StageReport:
     name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
     batch_size = batch_size_of(config, stage)
-    began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
     check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
     with explained(f'the pre-epoch process of `{name}` failed'):
-        box.pre_epoch_process(epoch=began)
+        box.pre_epoch_process(epoch=box.first_epoch)
     batches = batches_of(box, args.steps + 1)
     first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)

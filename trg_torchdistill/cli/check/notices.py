@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from trg_torchdistill.cli.check.setup import Sides
-from trg_torchdistill.cli.check.steps import FirstStep, student_of
+from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.tokens import SILENT_AFFINITY, ContextFacts, GraphFacts
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
 from trg_torchdistill.cli.probe.guessed_size import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.losses import TRGLoss
-from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
 Path = tuple[str, ...]
@@ -26,7 +25,7 @@ MAX_NAMES = 4
 DEPENDENCY = "`dependencies: [{name: 'trg_torchdistill'}]`"
 
 
-def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides: Sides) -> list[Notice]:
+def stage_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides: Sides) -> list[Notice]:
     """Returns the warnings of one stage.
 
     Args:
@@ -84,10 +83,10 @@ def _kwargs(stage: Path, term: str) -> Path:
     return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs')
 
 
-def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[tuple[str, Notice]]:
+def _silent_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[tuple[str, Notice]]:
     for term in first.terms:
         name = term.name
-        if name not in box.criterion.term_dict:
+        if name not in box.terms:
             name = name.rpartition('.')[0]
         if term.share is not None and term.weight != 0 and term.share < SILENT_SHARE:
             place = (*stage, 'criterion', 'kwargs', 'sub_terms', name, 'weight')
@@ -98,7 +97,7 @@ def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> 
             yield term.name, notice(config, 'silent_term', place, text)
 
 
-def _schedule_notices(config: Config, stage: Path, box: Any) -> Iterator[Notice]:
+def _schedule_notices(config: Config, stage: Path, box: Box) -> Iterator[Notice]:
     epochs = config.get(*stage, 'num_epochs')
     for name, loss in relation_losses(box.criterion).items():
         if isinstance(loss, TRGLoss) and loss.schedule is not None and epochs == 1:
@@ -156,19 +155,19 @@ def _context_notices(config: Config, stage: Path, context: ContextFacts, trained
         yield notice(config, 'saturated_context', (*_kwargs(stage, context.term), 'normalize_tokens'), text)
 
 
-def _teacher_notices(config: Config, stage: Path, box: Any, teacher: nn.Module) -> Iterator[Notice]:
+def _teacher_notices(config: Config, stage: Path, box: Box, teacher: nn.Module) -> Iterator[Notice]:
     place = _side(config, stage, 'teacher')
     own = {id(parameter) for parameter in teacher.parameters()}
-    trained = sum(value.requires_grad and id(value) in own for value in box.teacher_model.parameters())
+    trained = sum(value.requires_grad and id(value) in own for value in box.model('teacher').parameters())
     if trained:
         text = (
             f'{trained} parameters of the teacher require a gradient: it is trained along; write '
             '`requires_grad: False` in {where}'
         )
         yield notice(config, 'teacher_is_trained', (*place, 'requires_grad'), text)
-    if any(parameter.requires_grad for parameter in box.teacher_model.parameters()):
+    if any(parameter.requires_grad for parameter in box.model('teacher').parameters()):
         return
-    moving = [module for module in box.teacher_model.modules() if module.training]
+    moving = [module for module in box.model('teacher').modules() if module.training]
     norms = sum(isinstance(module, _BatchNorm) and module.track_running_stats for module in moving)
     drops = sum(_drops(module) for module in moving)
     parts = [f'{norms} BatchNorm layers change their statistics'] * bool(norms)
@@ -182,8 +181,8 @@ def _teacher_notices(config: Config, stage: Path, box: Any, teacher: nn.Module) 
         yield notice(config, 'teacher_in_train_mode', (*stage, 'pre_epoch_process'), text)
 
 
-def _student_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[Notice]:
-    student, name = student_of(box), config.side_names[-1]
+def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[Notice]:
+    student, name = box.student, config.side_names[-1]
     if first.unreached:
         modules = list(dict.fromkeys(parameter.rpartition('.')[0] or parameter for parameter in first.unreached))
         shown = ', '.join(f'`{module}`' for module in modules[:MAX_NAMES])
@@ -195,7 +194,7 @@ def _student_notices(config: Config, stage: Path, box: Any, first: FirstStep) ->
         yield notice(config, 'no_logit_term', (*stage, 'criterion', 'kwargs', 'sub_terms'), text)
     if not isinstance(student, Student4TRG):
         return
-    trained = {id(parameter) for group in box.optimizer.param_groups for parameter in group['params']}
+    trained = {id(parameter) for parameter in box.trained}
     left_out = [part for part, module in student.projectors.items() if not _is_in(module, trained)]
     if left_out:
         text = (

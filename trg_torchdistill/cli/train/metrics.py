@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.files import replacing
-from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.host import relation_losses, terms_of
 
 
 class TermMeter:
@@ -24,11 +24,11 @@ class TermMeter:
     costs no synchronisation.
 
     Args:
-        criterion: High-level loss of a box; its terms are in ``term_dict``, by their YAML names.
+        criterion: High-level loss of a box.
     """
 
     def __init__(self, criterion: nn.Module) -> None:
-        self._terms = {name: term for name, (term, _) in getattr(criterion, 'term_dict', {}).items()}
+        self._terms = {name: term for name, (term, _) in terms_of(criterion).items()}
         self._relations = relation_losses(criterion)
         self._handles: list[Any] = []
         self._sums: dict[str, Tensor] = {}
