@@ -90,6 +90,7 @@ class scaled_pair_net(tiny_pair_net):
         return self.fc(2 * feature), feature
 
 
+@register_model
 def vgg11():
     """A model by a name that torchvision has."""
     return tiny_net()
