@@ -27,7 +27,7 @@ MISTAKES = {
         "'CrossEntropy'",
         [
             'sub_terms.ce.criterion.key`',
-            "registered loss, got 'CrossEntropy'; nearest: `CrossEntropyLoss`",
+            "registered loss, got 'CrossEntropy'; did you mean `CrossEntropyLoss`",
             NEAREST_HINT,
         ],
     ),
@@ -35,7 +35,7 @@ MISTAKES = {
         stage(1, CE).replace('CrossEntropyLoss', 'TRGLos'),
         '',
         '',
-        ['nearest: `TRGLoss`', NEAREST_HINT],
+        ['did you mean `TRGLoss`', NEAREST_HINT],
     ),
     'empty_loss_kwargs': (
         stage(1, CE),

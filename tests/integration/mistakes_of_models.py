@@ -30,7 +30,7 @@ MISTAKES_OF_MODELS = {
         "    key: 'tiny_nett'",
         [
             "`models.student_model.key` (line 11) to be the key of a registered model, got 'tiny_nett'",
-            'nearest: `tiny_net`',
+            'did you mean `tiny_net`',
             NEAREST_HINT,
         ],
     ),
@@ -76,7 +76,7 @@ MISTAKES_OF_MODELS = {
         '',
         [
             '`train.student.forward_hook.output`',
-            "modules of `TinyNet`, got 'layer9', where there is nothing; nearest: `layer",
+            "modules of `TinyNet`, got 'layer9', where there is nothing; did you mean `layer",
             '`layer1`, `layer2`, `fc`',
         ],
     ),
@@ -84,7 +84,7 @@ MISTAKES_OF_MODELS = {
         WRAPPED,
         "output: ['student_model.layer2', ",
         "output: ['layer2', ",
-        ["modules of `Student4TRG`, got 'layer2'", 'nearest: `student_model.layer2`', '`student_model`, `projectors`'],
+        ["modules of `Student4TRG`, got 'layer2'", 'did you mean `student_model.layer2`', '`student_model`, `projectors`'],
     ),
     'hook_on_a_projector': (
         WRAPPED,

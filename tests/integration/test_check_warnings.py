@@ -51,7 +51,7 @@ WARNINGS = {
         FULL,
         '`trg`, `context` have no gradient on the student: its `student_model.layer2` and all before it are frozen',
     ),
-    'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
+    'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'did you mean `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
     'student_weights': (PLAIN, 'src_ckpt:\n', "src_ckpt: 'no/such.pt'\n", PLAIN, 'refuses to start without it'),
 }

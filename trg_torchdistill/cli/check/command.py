@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from torchdistill.common.main_util import set_seed
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.flops import default_batch_size
 from trg_torchdistill.cli.check.notices import guessed_size, missing_weights, stage_notices
@@ -39,7 +40,7 @@ from trg_torchdistill.cli.probe.offline import offline
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.cli.recipe.keys import check_config, nearest_names
+from trg_torchdistill.cli.recipe.keys import check_config
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED
 from trg_torchdistill.cli.runtime.logs import logging_to
@@ -105,7 +106,7 @@ def _stages(config: Config, name: str | None) -> list[tuple[str, ...]]:
         known = [path[-1] for path in paths]
         raise TRGError(
             f'expected `--stage` to be one of {", ".join(known)}, the stages of {config.path}, got {name!r}'
-            f'{nearest_names(name, known)}'
+            f'{nearest(name, known)}'
         )
     return chosen
 

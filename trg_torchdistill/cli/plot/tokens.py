@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.plot.models import Model, hooked_features
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import Record, run_model
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import contextual_loss
 from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
@@ -85,7 +85,7 @@ def choose_losses(
     if term is not None and term not in found:
         raise TRGError(
             f'expected `--term` to be a `TRGLoss` or `TokenContextualLoss` term of {config.path}, one of '
-            f'{list(found)}, got {term!r}{nearest_names(term, list(found))}'
+            f'{list(found)}, got {term!r}{nearest(term, list(found))}'
         )
     chosen = list(found.values()) if term is None else [found[term]]
     if not chosen or any(layers.values()):
