@@ -84,7 +84,11 @@ MISTAKES_OF_MODELS = {
         WRAPPED,
         "output: ['student_model.layer2', ",
         "output: ['layer2', ",
-        ["modules of `Student4TRG`, got 'layer2'", 'did you mean `student_model.layer2`', '`student_model`, `projectors`'],
+        [
+            "modules of `Student4TRG`, got 'layer2'",
+            'did you mean `student_model.layer2`',
+            '`student_model`, `projectors`',
+        ],
     ),
     'hook_on_a_projector': (
         WRAPPED,
