@@ -107,6 +107,11 @@ def test_nothing_but_the_command_line_imports_the_command_line():
     assert not [path.name for path in plugin if 'cli' in siblings(path.read_text(encoding='utf-8'))]
 
 
+def test_one_file_looks_into_the_boxes_of_the_host():
+    looks = re.compile(r'(has|get|set)attr\((self\.)?box\b|\bbox: Any|term_dict')
+    assert [name for name, path in FILES.items() if looks.search(path.read_text(encoding='utf-8'))] == ['host.py']
+
+
 @pytest.mark.parametrize('name', FILES)
 def test_no_file_is_longer_than_the_budget(name):
     lines = len(FILES[name].read_text(encoding='utf-8').splitlines())
