@@ -115,10 +115,13 @@ def check_rows(rows: range | None, count: int) -> range:
 def nearest(value: object, known: Collection[str]) -> str:
     """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string.
 
-    Module paths that end in ``value`` are the closest; all of them are named.
+    Module paths that end in ``value`` are the closest; up to three of them are named. Capital letters do not count.
     """
-    matches = sorted(name for name in known if name.endswith(f'.{value}'))
-    matches = matches or difflib.get_close_matches(str(value), sorted(known), n=1)
+    matches = sorted(name for name in known if name.endswith(f'.{value}'))[:3]
+    if not matches:
+        by_lower_case = {name.lower(): name for name in sorted(known)}
+        close = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1)
+        matches = [by_lower_case[name] for name in close]
     return f'; did you mean `{"` or `".join(matches)}`?' if matches else ''
 
 

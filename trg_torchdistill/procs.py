@@ -22,7 +22,7 @@ from torchdistill.core.interfaces.pre_epoch_proc import (
 )
 
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.losses import RelationLoss
+from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import outer_wrapper_error, plain_model
 
 logger = def_logger.getChild(__name__)
@@ -135,18 +135,19 @@ def pre_epoch_process_with_trg(self: Any, epoch: int | None = None, **kwargs: An
         train:
           pre_epoch_process: 'pre_epoch_process_with_trg'
     """
-    if hasattr(self, 'teacher_model'):
-        error = outer_wrapper_error(self.student_model)
+    box = Box(self)
+    if box.has_teacher:
+        error = outer_wrapper_error(box.student)
         if error is not None:
             raise TRGError(error)
         default_pre_epoch_process_with_teacher(self, epoch=epoch, **kwargs)
-        if not self.teacher_updatable:
-            self.teacher_model.eval()
     else:
         default_pre_epoch_process_without_teacher(self, epoch=epoch, **kwargs)
+    if box.teacher is not None and box.teacher_is_frozen:
+        box.teacher.eval()
     if epoch is not None:
-        stage_epoch, num_epochs = epoch_in_stage(self, epoch)
-        for loss in relation_losses(self.criterion).values():
+        stage_epoch, num_epochs = box.epoch_in_stage(epoch)
+        for loss in relation_losses(box.criterion).values():
             loss.start_epoch(stage_epoch, num_epochs)
 
 
@@ -165,33 +166,13 @@ def post_epoch_process_with_trg(self: Any, metrics: Any = None, **kwargs: Any) -
         train:
           post_epoch_process: 'post_epoch_process_with_trg'
     """
-    if hasattr(self, 'teacher_model'):
+    box = Box(self)
+    if box.has_teacher:
         default_post_epoch_process_with_teacher(self, metrics=metrics, **kwargs)
     else:
         default_post_epoch_process_without_teacher(self, metrics=metrics, **kwargs)
-    for name, loss in relation_losses(self.criterion).items():
+    for name, loss in relation_losses(box.criterion).items():
         values = [f'{term} {value:.6g}' for term, value in loss.epoch_means().items()]
         if loss.current_temperature is not None:
             values.append(f'temperature {loss.current_temperature:.4g}')
         logger.info('%s of `%s`: %s', type(loss).__name__, name, ', '.join(values))
-
-
-def relation_losses(criterion: nn.Module) -> dict[str, RelationLoss]:
-    """Returns our losses in the host's total loss, by their YAML names.
-
-    The host keeps the terms in a plain dict of (loss, weight), where ``modules()`` does not see them.
-    """
-    losses = {}
-    for name, (term, _) in getattr(criterion, 'term_dict', {}).items():
-        for module in term.modules():
-            if isinstance(module, RelationLoss):
-                losses[name] = module
-    return losses
-
-
-def epoch_in_stage(box: Any, epoch: int) -> tuple[int, int]:
-    """Returns the epoch counted from the start of the running stage, and the stage's number of epochs."""
-    if not hasattr(box, 'stage_number'):
-        return epoch, box.num_epochs
-    num_epochs = box.train_config[f'stage{box.stage_number}']['num_epochs']
-    return epoch - (box.stage_end_epoch - num_epochs), num_epochs

@@ -162,14 +162,14 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     def secondary_forward(self, io_dict: IoDict) -> None:
         """Runs each projection on its hooked feature; the host's hooks pick up the outputs."""
         for projector in self.projectors.values():
-            part = _unwrapped(projector)
+            part = unwrapped(projector)
             projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG'))
 
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""
         if self.projector_ckpt is not None and is_main_process():
             with replacing(self.projector_ckpt) as stream:
-                torch.save({name: _unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
+                torch.save({name: unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state dict of the plain student; that of a module around this one has the projections as well.
@@ -181,16 +181,21 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         prefix = args[1] if len(args) > 1 else kwargs.get('prefix', '')
         if destination is not None and prefix:
             return super().state_dict(*args, **kwargs)
-        return _unwrapped(self.student_model).state_dict(*args, **kwargs)
+        return unwrapped(self.student_model).state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a state dict of the plain student."""
-        return _unwrapped(self.student_model).load_state_dict(*args, **kwargs)
+        return unwrapped(self.student_model).load_state_dict(*args, **kwargs)
+
+
+def unwrapped(module: nn.Module) -> Any:
+    """Returns a module without the wrapper of torch that the host put around it, if it did."""
+    return module.module if check_if_wrapped(module) else module
 
 
 def plain_model(model: nn.Module) -> nn.Module:
     """Returns the model of the YAML without what the host or ``Student4TRG`` put around it."""
-    inner: nn.Module = _unwrapped(model.student_model if isinstance(model, Student4TRG) else model)
+    inner: nn.Module = unwrapped(model.student_model if isinstance(model, Student4TRG) else model)
     return inner
 
 
@@ -211,7 +216,7 @@ def _check_path(name: str, path: str, student: nn.Module) -> None:
         raise TRGError(f'expected the names under `projectors` to differ from the attributes of a module, got {name!r}')
     first, _, rest = path.partition('.')
     if first != 'student_model' or (rest and get_module(student, rest) is None):
-        known = [f'student_model.{child}' for child, _ in _unwrapped(student).named_modules() if child]
+        known = [f'student_model.{child}' for child, _ in unwrapped(student).named_modules() if child]
         raise TRGError(
             f"expected `path` of the projector `{name}` to be 'student_model.' and a module path of the student, "
             f'got {path!r}{nearest(path, known)}'
@@ -238,7 +243,3 @@ def _shapes(state: object) -> object:
     if isinstance(state, Mapping):
         return {name: _shapes(value) for name, value in state.items()}
     return list(state.shape) if isinstance(state, Tensor) else type(state).__name__
-
-
-def _unwrapped(module: nn.Module) -> Any:
-    return module.module if check_if_wrapped(module) else module

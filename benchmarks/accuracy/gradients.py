@@ -11,7 +11,6 @@ import argparse
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from features import print_table
@@ -19,17 +18,18 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.check.steps import Witness, batches_of, gradients_of
 from trg_torchdistill.cli.probe.build import build_box, build_with_weights
+from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.cli.recipe.config import import_packages, load_config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.train.checkpoint import load_training_state, restore_training_state
-from trg_torchdistill.cli.train.trainer import forward_loss
+from trg_torchdistill.host import Box
 
 NUM_BATCHES = 8
 CPU = Placement(torch.device('cpu'))
 HEADER = ('run', 'epochs', 'term', 'gradient, of the first term = 1', 'cosine')
 
 
-def measure(box: Any, student: nn.Module) -> dict[str, list[tuple[float, float]]]:
+def measure(box: Box, student: nn.Module) -> dict[str, list[tuple[float, float]]]:
     """Relative norm and cosine of each term but the first, in each batch."""
     found: dict[str, list[tuple[float, float]]] = {}
     for batch in batches_of(box, NUM_BATCHES):

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from torchdistill.losses.registry import get_high_level_loss
 
+from trg_torchdistill.host import relation_losses
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
-from trg_torchdistill.procs import relation_losses
 from trg_torchdistill.registration import TABLE
 from trg_torchdistill.tokens import Tokenizer
 from trg_torchdistill.wrappers import TokenProjector

@@ -20,6 +20,7 @@ ALLOWED |= {'schedules': {'_checks'}, 'gather': set(), 'means': set(), 'io': {'e
 ALLOWED['losses'] = {*ALLOWED}
 ALLOWED['files'] = {'errors'}
 ALLOWED['wrappers'] = {*ALLOWED}
+ALLOWED['host'] = {*ALLOWED}
 ALLOWED['procs'] = {*ALLOWED}
 ALLOWED |= {'datasets': {'errors', '_checks'}, 'models': {'errors', '_checks'}}
 ALLOWED['registration'] = {*ALLOWED}
@@ -104,6 +105,11 @@ def test_the_layers_of_the_paper_never_mention_the_host(module):
 def test_nothing_but_the_command_line_imports_the_command_line():
     plugin = [path for name, path in FILES.items() if not name.startswith('cli/') and name != '__main__.py']
     assert not [path.name for path in plugin if 'cli' in siblings(path.read_text(encoding='utf-8'))]
+
+
+def test_one_file_looks_into_the_boxes_of_the_host():
+    looks = re.compile(r'(has|get|set)attr\((self\.)?box\b|\bbox: Any|term_dict')
+    assert [name for name, path in FILES.items() if looks.search(path.read_text(encoding='utf-8'))] == ['host.py']
 
 
 @pytest.mark.parametrize('name', FILES)

@@ -14,7 +14,7 @@ from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.host import relation_losses
 
 CPU = torch.device('cpu')
 NUM_CLASSES = 5

@@ -13,8 +13,8 @@ from tiny import Blobs
 from torch import distributed as dist
 from torchdistill.core.interfaces.registry import register_post_epoch_proc_func
 
-from trg_torchdistill.cli.train.checkpoint import box_modules
-from trg_torchdistill.procs import post_epoch_process_with_trg, relation_losses
+from trg_torchdistill.host import Box, relation_losses
+from trg_torchdistill.procs import post_epoch_process_with_trg
 
 TESTS = Path(__file__).parent
 DDP = "wrapper: 'DistributedDataParallel'"
@@ -52,7 +52,7 @@ def digest(tensors):
 @register_post_epoch_proc_func
 def dump_each_process(self, metrics=None, **kwargs):
     """The usual process, and a line about this process in `ranks/RANK.jsonl` beside the data set's folder."""
-    modules = box_modules(self)
+    modules = Box(self).modules()
     sampler = self.train_data_loader.batch_sampler.sampler
     line = {
         'weights': digest(value for module in modules.values() for value in module.parameters()),

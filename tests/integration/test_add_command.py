@@ -16,7 +16,7 @@ from tests.integration.add_yaml import (  # noqa: F401
     upgrade,
 )
 from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.host import relation_losses
 
 
 def test_equal_widths_only_add_and_train(tmp_path, capsys):

@@ -33,7 +33,7 @@ WRAPPER = CONFIG.replace(STUDENT_BLOCK, f"{STUDENT_BLOCK}\n    auxiliary_model_w
         (CONFIG.replace('requires_grad: False', 'requires_grad: True'), (), 'the teacher is trained'),
         (CONFIG.replace('sub_terms:', '_sub_terms:'), (), r'to have terms under `kwargs\.sub_terms`'),
         (CONFIG, ('--stage', 'stage2'), 'to be a stage with a teacher'),
-        (CONFIG, ('--student-layer', 'layer9'), 'got .layer9.; nearest: `layer'),
+        (CONFIG, ('--student-layer', 'layer9'), 'got .layer9.; did you mean `layer'),
         (CONFIG, ('--teacher-layer', 'fc.weight'), 'got .fc.weight.'),
         (CONFIG.replace('models:', 'dependencies: [no_such_package]\n\nmodels:'), (), 'to name installed packages'),
         (CONFIG.replace('kwargs: {}', "kwargs: {}\n    repo_or_dir: 'someone/something'"), (), 'without a download'),

@@ -13,6 +13,7 @@ from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.precision import Precision, choose_precision
 from trg_torchdistill.cli.runtime.processes import ALONE
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.host import Box
 
 CPU = torch.device('cpu')
 FULL = stage(4, CE + KD + TRG, sides=TRG_SIDES)
@@ -67,6 +68,10 @@ OPTIMIZERS = {
 }
 
 
+def scaled(precision):
+    return lambda box, loss: precision.post_forward_process(Box(box), loss)
+
+
 def run_steps(box, process, steps=5):
     """Trains on one batch in float32 through a post-forward process."""
     torch.manual_seed(0)
@@ -83,7 +88,7 @@ def test_scaled_gradients_do_what_the_hosts_default_does(scheduler, optimizer, t
     """In float32 the scale, a power of two, is without effect."""
     text = full_method(optimizer=f'{OPTIMIZERS[optimizer]}\n{SCHEDULERS[scheduler]}')
     found = []
-    for process in (lambda box, loss: box.post_forward_process(loss=loss), Precision('fp16', CPU).post_forward_process):
+    for process in (lambda box, loss: box.post_forward_process(loss=loss), scaled(Precision('fp16', CPU))):
         torch.manual_seed(0)
         found.append(run_steps(box_from(tmp_path, text), process))
     (expected, expected_lr), (values, lr) = found
@@ -99,13 +104,13 @@ def test_an_infinite_gradient_skips_the_weights_and_the_stepwise_scheduler(tmp_p
     scale = precision.state()['scaler']['scale']
     handle = weight.register_hook(lambda gradient: gradient * float('inf'))
     before, lr = run_steps(box, lambda box, loss: None)
-    after, lr_after = run_steps(box, precision.post_forward_process, steps=1)
+    after, lr_after = run_steps(box, scaled(precision), steps=1)
     assert precision.skipped_steps == 1
     assert precision.state()['scaler']['scale'] == scale / 2
     assert lr_after == lr
     assert all(torch.equal(value, wanted) for value, wanted in zip(after, before, strict=True))
     handle.remove()
-    after, lr_after = run_steps(box, precision.post_forward_process, steps=1)
+    after, lr_after = run_steps(box, scaled(precision), steps=1)
     assert precision.skipped_steps == 1
     assert lr_after == pytest.approx(0.9 * lr)
     assert not torch.equal(weight, before[[id(value) for value in box.student_model.parameters()].index(id(weight))])

@@ -111,7 +111,7 @@ def test_an_error_in_json(tmp_path, capsys):
     code, report = check(tmp_path, capsys, FULL, change=("'layer2']", "'layer9']"))
     assert (code, report['ok'], report['stages']) == (1, False, [])
     assert "got 'layer9'" in report['error']
-    assert 'nearest: `layer2`' in report['error']
+    assert 'did you mean `layer2`' in report['error']
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_error_in_json(tmp_path, capsys):
     [
         (['no_such.yaml'], FULL, 'expected CONFIG to be a YAML file'),
         (['--stage', 'stage2'], FULL, 'expected `--stage` to be one of train, the stages of'),
-        (['--stage', 'stag2'], stages(EARLIER, LATER), 'nearest: `stage2`'),
+        (['--stage', 'stag2'], stages(EARLIER, LATER), 'did you mean `stage2`'),
         (['--device', 'abacus'], FULL, 'expected `--device` to be cpu'),
     ],
 )

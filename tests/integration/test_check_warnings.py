@@ -17,6 +17,7 @@ from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.steps import batches_of, first_step
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.host import Box
 
 EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
 CONFIG = Config(Path('config.yaml'), '', {})  # names lines in errors, of which there are none
@@ -50,7 +51,7 @@ WARNINGS = {
         FULL,
         '`trg`, `context` have no gradient on the student: its `student_model.layer2` and all before it are frozen',
     ),
-    'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'nearest: `log_freq`'),
+    'unread_key': (PLAIN, 'log_freq', 'log_frequency', PLAIN, 'did you mean `log_freq`'),
     'teacher_weights': (PLAIN, 'src_ckpt: }', "src_ckpt: 'no/such.pt'}", PLAIN, 'refuses to start without it'),
     'tokens_out_of_order': (
         FULL,
@@ -121,8 +122,8 @@ def test_gradient_shares_against_a_hand_computation(tmp_path):
     copies = copy.deepcopy((teacher, student))
     box = box_from(tmp_path, train_yaml(textwrap.dedent(KD_TERM), teacher='', student=''), teacher, student)
     box.pre_epoch_process(epoch=0)
-    [batch] = batches_of(box, 1)
-    first = first_step(CONFIG, box, student, batch, 8)
+    [batch] = batches_of(Box(box), 1)
+    first = first_step(CONFIG, Box(box), student, batch, 8)
 
     images, labels, _ = batch
     with torch.no_grad():
@@ -148,7 +149,7 @@ def test_parts_of_trg_are_those_of_its_one_draw(tmp_path):
     text = full_method().replace('tokens_per_image: null', 'tokens_per_image: 3\n            local_weight: 0.5')
     box = box_from(tmp_path, text, student=student)
     box.pre_epoch_process(epoch=0)
-    first = first_step(CONFIG, box, student, batches_of(box, 1)[0], 8)
+    first = first_step(CONFIG, Box(box), student, batches_of(Box(box), 1)[0], 8)
     terms = {term.name: term for term in first.terms}
     assert list(terms) == ['ce', 'trg.local', 'trg.global']
     assert terms['trg.local'].weight == 0.5
@@ -161,7 +162,7 @@ def test_steps_without_trg_leave_the_box_as_it_was(tmp_path):
     terms, loss = dict(box.criterion.term_dict), box.criterion.term_dict['trg'][0]
     calls = []
     loss.register_forward_hook(lambda *args: calls.append(1))
-    cost = step_cost(box, batches_of(box, 1), 2)
+    cost = step_cost(Box(box), batches_of(Box(box), 1), 2)
     assert (len(calls), cost.steps) == (3, 2)
     assert cost.without_trg > 0
     assert box.criterion.term_dict == terms

@@ -27,7 +27,8 @@ from torchdistill.losses.mid_level import KDLoss
 from torchdistill.losses.registry import LOSS_DICT, MIDDLE_LEVEL_LOSS_DICT, get_loss_wrapper, register_loss_wrapper
 
 from trg_torchdistill import TRGLoss
-from trg_torchdistill.procs import pre_epoch_process_with_trg, relation_losses
+from trg_torchdistill.host import relation_losses
+from trg_torchdistill.procs import pre_epoch_process_with_trg
 from trg_torchdistill.registration import TABLE
 
 PATHS = ('layer4', 'output', 'layer4', 'output')

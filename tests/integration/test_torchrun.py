@@ -161,7 +161,7 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
     assert out.count('interrupted; ') == 1
     command = out.splitlines()[-1].strip()
     assert command.startswith('torchrun --nproc_per_node 2 -m trg_torchdistill train ')
-    assert command.endswith('--device cpu --seed 3 --amp fp16 -adjust_lr --resume')
+    assert command.endswith('--seed 3 --amp fp16 -adjust_lr --device cpu --resume')
     resumed = folder.with_name('resumed')
     shutil.copytree(folder, resumed)
     code, _, err = ranks.end_of(ranks.start(write_yaml(resumed), *OPTIONS, '--resume'))

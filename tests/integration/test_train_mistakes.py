@@ -4,7 +4,8 @@ import re
 
 import pytest
 import torch
-from mistakes import FOUND_IN_THE_FIRST_STEP, HOOKED, MISTAKES, SGD_KEY
+from mistakes import FOUND_IN_THE_FIRST_STEP, MISTAKES, SGD_KEY
+from mistakes_of_models import HOOKED
 from tiny import CE, KD, SGD, stage, tiny_net, whole_yaml, write
 
 from trg_torchdistill.cli.main import main

@@ -68,13 +68,13 @@ def test_a_yaml_without_strange_keys_has_no_warning(tmp_path):
 @pytest.mark.parametrize(
     ('found', 'replacement', 'parts'),
     [
-        ('forward_hook:', 'forward_hooks:', ['`train.teacher.forward_hooks` (line 12)', 'nearest: `forward_hook`']),
+        ('forward_hook:', 'forward_hooks:', ['`train.teacher.forward_hooks` (line 12)', 'did you mean `forward_hook`']),
         ('log_freq:', 'log_fraq:', ['`train.log_fraq` (line 9)', '`log_freq`']),
         ('test:', 'tests:', ['`tests` (line 20)', '`test`']),
         ("dataset_id: 'a', kwargs", "dataset_id: 'a', num_workers: 1, kwargs", ['stands under its `kwargs:`']),
         ('{lr: 0.1}}', '{lr: 0.1}, max_grad_nrm: 1}', ['`train.optimizer.max_grad_nrm`', '`max_grad_norm`']),
         ('weight: 1.0}', 'weight: 1.0, wieght: 2.0}', ['sub_terms.swallow.wieght`', '`weight`']),
-        ('{used: 1}', '{used: 1, usde: 2}', ['`Swallow` takes any keyword', 'kwargs.usde`', 'nearest: `used`']),
+        ('{used: 1}', '{used: 1, usde: 2}', ['`Swallow` takes any keyword', 'kwargs.usde`', 'did you mean `used`']),
     ],
 )
 def test_each_strange_key_is_named_with_its_line_and_the_nearest_one(found, replacement, parts, tmp_path):

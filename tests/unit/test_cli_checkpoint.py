@@ -1,11 +1,14 @@
 import random
+import shlex
 
 import numpy as np
 import pytest
 import torch
 
+from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state, random_state, set_random_state
 from trg_torchdistill.cli.train.checkpoint import load_training_state, save_atomically
+from trg_torchdistill.cli.train.resume import resume_command
 from trg_torchdistill.errors import RunError, TRGError
 
 
@@ -69,3 +72,29 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(TRGError, match='damaged or was written by another program'):
         load_training_state(tmp_path / 'last.pt')
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [
+        ('c.yaml', 'c.yaml --resume'),
+        ('c.yaml --resume', 'c.yaml --resume'),
+        ('--overwrite c.yaml --seed=3', 'c.yaml --seed=3 --resume'),
+        ('--start_epoch 2 c.yaml --traceback', 'c.yaml --traceback --resume'),
+        ('c.yaml --start=2 --over -adjust_lr --amp bf16', 'c.yaml -adjust_lr --amp bf16 --resume'),
+        ('c.yaml --seed -1 -student_only', 'c.yaml --seed -1 -student_only --resume'),
+        ("'my c.yaml' --run_dir 'a b'", "'my c.yaml' --run_dir 'a b' --resume"),
+    ],
+)
+def test_a_run_goes_on_with_the_words_that_began_it(words, expected):
+    assert resume_command(['train', *shlex.split(words)], Processes()) == f'trg-torchdistill train {expected}'
+
+
+@pytest.mark.parametrize(
+    ('size', 'local_size', 'launcher'),
+    [(2, 2, ''), (8, 4, '--nnodes 2 --rdzv_backend c10d --rdzv_endpoint HOST:PORT ')],
+)
+def test_several_processes_go_on_as_many(size, local_size, launcher):
+    processes = Processes(rank=0, size=size, local_rank=0, local_size=local_size)
+    expected = f'torchrun --nproc_per_node {local_size} {launcher}-m trg_torchdistill train c.yaml --resume'
+    assert resume_command(['train', 'c.yaml', '--overwrite'], processes) == expected

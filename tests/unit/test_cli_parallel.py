@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from tests.unit.boxes import distillation_box
 from trg_torchdistill.cli.data.reading import count_each_image_once
 from trg_torchdistill.cli.measure.evaluation import evaluate
 from trg_torchdistill.cli.recipe.config import Config
@@ -14,6 +15,7 @@ from trg_torchdistill.cli.runtime.processes import ALONE, Processes, StopSignals
 from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.parallel import check_for_several_processes, join_stage
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.host import Box
 
 DDP = 'DistributedDataParallel'
 TWO = Processes(rank=1, local_rank=1, size=2, local_size=2)
@@ -75,13 +77,12 @@ def test_a_sampler_that_the_host_replaces_is_told(tmp_path, capsys):
 
 def test_an_auxiliary_wrapper_that_shares_nothing_is_found(tmp_path):
     """A wrapper of somebody else, which the YAML cannot tell from one that wraps its parts."""
-
-    class Box:
-        student_model = teacher_model = org_student_model = org_teacher_model = nn.Linear(2, 2)
-        optimizer = torch.optim.SGD(student_model.parameters(), lr=0.1)
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    box = Box(distillation_box(student_model=model, teacher_model=model, optimizer=optimizer))
 
     with pytest.raises(TRGError, match=r'`train` to train only what the processes share, got `weight` of `Linear`'):
-        join_stage(Box(), config(tmp_path, wrapper=None), ALONE)
+        join_stage(box, config(tmp_path, wrapper=None), ALONE)
 
 
 @pytest.mark.parametrize('own_batches', [False, True])

@@ -104,7 +104,7 @@ def test_the_model_and_the_random_state_stay_as_they_were():
 
 @pytest.mark.parametrize(
     ('path', 'message'),
-    [('layer9', 'nearest: `layer'), ('unused', 'did not run'), ('odd', r'returns Tensor \[3\] for a batch of 2')],
+    [('layer9', 'did you mean `layer'), ('unused', 'did not run'), ('odd', r'returns Tensor \[3\] for a batch of 2')],
 )
 def test_a_layer_that_cannot_be_hooked_is_refused(path, message):
     class Odd(TinyCnn):

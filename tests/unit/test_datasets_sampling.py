@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.data import Subset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import ConcatDataset, Subset, TensorDataset, WeightedRandomSampler
 from torchdistill.common.yaml_util import load_yaml_file
 from torchdistill.datasets.util import build_data_loader
 
@@ -42,8 +42,14 @@ def test_an_epoch_has_as_many_items_as_the_data_set_and_a_subset_its_own_classes
 
 
 def test_targets_are_read_from_the_items_when_the_data_set_names_none(dataset):
-    del dataset.targets
-    assert class_balanced_sampler(dataset).weights[-1] == 1
+    items = [*dataset]
+    assert class_balanced_sampler(items).weights[-1] == 1
+    assert class_balanced_sampler(Subset(items, [0, 1, 90])).weights.tolist() == [0.5, 0.5, 1.0]
+
+
+def test_parts_list_their_targets_together(dataset):
+    both = ConcatDataset([Subset(dataset, [0, 1]), Subset(dataset, [90])])
+    assert class_balanced_sampler(both).weights.tolist() == [0.5, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(('value', 'error'), [(0, ValueError), ('5', TypeError)])

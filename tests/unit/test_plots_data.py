@@ -115,8 +115,18 @@ def test_images_are_drawn_from_ten_classes_and_always_the_same():
     assert first.names[first.labels[0]] == str(first.labels[0])
 
 
-def test_a_data_set_without_targets_is_drawn_from_as_a_whole():
-    assert max(draw_images(Subset(Pictures(), range(100)), 100, seed=0).labels) == 24
+@pytest.mark.parametrize(('listed', 'last'), [(True, 9), (False, 24)])
+def test_images_are_of_ten_classes_where_the_data_set_lists_its_labels(listed, last):
+    pictures = Pictures()
+    whole, part = (pictures, Subset(pictures, range(100))) if listed else ([*pictures], Subset([*pictures], range(100)))
+    for dataset in (whole, part):
+        assert max(draw_images(dataset, 100, seed=0).labels) == last
+
+
+def test_names_of_classes_are_those_of_the_data_set_inside():
+    pictures = Pictures()
+    pictures.classes = [('tench', 'Tinca'), 'shark']
+    assert read_images(Subset(pictures, [0, 4, 8]), [0, 1, 2]).names == {0: 'tench', 1: 'shark', 2: '2'}
 
 
 def test_pairs_of_a_class_come_first():

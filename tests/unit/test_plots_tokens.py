@@ -148,7 +148,7 @@ def test_hooks_see_the_plain_student_and_are_taken_away():
     assert torch.equal(found['student_model.layer']['output'], images)
     assert torch.equal(found['.']['input'][0], images)
     assert not student.module.layer._forward_hooks
-    with pytest.raises(TRGError, match=r"module path 'layr' .* got none; nearest: `layer`; name a layer with"):
+    with pytest.raises(TRGError, match=r"module path 'layr' .* got none; did you mean `layer`\?; name a layer with"):
         hooked_features(student, [('layr', 'output')], images)
 
 

@@ -12,15 +12,15 @@ from torchdistill.losses.high_level import WeightedSumLoss
 from torchvision.models import GoogLeNetOutputs
 from torchvision.models.inception import InceptionOutputs
 
+from tests.unit.boxes import training_box
 from trg_torchdistill import Student4TRG, TokenContextualLoss, TRGLoss
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.host import relation_losses
 from trg_torchdistill.procs import (
-    epoch_in_stage,
     forward_logits_only,
     outline,
     post_epoch_process_with_trg,
     pre_epoch_process_with_trg,
-    relation_losses,
 )
 
 PATHS = ('layer4', 'output', 'layer4', 'output')
@@ -166,25 +166,10 @@ def test_outline_of_what_a_model_returned():
     )
 
 
-def test_epoch_of_a_box_without_stages():
-    box = SimpleNamespace(num_epochs=7)
-    assert [epoch_in_stage(box, epoch) for epoch in (0, 6)] == [(0, 7), (6, 7)]
-
-
-@pytest.mark.parametrize(
-    ('stage_number', 'stage_end_epoch', 'epoch', 'expected'),
-    [(1, 2, 0, (0, 2)), (1, 2, 1, (1, 2)), (2, 5, 2, (0, 3)), (2, 5, 4, (2, 3)), (3, 6, 5, (0, 1))],
-)
-def test_epoch_of_a_box_with_stages(stage_number, stage_end_epoch, epoch, expected):
-    stages = {f'stage{number}': {'num_epochs': count} for number, count in ((1, 2), (2, 3), (3, 1))}
-    box = SimpleNamespace(stage_number=stage_number, stage_end_epoch=stage_end_epoch, train_config=stages, num_epochs=6)
-    assert epoch_in_stage(box, epoch) == expected
-
-
-def training_box(*losses):
+def box_with(*losses):
     """What the host's training box (without a teacher) offers to a process."""
     terms = {loss.key: {'criterion': loss, 'weight': 1.0} for loss in losses}
-    return SimpleNamespace(
+    return training_box(
         model=nn.Linear(2, 2).eval(),
         model_io_dict={'layer4': {'output': {'cpu': FIRST}}},
         criterion=WeightedSumLoss(sub_terms=terms),
@@ -197,7 +182,7 @@ def training_box(*losses):
 
 def test_pre_epoch_process_runs_the_hosts_own_and_tells_the_epoch():
     loss = TRGLoss(*PATHS, temperature={'start': 0.5, 'end': 0.1})
-    box = training_box(loss, TokenContextualLoss(*PATHS))
+    box = box_with(loss, TokenContextualLoss(*PATHS))
     pre_epoch_process_with_trg(box, epoch=2, whatever='a trainer passes')
     assert box.model.training
     assert box.model_io_dict == {'layer4': {'output': {}}}
@@ -207,7 +192,7 @@ def test_pre_epoch_process_runs_the_hosts_own_and_tells_the_epoch():
 
 def test_pre_epoch_process_without_an_epoch_leaves_the_schedules():
     loss = TRGLoss(*PATHS, temperature={'start': 0.5, 'end': 0.1})
-    pre_epoch_process_with_trg(training_box(loss))
+    pre_epoch_process_with_trg(box_with(loss))
     assert loss.current_temperature is None
 
 
@@ -216,13 +201,13 @@ def test_post_epoch_process_logs_what_there_is(caplog):
     features = [{'layer4': {'output': torch.randn(2, 3, 2, 2)}} for _ in range(2)]
     loss(*features)
     with caplog.at_level(logging.INFO):
-        post_epoch_process_with_trg(training_box(loss), metrics=None, whatever='a trainer passes')
+        post_epoch_process_with_trg(box_with(loss), metrics=None, whatever='a trainer passes')
     local, global_ = (f'{name} {float(value):.6g}' for name, (_, value) in loss.terms().items())
     assert caplog.messages == [f'TRGLoss of `TRGLoss`: {local}, {global_}, temperature 0.25']
 
 
 def test_post_epoch_process_steps_the_scheduler():
-    box = training_box()
+    box = box_with()
     optimizer = torch.optim.SGD(box.model.parameters(), lr=1.0)
     box.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     optimizer.step()

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser(words).parse_args(words)
+    args.words = words
     try:
         code: int = _room(args.command).run(args)
     except TRGError as error:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_integer, check_positive
-from trg_torchdistill.datasets.sampling import targets_of
+from trg_torchdistill.datasets.labels import targets_of
 from trg_torchdistill.errors import TRGError
 
 

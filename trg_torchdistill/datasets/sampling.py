@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset, WeightedRandomSampler
+from torch.utils.data import Dataset, WeightedRandomSampler
 
 from trg_torchdistill._checks import advice, check_integer
+from trg_torchdistill.datasets.labels import targets_of
 
 
 def class_balanced_sampler(dataset: Dataset[Any], num_samples: int | None = None) -> WeightedRandomSampler:
@@ -18,7 +18,7 @@ def class_balanced_sampler(dataset: Dataset[Any], num_samples: int | None = None
     replacement. Under distributed training torchdistill puts its ``DistributedSampler`` in the place of any sampler.
 
     Args:
-        dataset: Map-style data set with ``targets``; without them every item is read once.
+        dataset: Map-style data set that lists its labels; without them every item is read once.
         num_samples: Items of an epoch; None for the size of the data set.
 
     Raises:
@@ -37,14 +37,3 @@ def class_balanced_sampler(dataset: Dataset[Any], num_samples: int | None = None
             check_integer('num_samples', num_samples, 1)
     weights = 1 / torch.bincount(targets).double()
     return WeightedRandomSampler(weights[targets].tolist(), num_samples or len(targets))
-
-
-def targets_of(dataset: Dataset[Any]) -> list[int]:
-    """Returns the class of each item: the data set's ``targets``; without them every item is read once."""
-    if isinstance(dataset, Subset):
-        inner = targets_of(dataset.dataset)
-        return [inner[index] for index in dataset.indices]
-    targets = getattr(dataset, 'targets', None)
-    if targets is None:
-        targets = [dataset[index][1] for index in range(len(cast(Sized, dataset)))]
-    return [int(target) for target in targets]

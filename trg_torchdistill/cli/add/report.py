@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import textwrap
 from collections.abc import Iterator
 
 from trg_torchdistill.cli.add.plan import Choice, Plan
@@ -12,8 +11,7 @@ from trg_torchdistill.cli.probe.layers import alternatives
 from trg_torchdistill.cli.probe.pair import Pair
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.recipe.config import Config
-
-WIDTH = 80
+from trg_torchdistill.cli.runtime.wrapping import wrapped
 
 
 def report(
@@ -30,17 +28,17 @@ def report(
         warning: What must be known before it is used, None if nothing.
     """
     where = '.'.join(choice.stage)
-    yield from _wrap(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
+    yield from wrapped(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
     for reason in pair.refused:
-        yield from _wrap(f'not {reason}', '  ')
+        yield from wrapped(f'not {reason}')
     for side, probe, record in (('teacher', pair.teacher, choice.teacher), ('student', pair.student, choice.student)):
         yield ''
         yield f'{side}  {probe.key}'
         yield from _layers(probe, record, f'--{side}-layer')
     yield ''
-    yield from _wrap(_projection(choice))
+    yield from wrapped(_projection(choice))
     for note in plan.notes:
-        yield from _wrap(f'- {note}', '  ')
+        yield from wrapped(f'- {note}')
     text, output = written
     changes = [line[0] for line in difflib.ndiff(config.text.splitlines(), text.splitlines())]
     taken = changes.count('-')
@@ -49,7 +47,7 @@ def report(
     yield f'wrote {output}: {changes.count("+") - taken} lines added{replaced}'
     if warning is not None:
         yield ''
-        yield from _wrap(f'WARNING: {warning}, and add TRG again:', '  ')
+        yield from wrapped(f'WARNING: {warning}, and add TRG again:')
         yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
     told = ['--input-size', f'{pair.size.height}x{pair.size.width}'] if pair.size.source == '--input-size' else []
     yield 'next:'
@@ -93,7 +91,3 @@ def _projection(choice: Choice) -> str:
         widths = f'{choice.student.width} -> {choice.teacher.width}'
         return f'{tokens}; projection {widths} in `Student4TRG`, as the widths differ'
     return f'{tokens}; both {choice.student.width} wide, no projection needed'
-
-
-def _wrap(text: str, indent: str = '') -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent or '  ', break_long_words=False, break_on_hyphens=False)

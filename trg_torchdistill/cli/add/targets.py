@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import LOSSES
 from trg_torchdistill.wrappers import Student4TRG
@@ -33,7 +33,7 @@ def choose_stage(config: Config, name: str | None = None) -> Stage:
     with_teacher = {key: path for key, path in stages.items() if config.get(*path, 'teacher') is not None}
     if name is not None and name not in with_teacher:
         found = ', '.join(f'`{key}`' for key in with_teacher if key != 'train') or 'no stages'
-        what = 'a stage without `teacher:`' if name in stages else f'{name!r}{nearest_names(name, stages)}'
+        what = 'a stage without `teacher:`' if name in stages else f'{name!r}{nearest(name, stages)}'
         raise TRGError(f'expected `--stage` to be a stage with a teacher in {config.path} ({found}), got {what}')
     if not with_teacher:
         raise TRGError(f'expected {config.where("train")} to have a block `teacher:`, got none; add one')

@@ -9,10 +9,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from torchdistill.common.main_util import set_seed
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.flops import default_batch_size
 from trg_torchdistill.cli.check.maps import check_maps
@@ -40,7 +40,7 @@ from trg_torchdistill.cli.probe.offline import offline
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.cli.recipe.keys import check_config, nearest_names
+from trg_torchdistill.cli.recipe.keys import check_config
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED
 from trg_torchdistill.cli.runtime.logs import logging_to
@@ -48,6 +48,7 @@ from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +106,7 @@ def _stages(config: Config, name: str | None) -> list[tuple[str, ...]]:
         known = [path[-1] for path in paths]
         raise TRGError(
             f'expected `--stage` to be one of {", ".join(known)}, the stages of {config.path}, got {name!r}'
-            f'{nearest_names(name, known)}'
+            f'{nearest(name, known)}'
         )
     return chosen
 
@@ -159,14 +160,13 @@ def _check(
 
 
 def _run_stage(
-    config: Config, stage: tuple[str, ...], box: Any, sides: Sides, args: argparse.Namespace, report: Report
+    config: Config, stage: tuple[str, ...], box: Box, sides: Sides, args: argparse.Namespace, report: Report
 ) -> StageReport:
     name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
     batch_size = batch_size_of(config, stage)
-    began = box.stage_end_epoch - num_epochs if hasattr(box, 'stage_end_epoch') else 0
     check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
     with explained(f'the pre-epoch process of `{name}` failed'):
-        box.pre_epoch_process(epoch=began)
+        box.pre_epoch_process(epoch=box.first_epoch)
     batches = batches_of(box, args.steps + 1)
     first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)

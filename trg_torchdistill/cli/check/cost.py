@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from trg_torchdistill.cli.check.steps import student_of
 from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.errors import TRGError, explained
-from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
 
@@ -36,14 +35,14 @@ class Cost:
     threads: int
 
 
-def step_cost(box: Any, batches: Sequence[Any], steps: int) -> Cost:
+def step_cost(box: Box, batches: Sequence[Any], steps: int) -> Cost:
     """Times steps, those with and without the TRG terms in turns, after one of each to warm up.
 
     Raises:
         TRGError: If a step fails or its loss is not finite.
     """
     trg = relation_losses(box.criterion)
-    compares = 0 < len(trg) < len(box.criterion.term_dict)
+    compares = 0 < len(trg) < len(box.terms)
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(steps + 1):
         batch = batches[number % len(batches)]
@@ -60,21 +59,19 @@ def step_cost(box: Any, batches: Sequence[Any], steps: int) -> Cost:
 
 
 @contextlib.contextmanager
-def _without_trg(box: Any) -> Iterator[None]:
+def _without_trg(box: Box) -> Iterator[None]:
     """Takes the TRG terms and the projections out of a box; hooks stay, they cost nothing."""
-    terms, student = box.criterion.term_dict, student_of(box)
-    trg = relation_losses(box.criterion)
-    box.criterion.term_dict = {name: term for name, term in terms.items() if name not in trg}
+    student = box.student
     if isinstance(student, Student4TRG):
         student.__dict__['secondary_forward'] = lambda io_dict: None
     try:
-        yield
+        with box.without(relation_losses(box.criterion)):
+            yield
     finally:
-        box.criterion.term_dict = terms
         student.__dict__.pop('secondary_forward', None)
 
 
-def _timed_step(box: Any, batch: Any, number: int) -> float:
+def _timed_step(box: Box, batch: Any, number: int) -> float:
     _synchronize(box.device)
     began = time.perf_counter()
     with explained(f'training step {number} failed'):

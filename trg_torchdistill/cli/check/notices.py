@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from trg_torchdistill.cli.check.setup import Sides
-from trg_torchdistill.cli.check.steps import FirstStep, student_of
+from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
 from trg_torchdistill.cli.probe.guessed_size import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.procs import relation_losses
+from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
 Path = tuple[str, ...]
@@ -23,7 +22,7 @@ MAX_NAMES = 4
 DEPENDENCY = "`dependencies: [{name: 'trg_torchdistill'}]`"
 
 
-def stage_notices(config: Config, stage: Path, box: Any, first: FirstStep, sides: Sides) -> list[Notice]:
+def stage_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides: Sides) -> list[Notice]:
     """Returns the warnings of one stage.
 
     Args:
@@ -77,10 +76,10 @@ def _keyword(stage: Path, term: str, keyword: str) -> Path:
     return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs', keyword)
 
 
-def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[tuple[str, Notice]]:
+def _silent_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[tuple[str, Notice]]:
     for term in first.terms:
         name = term.name
-        if name not in box.criterion.term_dict:
+        if name not in box.terms:
             name = name.rpartition('.')[0]
         if term.share is not None and term.weight != 0 and term.share < SILENT_SHARE:
             place = (*stage, 'criterion', 'kwargs', 'sub_terms', name, 'weight')
@@ -91,7 +90,7 @@ def _silent_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> 
             yield term.name, notice(config, 'silent_term', place, text)
 
 
-def _schedule_notices(config: Config, stage: Path, box: Any) -> Iterator[Notice]:
+def _schedule_notices(config: Config, stage: Path, box: Box) -> Iterator[Notice]:
     if config.get(*stage, 'num_epochs') != 1:
         return
     for name, loss in relation_losses(box.criterion).items():
@@ -114,19 +113,19 @@ def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[N
         yield notice(config, 'frozen_layer', place, text)
 
 
-def _teacher_notices(config: Config, stage: Path, box: Any, teacher: nn.Module) -> Iterator[Notice]:
+def _teacher_notices(config: Config, stage: Path, box: Box, teacher: nn.Module) -> Iterator[Notice]:
     place = _side(config, stage, 'teacher')
     own = {id(parameter) for parameter in teacher.parameters()}
-    trained = sum(value.requires_grad and id(value) in own for value in box.teacher_model.parameters())
+    trained = sum(value.requires_grad and id(value) in own for value in box.model('teacher').parameters())
     if trained:
         text = (
             f'{trained} parameters of the teacher require a gradient: it is trained along; write '
             '`requires_grad: False` in {where}'
         )
         yield notice(config, 'teacher_is_trained', (*place, 'requires_grad'), text)
-    if any(parameter.requires_grad for parameter in box.teacher_model.parameters()):
+    if any(parameter.requires_grad for parameter in box.model('teacher').parameters()):
         return
-    moving = [module for module in box.teacher_model.modules() if module.training]
+    moving = [module for module in box.model('teacher').modules() if module.training]
     norms = sum(isinstance(module, _BatchNorm) and module.track_running_stats for module in moving)
     drops = sum(_drops(module) for module in moving)
     parts = [f'{norms} BatchNorm layers change their statistics'] * bool(norms)
@@ -140,8 +139,8 @@ def _teacher_notices(config: Config, stage: Path, box: Any, teacher: nn.Module) 
         yield notice(config, 'teacher_in_train_mode', (*stage, 'pre_epoch_process'), text)
 
 
-def _student_notices(config: Config, stage: Path, box: Any, first: FirstStep) -> Iterator[Notice]:
-    student, name = student_of(box), config.side_names[-1]
+def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[Notice]:
+    student, name = box.student, config.side_names[-1]
     if first.unreached:
         modules = list(dict.fromkeys(parameter.rpartition('.')[0] or parameter for parameter in first.unreached))
         shown = ', '.join(f'`{module}`' for module in modules[:MAX_NAMES])
@@ -153,7 +152,7 @@ def _student_notices(config: Config, stage: Path, box: Any, first: FirstStep) ->
         yield notice(config, 'no_logit_term', (*stage, 'criterion', 'kwargs', 'sub_terms'), text)
     if not isinstance(student, Student4TRG):
         return
-    trained = {id(parameter) for group in box.optimizer.param_groups for parameter in group['params']}
+    trained = {id(parameter) for parameter in box.trained}
     left_out = [part for part, module in student.projectors.items() if not _is_in(module, trained)]
     if left_out:
         text = (

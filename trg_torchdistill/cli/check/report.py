@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,9 +14,9 @@ from trg_torchdistill.cli.check.steps import FirstStep, Term
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
+from trg_torchdistill.cli.runtime.wrapping import wrapped
 from trg_torchdistill.errors import TRGError
 
-WIDTH = 80
 MAX_UNREAD = 10
 WRAPPED = ('student_model.', 'teacher_model.', 'model.')
 
@@ -134,7 +133,7 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
         report: What was found.
         all_modules: Whether to list every module that runs.
     """
-    yield from _wrap(report.config)
+    yield from wrapped(report.config)
     if report.sides is not None:
         yield from _head(report, report.sides)
         for side in report.sides.probes:
@@ -147,7 +146,7 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     if report.error is None:
         yield ''
         for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
-            yield from _wrap(line)
+            yield from wrapped(line)
         yield f'ok: will train{_counted(report)}'
 
 
@@ -166,8 +165,8 @@ def _counted(report: Report) -> str:
 def _head(report: Report, sides: Sides) -> Iterator[str]:
     for side in sides.probes:
         probe, weights = _probe(report, side)
-        yield from _wrap(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {weights}', 9)
-    yield from _wrap(f'images   {sides.size}, random ({sides.size.source})', 9)
+        yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {weights}', 9)
+    yield from wrapped(f'images   {sides.size}, random ({sides.size.source})', 9)
     if report.batch_size is not None:
         yield f'batch    {report.batch_size} images'
 
@@ -213,8 +212,8 @@ def _stage_lines(stage: StageReport, batch_size: int) -> Iterator[str]:
         yield f'  {term.name:<{column}}  {_row(term)}'
     yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
     for facts in stage.first.facts:
-        yield from _wrap(facts.line(stage.batch_size), 4, '  ')
-    yield from _wrap(_cost_line(stage.cost), 4, '  ')
+        yield from wrapped(facts.line(stage.batch_size), 4, '  ')
+    yield from wrapped(_cost_line(stage.cost), 4, '  ')
 
 
 def _row(term: Term) -> str:
@@ -237,7 +236,7 @@ def _notices(notices: list[Notice]) -> Iterator[str]:
     yield 'warnings'
     unread = [notice for notice in notices if notice.kind == 'unread_key'][MAX_UNREAD:]
     for number, notice in enumerate((notice for notice in notices if notice not in unread), 1):
-        yield from _wrap(f'{number:>3}. {notice.text}', 5)
+        yield from wrapped(f'{number:>3}. {notice.text}', 5)
     if unread:
         yield f'     and {len(unread)} more keys that torchdistill does not read'
 
@@ -258,15 +257,3 @@ def _short(count: int) -> str:
 
 def _seconds(seconds: float) -> str:
     return f'{seconds:.2f} s' if seconds >= 1 else f'{1000 * seconds:.0f} ms'
-
-
-def _wrap(text: str, indent: int = 2, first: str = '') -> list[str]:
-    wrapped = textwrap.wrap(
-        text.replace('(line ', '(line\N{NO-BREAK SPACE}'),
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=' ' * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace('\N{NO-BREAK SPACE}', ' ') for line in wrapped]

@@ -14,10 +14,10 @@ from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.cli.probe.outputs import outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box, relation_losses, terms_of
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.losses.facts import Facts
-from trg_torchdistill.procs import relation_losses
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,7 @@ class FirstStep:
     frozen: dict[str, str]
 
 
-def student_of(box: Any) -> nn.Module:
-    """Returns the model that a box trains, with what the host wrapped around it."""
-    found: nn.Module = getattr(box, 'student_model', None) or box.model
-    return found
-
-
-def batches_of(box: Any, count: int) -> list[Any]:
+def batches_of(box: Box, count: int) -> list[Any]:
     """Returns the first batches of an epoch on the box's device.
 
     Raises:
@@ -90,7 +84,7 @@ def batches_of(box: Any, count: int) -> list[Any]:
     return found
 
 
-def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
+def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
     Args:
@@ -108,12 +102,12 @@ def first_step(config: Config, box: Any, student: nn.Module, batch: Any, batch_s
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
         terms = witness.terms()
-        named = {name: value for name, value in student_of(box).named_parameters() if value.requires_grad}
+        named = {name: value for name, value in box.student.named_parameters() if value.requires_grad}
         unreached = _unreached(loss, named)
         wanted = [value for value in student.parameters() if value.requires_grad]
         if named.keys() <= unreached:  # the stage trains something else, such as a part of the teacher
             unreached = set()
-            wanted = [value for group in box.optimizer.param_groups for value in group['params'] if value.requires_grad]
+            wanted = [value for value in box.trained if value.requires_grad]
         measured = _with_shares(terms, wanted)
     _check_finite(loss, measured)
     with explained('measuring the tokens failed'):
@@ -140,7 +134,7 @@ class Witness:
     def __init__(self, criterion: Any) -> None:
         self.relations: dict[str, RelationLoss] = {str(name): loss for name, loss in relation_losses(criterion).items()}
         self.inputs: dict[str, tuple[Any, Any]] = {}
-        self._terms = {str(name): term for name, term in getattr(criterion, 'term_dict', {}).items()}
+        self._terms = {str(name): term for name, term in terms_of(criterion).items()}
         self._values: dict[str, Any] = {}
         self._handles: list[Any] = []
 

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.common import main_util
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.recipe.called import module_calls, parameter_groups
 from trg_torchdistill.cli.recipe.config import Config, line_of
 from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
-from trg_torchdistill.cli.recipe.keys import PROCESSES, nearest_names
+from trg_torchdistill.cli.recipe.keys import PROCESSES
 from trg_torchdistill.cli.recipe.text import tag_name
 from trg_torchdistill.errors import explained
 
@@ -88,7 +89,7 @@ def unread_keys(config: Config) -> list[Notice]:
         kwargs = config.get(*call.path)
         for name in ignored_keywords(call.target, list(kwargs) if isinstance(kwargs, dict) else []):
             text = f'{{where}}: `{config.get(*call.path[:-1], "key")}` takes any keyword and does nothing with this one'
-            text += nearest_names(name, _named(call.target))
+            text += nearest(name, _named(call.target))
             found.append(notice(config, 'ignored_keyword', (*call.path, name), text))
     return found
 
@@ -196,7 +197,7 @@ def _keys(config: Config, path: tuple[str, ...]) -> list[str]:
 def _hint(path: tuple[str, ...], key: Any, known: Collection[str]) -> str:
     if path[-1:] and path[-1].endswith('_data_loader') and key in inspect.signature(DataLoader).parameters:
         return '; an option of the loader itself stands under its `kwargs:`'
-    return nearest_names(key, known)
+    return nearest(key, known)
 
 
 def _own_classes(target: type) -> list[type]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from trg_torchdistill.datasets.labels import known_labels
 
 
 def class_names(dataset: Any, num_classes: int) -> list[str]:
@@ -41,23 +41,3 @@ def class_counts(dataset: Any) -> list[int] | None:
         return None
     found: list[int] = torch.bincount(targets).tolist()
     return found
-
-
-def known_labels(dataset: Any) -> Tensor | None:
-    """Returns the label of each item as the data set lists them, None where it lists none; no image is read.
-
-    What a data set lists need not be what its items say: a ``target_transform`` may stand between the two.
-    """
-    if isinstance(dataset, Subset):
-        inner = known_labels(dataset.dataset)
-        return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.long)]
-    if isinstance(dataset, ConcatDataset):
-        parts = [known_labels(part) for part in dataset.datasets]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if len(found) == len(parts) else None
-    if isinstance(dataset, TensorDataset):
-        return dataset.tensors[-1]
-    try:
-        return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        return None

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import RandomSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from trg_torchdistill.cli.data.classes import known_labels, listed_classes
+from trg_torchdistill.cli.data.classes import listed_classes
 from trg_torchdistill.cli.data.reading import describe, inner
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.datasets.labels import known_labels
 from trg_torchdistill.errors import TRGError
 
 IGNORED_LABEL = -100  # torch's cross-entropy leaves it out

@@ -12,9 +12,10 @@ from trg_torchdistill.cli.data.items import class_place
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.host import Box
 
 
-def check_compared_logits(config: Config, box: Any, num_classes: Mapping[str, int | None]) -> None:
+def check_compared_logits(config: Config, box: Box, num_classes: Mapping[str, int | None]) -> None:
     """Tries copies of the terms on logits alone, where teacher and student do not have equally many.
 
     Args:
@@ -28,7 +29,7 @@ def check_compared_logits(config: Config, box: Any, num_classes: Mapping[str, in
     teacher, student = num_classes.get('teacher'), num_classes.get('student')
     if teacher is None or student is None or teacher == student:
         return
-    for name, (term, _) in getattr(box.criterion, 'term_dict', {}).items():
+    for name, (term, _) in box.terms.items():
         if _takes(term, student, student, box.device) and not _takes(term, teacher, student, box.device):
             raise TRGError(
                 f'expected teacher and student to have equally many classes for the term `{name}` '

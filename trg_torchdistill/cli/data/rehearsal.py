@@ -87,7 +87,7 @@ def _advice(config: Config, path: tuple[str, ...]) -> str:
     return f'change {" or ".join(config.where(*place) for place in places)}'
 
 
-def _set_up(box: Any, config: Config, stage: tuple[str, ...], device: torch.device) -> bool:
+def _set_up(box: SimpleNamespace, config: Config, stage: tuple[str, ...], device: torch.device) -> bool:
     """Makes the optimizer and the scheduler of a stage as the host does; returns False if one is not of torch."""
     optimizer, scheduler = config.get(*stage, 'optimizer'), config.get(*stage, 'scheduler')
     if optimizer:
@@ -114,7 +114,7 @@ def _parameter_groups(config: Config, optimizer: Mapping[str, Any], device: torc
     return [{**each, 'params': [nn.Parameter(torch.zeros(2, 2, device=device))]} for each in options]
 
 
-def _run(box: Any, config: Config, stage: tuple[str, ...], length: int | None) -> None:
+def _run(box: SimpleNamespace, config: Config, stage: tuple[str, ...], length: int | None) -> None:
     """Steps the optimizer once and the scheduler as often as the stage does, if the processes are those of the host."""
     if not all(_is_hosts(config.get(*stage, name), name) for name in ('post_forward_process', 'post_epoch_process')):
         return
@@ -143,7 +143,7 @@ def _steps(count: int) -> Iterator[int]:
         yield count
 
 
-def _step(box: Any, number: int, scheduling_step: int) -> None:
+def _step(box: SimpleNamespace, number: int, scheduling_step: int) -> None:
     """Runs the host's process after the forward pass of a stage's step with that number."""
     loss = torch.stack([parameter.sum() for group in box.optimizer.param_groups for parameter in group['params']]).sum()
     own = SimpleNamespace(**{**vars(box), 'stage_grad_count': number - 1, 'scheduling_step': scheduling_step})

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trg_torchdistill.cli.data.classes import listed_classes
+from trg_torchdistill.datasets.labels import known_labels
 from trg_torchdistill.errors import TRGError, explained
 
 MAX_CLASSES = 10
@@ -57,19 +59,17 @@ def read_images(dataset: Any, positions: Sequence[int]) -> Images:
             values.append(item[0])
             labels.append(int(item[1]))
         stacked = torch.stack(values)
-    known = getattr(dataset, 'classes', None)
-    names = {label: str(known[label]) if known and label < len(known) else str(label) for label in sorted(set(labels))}
+    known = dict(enumerate(listed_classes(dataset)))
+    names = {label: known.get(label, str(label)) for label in sorted(set(labels))}
     return Images(stacked, labels, list(positions), names)
 
 
 def draw_images(dataset: Any, count: int, seed: int) -> Images:
-    """Draws images at random, from the first ten classes if the data set tells its ``targets``."""
-    targets = getattr(dataset, 'targets', None)
+    """Draws images at random, from the first ten classes if the data set lists its labels."""
+    labels = known_labels(dataset)
     candidates = list(range(len(dataset)))
-    if targets is not None and len(targets) == len(dataset):
-        labels = [int(target) for target in targets]
-        shown = set(sorted(set(labels))[:MAX_CLASSES])
-        candidates = [position for position in candidates if labels[position] in shown]
+    if labels is not None and labels.shape == (len(dataset),):
+        candidates = torch.isin(labels, torch.unique(labels)[:MAX_CLASSES]).nonzero()[:, 0].tolist()
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))[:count]
     return read_images(dataset, [candidates[place] for place in order.tolist()])
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torchdistill.common.module_util import get_module
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.build import build_with_weights
 from trg_torchdistill.cli.probe.weights import load_weights, read_checkpoint
 from trg_torchdistill.cli.recipe.config import Config, import_packages, with_home
 from trg_torchdistill.cli.recipe.deferred import load_deferred, resolve
-from trg_torchdistill.cli.recipe.keys import check_config, nearest_names
+from trg_torchdistill.cli.recipe.keys import check_config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses.relation import IoDict
@@ -55,7 +56,7 @@ def build_dataset(config: Config, name: str | None) -> Any:
     if key not in known:
         raise TRGError(
             f'expected `--dataset` to be one of the keys under `datasets:`, {list(known)}, got {key!r}'
-            f'{nearest_names(key, list(known))}'
+            f'{nearest(key, list(known))}'
         )
     return resolve(known[key], (), f'look at {config.where("datasets")}')
 
@@ -155,7 +156,7 @@ def _hook(model: Model, path: str, end: str, kept: dict[str, Any]) -> Any:
         side, known = 'teacher' if model.is_teacher else 'student', dict(model.module.named_modules())
         raise TRGError(
             f'expected the module path {path!r} of a loss to name a module of `{model.key}`, without what the training '
-            f'puts around it, got none{nearest_names(inner, list(known))}; name a layer with `--{side}-layer`'
+            f'puts around it, got none{nearest(inner, list(known))}; name a layer with `--{side}-layer`'
         )
 
     def keep(module: nn.Module, value: Any, result: Any) -> None:

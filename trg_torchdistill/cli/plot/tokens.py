@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.plot.models import Model, hooked_features
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import Record, run_model
 from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.graph import gaussian_affinity
@@ -89,7 +89,7 @@ def choose_losses(
         kinds = ' or '.join(f'`{key}`' for key in relation_loss_classes())
         raise TRGError(
             f'expected `--term` to be a {kinds} term of {config.path}, one of '
-            f'{list(found)}, got {term!r}{nearest_names(term, list(found))}'
+            f'{list(found)}, got {term!r}{nearest(term, list(found))}'
         )
     chosen = list(found.values()) if term is None else [found[term]]
     if not chosen or any(layers.values()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
@@ -14,6 +12,7 @@ from trg_torchdistill.cli.probe.weights import check_stage_files, load_start, re
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.errors import explained, placed
+from trg_torchdistill.host import Box
 
 
 def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:
@@ -41,11 +40,11 @@ def build_with_weights(config: Config, path: tuple[str, ...], distributed: bool 
     return model, load_start(config, path, model)
 
 
-def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, placement: Placement) -> Any:
+def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, placement: Placement) -> Box:
     """Builds the host's distillation box, or its training box when there is no teacher.
 
     Raises:
-        TRGError: If the host cannot build it of this YAML, or a stage names weights that could run code.
+        TRGError: If the host is unknown, cannot build it of this YAML, or a stage names weights that could run code.
     """
     check_stage_files(config)
     common = (config.mapping('datasets'), config.mapping('train'), placement.device, placement.device_ids)
@@ -54,5 +53,5 @@ def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, pla
         f'torchdistill could not build {config.where("train")}', 'compare its blocks with a sample configuration'
     ):
         if teacher is None:
-            return get_training_box(student, *common, *rest)
-        return get_distillation_box(teacher, student, *common, *rest)
+            return Box(get_training_box(student, *common, *rest))
+        return Box(get_distillation_box(teacher, student, *common, *rest))

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box
 
-SIDES = {'teacher': 'teacher_model', 'student': 'student_model', 'model': 'model'}
 
-
-def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Tensor:
+def forward_loss(box: Box, images: Any, targets: Any, supplement: Any) -> Tensor:
     """Returns the loss of a batch.
 
     Raises:
@@ -27,12 +26,10 @@ def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Tensor
         module, place = _raised_in(error, box)
         what, line = f'{place} failed', ''
         if isinstance(error, KeyError) and _reads_features(module, box):
-            found = {name: getattr(box, f'{name}_io_dict', None) for name in SIDES}
-            hooked = {name: list(features) for name, features in found.items() if features is not None}
             what = f'{place} expected a key {error} and found none'
             line = (
                 'when it is a module path, `input` or `output`, add the path to `forward_hook:` under `train`, where '
-                f'these are hooked now: {hooked}'
+                f'these are hooked now: {box.hooked()}'
             )
         with explained(what, line):
             raise
@@ -45,7 +42,7 @@ def forward_loss(box: Any, images: Any, targets: Any, supplement: Any) -> Tensor
     return loss
 
 
-def _raised_in(error: Exception, box: Any) -> tuple[nn.Module | None, str]:
+def _raised_in(error: Exception, box: Box) -> tuple[nn.Module | None, str]:
     """Returns the innermost module of the box in which an error was raised, and what the user calls it."""
     names = dict(_named_modules(box))
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
@@ -55,19 +52,17 @@ def _raised_in(error: Exception, box: Any) -> tuple[nn.Module | None, str]:
     return None, 'the forward pass'
 
 
-def _named_modules(box: Any) -> Iterator[tuple[nn.Module, str]]:
+def _named_modules(box: Box) -> Iterator[tuple[nn.Module, str]]:
     yield box.criterion, 'the criterion'
-    for term_name, (term, _) in getattr(box.criterion, 'term_dict', {}).items():
+    for term_name, (term, _) in box.terms.items():
         for module in term.modules():
             yield module, f'the term `{term_name}`'
-    for side, attribute in SIDES.items():
-        model = getattr(box, attribute, None)
-        for path, module in model.named_modules() if model is not None else ():
+    for side in box.sides:
+        for path, module in box.model(side).named_modules():
             yield module, f'`{path}` of the {side}' if path else f'the {side}'
 
 
-def _reads_features(module: nn.Module | None, box: Any) -> bool:
+def _reads_features(module: nn.Module | None, box: Box) -> bool:
     """Whether a module is a loss or a wrapper, which get what was hooked, and no part of a model."""
-    models = [model for attribute in SIDES.values() if (model := getattr(box, attribute, None)) is not None]
-    is_part = any(module is part for model in models for part in model.modules())
+    is_part = any(module is part for side in box.sides for part in box.model(side).modules())
     return isinstance(module, AuxiliaryModelWrapper) or not is_part

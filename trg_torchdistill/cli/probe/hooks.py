@@ -11,9 +11,9 @@ from torch import nn
 from torchdistill.models.util import redesign_model
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.weights import is_written, load_weights, read_checkpoint, source_of
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, explained
 
@@ -88,12 +88,10 @@ def _check_module_path(config: Config, place: tuple[str, ...], path: str, root: 
         return
     known = [name for name, _ in root.named_modules() if name]
     top = [name for name, _ in root.named_children()]
-    deeper = [name for name in known if name.endswith(f'.{path}')]
-    hint = f'; nearest: `{deeper[0]}`' if deeper else nearest_names(path, known)
     kind = 'nothing' if found is None else f'a {type(found).__name__} without a forward pass'
     raise TRGError(
         f'expected {config.where(*place)} to name modules of `{type(root).__name__}`, got {path!r}, where there is '
-        f'{kind}{hint}; its top modules are {", ".join(f"`{name}`" for name in top)}'
+        f'{kind}{nearest(path, known)}; its top modules are {", ".join(f"`{name}`" for name in top)}'
     )
 
 

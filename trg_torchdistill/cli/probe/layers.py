@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record
-from trg_torchdistill.cli.recipe.keys import nearest_names
 from trg_torchdistill.errors import TRGError
 
 MAX_ALTERNATIVES = 4
@@ -61,7 +61,7 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
         known = [known.path for known in probe.records]
         top = [name for name, _ in probe.model.named_children()]
         raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest_names(path, known)}; its '
+            f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest(path, known)}; its '
             f'top modules are {", ".join(f"`{name}`" for name in top)}'
         )
     if not record.runs:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.host import Box
 from trg_torchdistill.procs import outline
 from trg_torchdistill.wrappers import plain_model
 
 
 @contextlib.contextmanager
-def outputs_explained(config: Config, box: Any, batch: tuple[Any, Any, Any]) -> Iterator[None]:
+def outputs_explained(config: Config, box: Box, batch: tuple[Any, Any, Any]) -> Iterator[None]:
     """Says which model returned no logits when a step fails inside; a loss of the user that takes more is left alone.
 
     Args:
@@ -38,13 +39,13 @@ def outputs_explained(config: Config, box: Any, batch: tuple[Any, Any, Any]) -> 
         raise
 
 
-def _check_outputs(config: Config, box: Any, batch: tuple[Any, Any, Any], reason: str) -> None:
+def _check_outputs(config: Config, box: Box, batch: tuple[Any, Any, Any], reason: str) -> None:
     """Calls the models again and refuses the first that returns no tensor; says nothing of one that fails itself."""
-    stage = config.stage_paths()[getattr(box, 'stage_number', 1) - 1]
+    stage = config.stage_paths()[box.stage - 1]
     for side in config.side_names:
-        model = plain_model(getattr(box, 'model' if side == 'model' else f'{side}_model'))
+        model = plain_model(box.model(side))
         try:
-            output = getattr(box, f'{side}_forward_proc')(model, *batch)
+            output = box.forward_proc(side)(model, *batch)
         except Exception:
             return
         if not isinstance(output, Tensor):

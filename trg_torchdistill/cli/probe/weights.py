@@ -12,6 +12,7 @@ from trg_torchdistill.cli.probe.wrappings import Wrapped, conversion_of_unsafe, 
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.files import UnreadableError, UnsafeError, identity, is_address, read_saved, shown_path
+from trg_torchdistill.host import Box
 
 PRETRAINED = 'pretrained, by its `kwargs:`'
 AS_BUILT = 'random, unless its own code loads some'
@@ -147,7 +148,7 @@ def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
     return (source is not None and _is_there(source)) or asks_for_pretrained(config, path)
 
 
-def load_optimizer(box: Any, source: str | None) -> float | None:
+def load_optimizer(box: Box, source: str | None) -> float | None:
     """Restores the optimizer and the scheduler from a trainer's checkpoint, as the example trainer does.
 
     Args:

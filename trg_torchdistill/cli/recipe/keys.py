@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from torchdistill.losses import registry as losses
 from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
+from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError
 
@@ -68,15 +68,8 @@ def check_registered(config: Config, path: tuple[str, ...], known: Collection[st
         return
     raise TRGError(
         f'expected {config.where(*path)} to be the key of a registered {kind}, got {_shown(key)}'
-        f'{nearest_names(key, known)}; is the package that registers it named under `dependencies:`?'
+        f'{nearest(key, known)}; is the package that registers it named under `dependencies:`?'
     )
-
-
-def nearest_names(name: object, known: Collection[str]) -> str:
-    """Returns "; nearest: `a`, `b`" for up to three entries of ``known`` that are close to ``name``, else nothing."""
-    by_lower_case = {entry.lower(): entry for entry in known}
-    close = difflib.get_close_matches(str(name).lower(), list(by_lower_case), n=3)
-    return '; nearest: ' + ', '.join(f'`{by_lower_case[entry]}`' for entry in close) if close else ''
 
 
 def _shown(value: object) -> str:
@@ -101,7 +94,7 @@ def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
         builders = [name for name in [*models.MODEL_DICT, *zoo] if name.startswith(str(key)) and name != key]
         raise TRGError(
             f'expected {where} to name a model, got {key!r}, a module of torchvision that hides any model registered '
-            f'under that name{nearest_names(key, builders)}; use the name of a model such as `{builders[0]}`'
+            f'under that name{nearest(key, builders)}; use the name of a model such as `{builders[0]}`'
         )
     repository = config.get(*path, 'repo_or_dir')
     own = models.MODEL_DICT.get(key)

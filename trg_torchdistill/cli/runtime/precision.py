@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 DEFAULT_PROCESS = 'default_post_forward_process'
@@ -42,7 +43,7 @@ class Precision:
         """Returns the context of a forward pass."""
         return torch.autocast(self._device_type, DTYPES.get(self.name or ''), enabled=self.name is not None)
 
-    def post_forward_process(self, box: Any, loss: Tensor) -> None:
+    def post_forward_process(self, box: Box, loss: Tensor) -> None:
         """Runs the box's post-forward process: backward, clipping, optimizer and step-wise scheduler.
 
         With scaled gradients it is the host's default written anew, since that has no place for a scaler: gradients are
@@ -53,13 +54,12 @@ class Precision:
             box.post_forward_process(loss=loss)
             return
         box.stage_grad_count += 1
-        self._scaler.scale(loss / box.grad_accum_step).backward()
+        torch.autograd.backward(self._scaler.scale(loss / box.grad_accum_step))
         if box.stage_grad_count % box.grad_accum_step != 0:
             return
         if box.max_grad_norm is not None:
             self._scaler.unscale_(box.optimizer)
-            parameters = [parameter for group in box.optimizer.param_groups for parameter in group['params']]
-            nn.utils.clip_grad_norm_(parameters, box.max_grad_norm)
+            nn.utils.clip_grad_norm_(box.trained, box.max_grad_norm)
         scale = self._scaler.get_scale()
         self._scaler.step(box.optimizer)
         self._scaler.update()

@@ -5,42 +5,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
-import torch
-from torch import nn
 from torch.backends import cudnn
 
-from trg_torchdistill.cli.data.logits import check_compared_logits
-from trg_torchdistill.cli.data.preflight import Findings, loader_paths, look_at_data
+from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.data.rehearsal import images_by_process, rehearse
-from trg_torchdistill.cli.measure.run_files import Progress, RunFiles, check_collisions, files_of_run, refuse_named_file
+from trg_torchdistill.cli.measure.run_files import check_collisions, files_of_run, refuse_named_file
 from trg_torchdistill.cli.measure.testing import TEST_LOADER, load_best, measure_models
-from trg_torchdistill.cli.probe.build import build_box, build_model, build_with_weights
-from trg_torchdistill.cli.probe.hooks import check_module_paths
-from trg_torchdistill.cli.probe.weights import has_trained_weights, load_optimizer, weights_alone
-from trg_torchdistill.cli.recipe.config import Config, import_packages, load_config
-from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.cli.recipe.keys import check_config
-from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.cli.runtime.logs import logging_to, traceback_kept
-from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
+from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.precision import DTYPES, choose_precision
 from trg_torchdistill.cli.runtime.processes import Processes, joined
-from trg_torchdistill.cli.runtime.progress import Reporter, choose_reporter
+from trg_torchdistill.cli.runtime.progress import choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
-from trg_torchdistill.cli.train.checkpoint import draw_apart, load_training_state, restore_training_state
-from trg_torchdistill.cli.train.metrics import write_metrics
 from trg_torchdistill.cli.train.parallel import check_for_several_processes
-from trg_torchdistill.cli.train.resume import check_unchanged, tell_changes
-from trg_torchdistill.cli.train.tracker import Tracker, check_tracker, tracked
+from trg_torchdistill.cli.train.resume import earlier_state, resume_command
+from trg_torchdistill.cli.train.start import build_models, checked_config, prepare, tell_origins
+from trg_torchdistill.cli.train.tracker import tracked
 from trg_torchdistill.cli.train.trainer import Trainer
-from trg_torchdistill.errors import TRGError
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         placement = choose_placement(args.device, processes, args.adjust_lr)
         seed_equally(args.seed, processes)
         with processes.first_of_node_first():
-            config = _checked_config(args)
+            config = checked_config(args)
         if args.log_config:
             logger.info(config.data)
         if processes.are_several and not args.test_only:
@@ -98,18 +84,18 @@ def run(args: argparse.Namespace) -> int:
         if not args.test_only:
             rehearse(config, placement.device, images_by_process(config, processes.size))
             check_collisions(config, files, args.run_log)
-        state = None if args.test_only else _earlier_state(args, config, files, processes)
+        state = None if args.test_only else earlier_state(args, config, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
-            teacher, student, origins = _build_models(args, config, state, placement)
+            teacher, student, origins = build_models(args, config, state, placement)
         paths = [*([] if args.test_only else loader_paths(config)), TEST_LOADER]
         found = look_at_data(config, paths, {'student': student, 'teacher': teacher}, placement)
         found.tell(reporter)
         progress = None
         if not args.test_only:
             with tracked(config) as tracker:
-                trainer = _prepare(args, config, files, state, (teacher, student), found, placement, reporter, tracker)
-                _tell_origins(config, origins, reporter)
+                trainer = prepare(args, config, files, state, (teacher, student), found, placement, reporter, tracker)
+                tell_origins(config, origins, reporter)
                 try:
                     with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
                         trainer.train()
@@ -120,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         weights = load_best(config, student, files.best, progress, reporter) if processes.is_first else ''
         weights = processes.from_first(weights)
         if args.test_only:
-            _tell_origins(config, {**origins, 'student': weights}, reporter)
+            tell_origins(config, {**origins, 'student': weights}, reporter)
         tested = {'teacher': None if args.student_only else teacher, 'student': student}
         processes.copy_from_first(
             chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
@@ -138,139 +124,6 @@ def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None
         yield
 
 
-def _checked_config(args: argparse.Namespace) -> Config:
-    unbuilt = load_deferred(args.config)
-    import_packages(unbuilt)
-    check_values(unbuilt)
-    config = load_config(args.config)
-    check_config(config)
-    if not args.test_only:
-        check_tracker(config)
-    return config
-
-
-def _earlier_state(
-    args: argparse.Namespace, config: Config, files: RunFiles, processes: Processes
-) -> dict[str, Any] | None:
-    """Returns the state to continue from, None to start; refuses to write over an earlier run, or to mix two.
-
-    Only the first process looks at the files: other nodes need not see its disk.
-    """
-    state: dict[str, Any] | None = processes.from_first(
-        _stored_state(args, config, files) if processes.is_first else None
-    )
-    return state
-
-
-def _stored_state(args: argparse.Namespace, config: Config, files: RunFiles) -> dict[str, Any] | None:
-    if args.resume:
-        if args.start_epoch != 0:
-            raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
-        state = load_training_state(files.last)
-        check_unchanged(config, state, files)
-        return state
-    if not args.overwrite:
-        for file in (files.last, files.metrics):
-            if file.exists():
-                raise TRGError(
-                    f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
-                    'replace it with `--overwrite`, or choose another `--run_dir`'
-                )
-    return None
-
-
-def _build_models(
-    args: argparse.Namespace, config: Config, state: dict[str, Any] | None, placement: Placement
-) -> tuple[nn.Module | None, nn.Module, dict[str, str]]:
-    """Builds the teacher, if it is needed, and the student on the device; tells by side where their weights are from.
-
-    Those of a student that is only tested, and those of the state of a resumed run, are loaded later.
-    """
-    loaded_later = {'student'} if args.test_only else set(() if state is None else state['modules'])
-    sides = {'student': config.student_path}
-    if config.teacher_path is not None and not (args.test_only and args.student_only):
-        sides = {'teacher': config.teacher_path, **sides}
-    models, origins = {}, {}
-    for side, path in sides.items():
-        if side in loaded_later:
-            models[side], origins[side] = build_model(config, path, placement.distributed), 'those of the run'
-        else:
-            models[side], origins[side] = build_with_weights(config, path, placement.distributed)
-    if not args.test_only:
-        check_module_paths(config, models if config.teacher_path else {'model': models['student']})
-    for model in models.values():
-        model.to(placement.device)
-        if args.channels_last:
-            model.to(memory_format=torch.channels_last)
-    return models.get('teacher'), models['student'], origins
-
-
-def _tell_origins(config: Config, origins: dict[str, str], reporter: Reporter) -> None:
-    for side, origin in origins.items():
-        path = config.student_path if side == 'student' else config.teacher_path or ()
-        reporter.say(f'weights of the {side} {config.get(*path, "key")}: {origin}')
-
-
-def _prepare(
-    args: argparse.Namespace,
-    config: Config,
-    files: RunFiles,
-    state: dict[str, Any] | None,
-    models: tuple[nn.Module | None, nn.Module],
-    found: Findings,
-    placement: Placement,
-    reporter: Reporter,
-    tracker: Tracker,
-) -> Trainer:
-    """Returns a trainer at its first epoch or where the earlier run stopped; only now files are written."""
-    box = build_box(config, *models, placement)
-    check_compared_logits(config, box, found.num_classes)
-    if args.start_epoch != 0 and hasattr(box, 'stage_number'):
-        raise TRGError(
-            'expected `--start_epoch 0` for a training in stages, of which torchdistill does not know where an epoch '
-            f'belongs, got {args.start_epoch}; continue a run with `--resume`'
-        )
-    processes = placement.processes
-    draw_apart(args.seed, processes)
-    if state is None:
-        best_value = _load_optimizer(box, config.get(*config.student_path, 'src_ckpt'), reporter)
-        teacher_is_stored = config.teacher_path is None or has_trained_weights(config, config.teacher_path)
-        progress = Progress(args.start_epoch, best_value, saves_teacher=not teacher_is_stored)
-    else:
-        progress = restore_training_state(box, state, files.last, processes, placement.precision)
-        tell_changes(config, state, args, processes, reporter)
-        reporter.say(_resume_line(progress, box.num_epochs, files))
-    plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
-    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement, tracker)
-    if state is None:
-        trainer.save_state(progress)
-    if processes.is_first:
-        if state is None:
-            files.test.unlink(missing_ok=True)
-        files.error.unlink(missing_ok=True)
-        write_metrics(files.metrics, progress.history)
-    return trainer
-
-
-def _load_optimizer(box: Any, source: str | None, reporter: Reporter) -> float:
-    """Continues the optimizer of the student's ``src_ckpt``, if it has one, and says so; returns its best accuracy."""
-    best_value = load_optimizer(box, source)
-    if best_value is None:
-        return 0.0
-    reporter.say(
-        f'optimizer, scheduler and best accuracy {best_value:.2f} go on from {source}, not as the YAML has them; to '
-        f'start from its weights alone, name the file that this writes: {weights_alone(str(source))}'
-    )
-    return best_value
-
-
-def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
-    done = f'{progress.epochs_done} of {num_epochs} epochs'
-    if progress.epochs_done >= num_epochs:
-        return f'{files.folder} is finished, {done}; only the test is left'
-    return f'continuing {files.folder} after {done}'
-
-
 def _kept(trainer: Trainer) -> str:
     done, total = trainer.progress.epochs_done, trainer.box.num_epochs
     state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
@@ -278,32 +131,6 @@ def _kept(trainer: Trainer) -> str:
 
 
 def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
-    command = _resume_command(args, trainer.processes)
+    command = resume_command(args.words, trainer.processes)
     trainer.reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
     return EXIT_INTERRUPTED
-
-
-def _launcher(processes: Processes) -> list[str]:
-    """Returns how this command was started, as far as a process knows."""
-    if not processes.are_several:
-        return ['trg-torchdistill']
-    words = ['torchrun', '--nproc_per_node', str(processes.local_size)]
-    if processes.size > processes.local_size:
-        nodes = str(processes.size // processes.local_size)
-        words += ['--nnodes', nodes, '--rdzv_backend', 'c10d', '--rdzv_endpoint', 'HOST:PORT']
-    return [*words, '-m', 'trg_torchdistill']
-
-
-def _resume_command(args: argparse.Namespace, processes: Processes) -> str:
-    """Returns the command that continues this run."""
-    words = [*_launcher(processes), 'train', args.config]
-    for name, default in (('device', 'auto'), ('run_log', None), ('seed', None), ('amp', None), ('run_dir', None)):
-        value = getattr(args, name)
-        if value != default:
-            words += [f'--{name}', str(value)]
-    for name in ('disable_cudnn_benchmark', 'student_only', 'log_config', 'adjust_lr'):
-        if getattr(args, name):
-            words.append(f'-{name}')
-    if args.channels_last:
-        words.append('--channels_last')
-    return shlex.join([*words, '--resume'])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.files import replacing
+from trg_torchdistill.host import relation_losses, terms_of
 from trg_torchdistill.means import Means
-from trg_torchdistill.procs import relation_losses
 
 
 class TermMeter:
@@ -25,14 +25,14 @@ class TermMeter:
     costs no synchronisation.
 
     Args:
-        criterion: High-level loss of a box; its terms are in ``term_dict``, by their YAML names.
+        criterion: High-level loss of a box.
 
     Attributes:
         means: Each term's mean, before its weight; those inside TRG's losses are named ``TERM.local`` and so on.
     """
 
     def __init__(self, criterion: nn.Module) -> None:
-        self._terms = {name: term for name, (term, _) in getattr(criterion, 'term_dict', {}).items()}
+        self._terms = {name: term for name, (term, _) in terms_of(criterion).items()}
         self._relations = relation_losses(criterion)
         self._handles: list[Any] = []
         self._latest: dict[str, Tensor] = {}

@@ -6,7 +6,7 @@ import inspect
 from itertools import chain
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler
 from torch.utils.data.distributed import DistributedSampler
@@ -16,8 +16,8 @@ from torchdistill.models.wrapper import AuxiliaryModelWrapper
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.cli.runtime.progress import Reporter
-from trg_torchdistill.cli.train.checkpoint import box_modules
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.host import Box
 
 WRAPPER = 'DistributedDataParallel'
 
@@ -51,7 +51,7 @@ def check_for_several_processes(config: Config, reporter: Reporter) -> None:
     _check_sampler(config, ('test', 'test_data_loader'))
 
 
-def join_stage(box: Any, config: Config, processes: Processes) -> None:
+def join_stage(box: Box, config: Config, processes: Processes) -> None:
     """Makes the stage that a box has just begun one training of all processes.
 
     The host wraps a model on GPUs only, so on CPUs this does. All modules get the weights and buffers of the first
@@ -65,21 +65,18 @@ def join_stage(box: Any, config: Config, processes: Processes) -> None:
     Raises:
         TRGError: If a parameter is trained that no process shares with the others.
     """
-    stage = config.stage_paths()[getattr(box, 'stage_number', 1) - 1]
-    sides = ('teacher', 'student') if hasattr(box, 'student_model') else ('model',)
-    for side in sides:
-        attribute = side if side == 'model' else f'{side}_model'
-        model, wrapper = getattr(box, attribute), config.get(*stage, side, 'wrapper')
+    stage = config.stage_paths()[box.stage - 1]
+    for side in box.sides:
+        model, wrapper = box.model(side), config.get(*stage, side, 'wrapper')
         kwargs = wrapper.get('kwargs', {}) if isinstance(wrapper, dict) else {}
         if _wrapper_key(wrapper) == WRAPPER and not check_if_wrapped(model) and get_updatable_param_names(model):
-            kwargs = {'find_unused_parameters': getattr(box, f'{side}_any_frozen'), **kwargs, 'device_ids': None}
-            setattr(box, attribute, DistributedDataParallel(model, **kwargs))
-    models = [getattr(box, side if side == 'model' else f'{side}_model') for side in sides]
-    _check_shared(box, models, config, stage)
+            kwargs = {'find_unused_parameters': box.any_frozen(side), **kwargs, 'device_ids': None}
+            box.replace_model(side, DistributedDataParallel(model, **kwargs))
+    _check_shared(box, config, stage)
     processes.copy_from_first([*_parameters_of(box), *_buffers_of(box)])
 
 
-def share_buffers(box: Any, processes: Processes) -> None:
+def share_buffers(box: Box, processes: Processes) -> None:
     """Gives all processes the buffers of the first one, as the wrapped models do before their next step."""
     processes.copy_from_first(_buffers_of(box))
 
@@ -120,11 +117,12 @@ def _check_sampler(config: Config, path: tuple[str, ...]) -> None:
         inspect.signature(DistributedSampler).bind(None, **kwargs)
 
 
-def _check_shared(box: Any, models: list[nn.Module], config: Config, stage: tuple[str, ...]) -> None:
+def _check_shared(box: Box, config: Config, stage: tuple[str, ...]) -> None:
     """Checks that each parameter of the optimizer is in a module that averages gradients over the processes."""
+    models = [box.model(side) for side in box.sides]
     parts = [part for model in models for part in model.modules() if isinstance(part, DistributedDataParallel)]
     shared = {id(parameter) for part in parts for parameter in part.parameters()}
-    trained = {id(parameter) for group in box.optimizer.param_groups for parameter in group['params']}
+    trained = {id(parameter) for parameter in box.trained}
     for model in models:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and id(parameter) in trained and id(parameter) not in shared:
@@ -137,11 +135,11 @@ def _check_shared(box: Any, models: list[nn.Module], config: Config, stage: tupl
                 )
 
 
-def _parameters_of(box: Any) -> list[Tensor]:
-    found = chain.from_iterable(module.parameters() for module in box_modules(box).values())
+def _parameters_of(box: Box) -> list[Tensor]:
+    found = chain.from_iterable(module.parameters() for module in box.modules().values())
     return list(dict.fromkeys(found))
 
 
-def _buffers_of(box: Any) -> list[Tensor]:
-    found = chain.from_iterable(module.buffers() for module in box_modules(box).values())
+def _buffers_of(box: Box) -> list[Tensor]:
+    found = chain.from_iterable(module.buffers() for module in box.modules().values())
     return list(dict.fromkeys(found))

@@ -1,17 +1,20 @@
-"""What a resumed run makes of a YAML that was changed meanwhile: it follows the change, or does not start."""
+"""A run that goes on: its state, what it makes of a YAML that was changed meanwhile, and the command to continue it."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
-from trg_torchdistill.cli.measure.run_files import RunFiles
+from trg_torchdistill.cli.measure.run_files import Progress, RunFiles
 from trg_torchdistill.cli.probe.weights import weights_alone
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.cli.runtime.progress import Reporter
+from trg_torchdistill.cli.train.checkpoint import load_training_state
 from trg_torchdistill.errors import TRGError
 
 Path = tuple[str, ...]
@@ -24,6 +27,35 @@ STORED = (
     ('scheduler', 'key'),
     ('scheduler', 'kwargs'),
 )
+
+
+def earlier_state(
+    args: argparse.Namespace, config: Config, files: RunFiles, processes: Processes
+) -> dict[str, Any] | None:
+    """Returns the state to continue from, None to start; refuses to write over an earlier run, or to mix two.
+
+    Only the first process looks at the files: other nodes need not see its disk.
+    """
+    stored = _stored_state(args, config, files) if processes.is_first else None
+    state: dict[str, Any] | None = processes.from_first(stored)
+    return state
+
+
+def _stored_state(args: argparse.Namespace, config: Config, files: RunFiles) -> dict[str, Any] | None:
+    if args.resume:
+        if args.start_epoch != 0:
+            raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
+        state = load_training_state(files.last)
+        check_unchanged(config, state, files)
+        return state
+    if not args.overwrite:
+        for file in (files.last, files.metrics):
+            if file.exists():
+                raise TRGError(
+                    f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
+                    'replace it with `--overwrite`, or choose another `--run_dir`'
+                )
+    return None
 
 
 def check_unchanged(config: Config, state: dict[str, Any], files: RunFiles) -> None:
@@ -79,6 +111,34 @@ def tell_changes(
             f'WARNING: this run went on in {num_before} processes, now they are {num_now}; it continues, but not as '
             'it would have: images are shared out in another way, and a step has another number of them'
         )
+
+
+def resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
+    """Says from where a run continues."""
+    done = f'{progress.epochs_done} of {num_epochs} epochs'
+    if progress.epochs_done >= num_epochs:
+        return f'{files.folder} is finished, {done}; only the test is left'
+    return f'continuing {files.folder} after {done}'
+
+
+def resume_command(words: Sequence[str], processes: Processes) -> str:
+    """Returns the command that continues the run of a command line, given by its words."""
+    of_the_start = argparse.ArgumentParser(add_help=False)
+    for flag in ('--resume', '--overwrite'):
+        of_the_start.add_argument(flag, action='store_true')
+    of_the_start.add_argument('--start_epoch')
+    return shlex.join([*_launcher(processes), *of_the_start.parse_known_args(words)[1], '--resume'])
+
+
+def _launcher(processes: Processes) -> list[str]:
+    """Returns how this command was started, as far as a process knows."""
+    if not processes.are_several:
+        return ['trg-torchdistill']
+    words = ['torchrun', '--nproc_per_node', str(processes.local_size)]
+    if processes.size > processes.local_size:
+        nodes = str(processes.size // processes.local_size)
+        words += ['--nnodes', nodes, '--rdzv_backend', 'c10d', '--rdzv_endpoint', 'HOST:PORT']
+    return [*words, '-m', 'trg_torchdistill']
 
 
 def _parsed(config: Config, text: str) -> Config:

@@ -26,6 +26,7 @@ from trg_torchdistill.cli.train.metrics import TermMeter, append_metrics, learni
 from trg_torchdistill.cli.train.parallel import join_stage, share_buffers
 from trg_torchdistill.cli.train.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
+from trg_torchdistill.host import Box
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Trainer:
         joined_stage: Number of the stage that several processes have made their common one.
     """
 
-    box: Any
+    box: Box
     student: nn.Module
     files: RunFiles
     progress: Progress
@@ -98,7 +99,7 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, signals: StopSignals) -> None:
         began = time.perf_counter()
-        stage = getattr(self.box, 'stage_number', 1)
+        stage = self.box.stage
         if self.processes.are_several and stage != self.joined_stage:
             join_stage(self.box, self.config, self.processes)
             self.joined_stage = stage
