@@ -13,8 +13,10 @@ from torch import Tensor
 from trg_torchdistill._checks import nearest
 from trg_torchdistill.errors import TRGError
 
+IoDict = Mapping[str, Mapping[str, Any]]
 
-def read_feature(io_dict: Mapping[str, Mapping[str, Any]], path: str, io: str, side: str, owner: str) -> Tensor:
+
+def read_feature(io_dict: IoDict, path: str, io: str, side: str, owner: str) -> Tensor:
     """Returns the tensor that was hooked at a module of the student or the teacher.
 
     A tuple, list or mapping (attention modules and Hugging Face models return them) gives its first tensor.

@@ -26,8 +26,7 @@ from trg_torchdistill._checks import (
 )
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import UnreadableError, read_saved, replacing
-from trg_torchdistill.io import read_feature
-from trg_torchdistill.losses.relation import IoDict
+from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
 
 logger = def_logger.getChild(__name__)

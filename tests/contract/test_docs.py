@@ -42,7 +42,7 @@ def test_yaml_of_the_readme_builds_what_it_names(text):
         for name, kwargs in projectors.items():
             TokenProjector(**kwargs)
             assert f'projectors.{name}' in hooked
-            assert losses['trg'].projection_module_path == f'projectors.{name}'
+            assert losses['trg'].projection.path == f'projectors.{name}'
 
 
 @pytest.mark.parametrize('target', [TRGLoss, TokenContextualLoss, Tokenizer])

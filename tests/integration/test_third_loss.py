@@ -23,9 +23,10 @@ from torch.nn import functional
 from torchdistill.losses.registry import register_mid_level_loss
 
 from trg_torchdistill._checks import check_positive
+from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.losses.maps import ImageMaps
-from trg_torchdistill.losses.relation import IoDict, Terms
+from trg_torchdistill.losses.relation import Terms
 
 
 """

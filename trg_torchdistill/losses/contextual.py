@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from trg_torchdistill.functional import ContextualTerm
+from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
-from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
+from trg_torchdistill.losses.relation import RelationLoss, Terms
 
 MEASURED_ENTRIES = 2**24
 SATURATED_ROW = 0.99

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from trg_torchdistill._checks import advice, build, check_choice, check_text, explain_keywords
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.io import read_feature
+from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.losses.facts import Facts
 from trg_torchdistill.losses.maps import ImageMaps
 from trg_torchdistill.means import Means
 from trg_torchdistill.schedules import TemperatureSchedule
 from trg_torchdistill.tokens import Tokenizer, flatten_grid, pool_to_common_grid
 
-IoDict = Mapping[str, Mapping[str, Any]]
 Terms = dict[str, tuple[float, Tensor]]
 
 

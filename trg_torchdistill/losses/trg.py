@@ -7,26 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trg_torchdistill._checks import (
-    advice,
     build,
     check_bool,
     check_choice,
     check_integer,
     check_not_negative,
     check_positive,
-    check_text,
 )
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
 from trg_torchdistill.gather import Share, world_size
-from trg_torchdistill.io import read_feature
+from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses.graph_facts import GraphFacts, edge_facts, graph_bytes
-from trg_torchdistill.losses.relation import IoDict, RelationLoss, Terms
+from trg_torchdistill.losses.projection import Projection
+from trg_torchdistill.losses.relation import RelationLoss, Terms
 from trg_torchdistill.schedules import TemperatureSchedule
-from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool, pool_to_common_grid, take_cells
+from trg_torchdistill.tokens import draw_cells, flatten_grid, pool_to_common_grid, take_cells
 
 
 class TRGLoss(RelationLoss):
@@ -116,9 +114,7 @@ class TRGLoss(RelationLoss):
             student_tokens,
             teacher_tokens,
         )
-        if projection_module_path is not None:
-            check_text('projection_module_path', projection_module_path)
-        check_choice('projection_module_io', projection_module_io, ('input', 'output'))
+        self.projection = Projection(self.key, student_module_path, projection_module_path, projection_module_io)
         self.local = LocalTerm(
             num_neighbors,
             sigma,
@@ -142,7 +138,6 @@ class TRGLoss(RelationLoss):
         else:
             expected = 'a number > 0 or {start, end, schedule}'
             self._temperature = check_positive('temperature', temperature, expected)
-        self.projection_module_path, self.projection_module_io = projection_module_path, projection_module_io
         self._warned_of_clipping = False
 
     @property
@@ -177,7 +172,7 @@ class TRGLoss(RelationLoss):
             local = self.local(share.gather(take_cells(student, cells)), teacher_tokens, share.rows)
             terms['local'] = (self.local_weight, share.scaled(local, self.local.reduction))
         if self.global_weight > 0:
-            projected = take_cells(self._projected_tokens(student_io_dict, student_grid, *common_grids), cells)
+            projected = take_cells(self.projection.tokens(student_io_dict, student_grid, *common_grids), cells)
             between = self.relationship(projected, teacher_tokens, self._require_temperature(), share.rows)
             terms['global'] = (self.global_weight, share.scaled(between, self.relationship.reduction))
         return terms
@@ -219,38 +214,6 @@ class TRGLoss(RelationLoss):
             return wanted
         own_part = self.max_tokens // (world_size() if self.gather else 1)
         return max(1, min(wanted, own_part // batch_size))
-
-    def _projected_tokens(self, io_dict: IoDict, student_grid: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        """Student tokens of the teacher's width [B, N, D]; ``student`` and ``teacher`` are on the common grid."""
-        _, wanted, height, width = teacher.shape
-        grid = student
-        source = f"the student's `{self.student_module_path}`"
-        line = (
-            'add a block under `projectors:` of `Student4TRG` with '
-            f'`in_features: {student.shape[1]}, out_features: {wanted}`, name it in '
-            "`projection_module_path: 'projectors.NAME'` and hook 'projectors.NAME', or set `global_weight: 0`"
-        )
-        if self.projection_module_path is not None:
-            path = self.projection_module_path
-            feature = read_feature(io_dict, path, self.projection_module_io, 'student', self.key)
-            size = tuple(student_grid.shape[-2:])
-            with advice(
-                f'`{self.key}` read the projection `{path}` of student tokens on a {size[0]} x {size[1]} grid; '
-                f'give the projector of `{path}` the same `tokens:` as `student_tokens:` of `{self.key}`'
-            ):
-                grid = pool(Tokenizer(grid_size=size if feature.ndim == 3 else None)(feature), (height, width))
-            source = f'the projection `{path}`'
-            line = f'change its `out_features:` to {wanted} under `projectors:` of `Student4TRG`'
-            if len(grid) != len(teacher):
-                raise TRGError(
-                    f'expected {source} to have the batch size of the student, {len(teacher)}, got {len(grid)}; '
-                    'change `projection_module_path:` to a module whose first dimension is the image'
-                )
-        if grid.shape[1] != wanted:
-            raise TRGError(
-                f"expected {source} to have the width of the teacher's tokens, {wanted}, got {grid.shape[1]}; {line}"
-            )
-        return flatten_grid(grid)
 
     def _require_temperature(self) -> float:
         if self._temperature is None:

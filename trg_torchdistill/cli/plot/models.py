@@ -21,8 +21,7 @@ from trg_torchdistill.cli.recipe.config import Config, import_packages, with_hom
 from trg_torchdistill.cli.recipe.deferred import load_deferred, resolve
 from trg_torchdistill.cli.recipe.keys import check_config
 from trg_torchdistill.errors import TRGError, explained
-from trg_torchdistill.io import first_tensor
-from trg_torchdistill.losses.relation import IoDict
+from trg_torchdistill.io import IoDict, first_tensor
 
 TEACHER, BEFORE, AFTER = 'teacher', 'student before', 'student after'
 BATCH_SIZE = 50
