@@ -103,6 +103,16 @@ def interrupted(finished):
     return finished['interrupted']
 
 
+def copy_of_run(folder, name):
+    """A copy in another folder, which its state takes for its own."""
+    copy = folder.with_name(name)
+    shutil.copytree(folder, copy)
+    state = last_state(copy)
+    state['config_text'] = state['config_text'].replace(str(folder), str(copy))
+    torch.save(state, copy / 'student' / 'last.pt')
+    return copy
+
+
 def test_trains_to_the_end_and_only_the_first_process_speaks(whole):
     folder, code, out, err = whole
     assert code == 0, err
@@ -162,8 +172,7 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
     command = out.splitlines()[-1].strip()
     assert command.startswith('torchrun --nproc_per_node 2 -m trg_torchdistill train ')
     assert command.endswith('--seed 3 --amp fp16 -adjust_lr --device cpu --resume')
-    resumed = folder.with_name('resumed')
-    shutil.copytree(folder, resumed)
+    resumed = copy_of_run(folder, 'resumed')
     code, _, err = ranks.end_of(ranks.start(write_yaml(resumed), *OPTIONS, '--resume'))
     assert code == 0, err
     assert tiny.without_times(lines_of(resumed)) == tiny.without_times(lines_of(whole[0]))
@@ -172,8 +181,7 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
 
 
 def test_another_number_of_processes_continues_with_a_warning(interrupted):
-    folder = interrupted[0].with_name('four')
-    shutil.copytree(interrupted[0], folder)
+    folder = copy_of_run(interrupted[0], 'four')
     shutil.rmtree(folder / 'ranks')
     code, out, err = ranks.end_of(ranks.start(write_yaml(folder), *OPTIONS, '--resume', processes=4))
     assert code == 0, err
