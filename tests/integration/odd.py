@@ -16,6 +16,8 @@ FORMS = {
     'negative': lambda image, label: (image, label - 6),
     'beyond': lambda image, label: (image, label + 3),
     'picture': lambda image, label: (Image.new('RGB', (8, 8)), label),
+    'bytes': lambda image, label: (image.byte(), label),
+    'grey': lambda image, label: (image[:1], label),
     'sizes': lambda image, label: (image[:, label:], label),
     'soft': lambda image, label: (image, torch.full((NUM_CLASSES,), 1 / NUM_CLASSES)),
 }

@@ -43,6 +43,8 @@ MISTAKES = {
         'picture',
         ['cannot be joined to a batch, TypeError', '(Image, int', '`transform:`'],
     ),
+    'train grey': (TRAIN, 'train', 'grey', ['on the images [1, 1, 8, 8] float32 of `datasets.train` (line 6)']),
+    'train bytes': (TRAIN, 'train', 'bytes', ['on the images [1, 3, 8, 8] uint8 of `datasets.train` (line 6)']),
     'val sizes': (VAL, 'val', 'sizes', ['cannot be joined to a batch, RuntimeError', 'tensors of one size']),
 }
 OTHERS = {
@@ -178,7 +180,7 @@ def test_an_error_of_a_model_is_its_own_and_its_traceback_is_kept(log, tmp_path,
     assert train(path, *(['--run_log', str(file)] if log else [])) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert "`0` of the student (`Failing`) failed, KeyError: a key of its own" in err
+    assert '`0` of the student (`Failing`) failed, KeyError: a key of its own' in err
     assert f'last.pt keeps the state after epoch 1 of 3; the traceback is in {file}' in err
     assert 'forward_hook' not in err
     assert "return images if self.steps_left >= 0 else {}['a key of its own']" in file.read_text()
