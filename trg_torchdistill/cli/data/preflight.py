@@ -147,7 +147,13 @@ def _first_indices(loader: Any) -> list[Any]:
 
 def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placement) -> int:
     """Returns the number of classes that a model tells apart in an image, as its validation or test will ask it."""
-    return int(_asked(side, model, sample, placement, lambda *asked: forward_logits_only(*asked).shape[1]))
+    logits = _asked(side, model, sample, placement, forward_logits_only)
+    if logits.ndim != 2:
+        raise TRGError(
+            f'expected the {side} `{type(model).__name__}` to return logits [images, classes], got '
+            f'{list(logits.shape)} for one image of {sample.name}; change the model or its `forward_proc:`'
+        )
+    return int(logits.shape[1])
 
 
 def _try_training_images(

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,7 +134,9 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
     """Opens the log, once it is known that it is no other file of the run."""
-    refuse_named_file('--run_log', args.run_log, args.config)
+    folder = [] if args.run_dir is None else [Path(args.run_dir)]
+    of_run = [file for each in folder for file in RunFiles(each, each).beside_the_weights]
+    refuse_named_file('--run_log', args.run_log, args.config, *of_run)
     with logging_to(args.run_log, processes.rank):
         yield
 
@@ -241,7 +244,9 @@ def _prepare(
         tell_changes(config, state, args, processes, reporter)
         reporter.say(_resume_line(progress, box.num_epochs, files))
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
-    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement, tracker)
+    trainer = Trainer(
+        box, models[1], files, progress, config, plain_args, reporter, placement, tracker, is_new=state is None
+    )
     if state is None:
         trainer.save_state(progress)
     if processes.is_first:
@@ -272,6 +277,8 @@ def _resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
 
 
 def _kept(trainer: Trainer) -> str:
+    if not trainer.files.last.exists():
+        return ''
     done, total = trainer.progress.epochs_done, trainer.box.num_epochs
     state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
     return f'{trainer.files.last} keeps {state}'
