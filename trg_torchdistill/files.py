@@ -120,4 +120,4 @@ def _unreadable(error: Exception) -> UnreadableError:
         )
     if isinstance(error, OSError):
         return UnreadableError(error.strerror or str(error))
-    return UnreadableError(f'{type(error).__name__} on reading it')
+    return UnreadableError(f'damaged or no file of `torch.save`, {type(error).__name__} on reading it')

@@ -62,7 +62,15 @@ def forward_logits_only(
         teacher:
           forward_proc: 'forward_logits_only'
     """
-    output = model(sample_batch)
+    return logits_in(model(sample_batch), model)
+
+
+def logits_in(output: Any, model: nn.Module) -> Tensor:
+    """Returns the logits in what a model returned, as :func:`forward_logits_only` decides.
+
+    Raises:
+        TRGError: If it holds none, or it is not certain which they are.
+    """
     named = output.get('logits') if isinstance(output, Mapping) else getattr(output, 'logits', None)
     found = output if named is None else named
     if isinstance(found, Tensor):

@@ -129,6 +129,12 @@ MISTAKES_OF_MODELS = {
         'src_ckpt: ./typo.pt\n',
         ['`models.student_model.src_ckpt` (line 13) to be a file of weights, got ./typo.pt (looked for in /'],
     ),
+    'empty_path': (
+        stage(1, CE),
+        'src_ckpt: }',
+        "src_ckpt: ''}",
+        ["`models.teacher_model.src_ckpt` (line 9) to be a path or an address, got ''; write nothing for none"],
+    ),
     'stage_without_its_file': (
         stage(1, CE, sides=SIDES.replace('requires_grad', "src_ckpt: '~/typo.pt', requires_grad")),
         '',

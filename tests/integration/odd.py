@@ -16,6 +16,8 @@ FORMS = {
     'negative': lambda image, label: (image, label - 6),
     'beyond': lambda image, label: (image, label + 3),
     'picture': lambda image, label: (Image.new('RGB', (8, 8)), label),
+    'bytes': lambda image, label: (image.byte(), label),
+    'grey': lambda image, label: (image[:1], label),
     'sizes': lambda image, label: (image[:, label:], label),
     'soft': lambda image, label: (image, torch.full((NUM_CLASSES,), 1 / NUM_CLASSES)),
 }
@@ -61,3 +63,8 @@ def failing_net(step, num_classes=NUM_CLASSES):
 @register_model
 def pooled_net(num_classes=NUM_CLASSES):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, num_classes))
+
+
+@register_model
+def map_net(num_classes=NUM_CLASSES):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, num_classes, 1))

@@ -43,6 +43,8 @@ MISTAKES = {
         'picture',
         ['cannot be joined to a batch, TypeError', '(Image, int', '`transform:`'],
     ),
+    'train grey': (TRAIN, 'train', 'grey', ['on the images [1, 1, 8, 8] float32 of `datasets.train` (line 6)']),
+    'train bytes': (TRAIN, 'train', 'bytes', ['on the images [1, 3, 8, 8] uint8 of `datasets.train` (line 6)']),
     'val sizes': (VAL, 'val', 'sizes', ['cannot be joined to a batch, RuntimeError', 'tensors of one size']),
 }
 OTHERS = {
@@ -71,6 +73,11 @@ OTHERS = {
         STUDENT,
         "key: 'pooled_net'\n    kwargs: {}",
         ['ValueError: Expected more than 1 value', '25 images: set `drop_last: True` or another `batch_size:`'],
+    ),
+    'logits of a map': (
+        STUDENT,
+        "key: 'map_net'\n    kwargs: {}",
+        ['student `Sequential` to return logits [images, classes], got [1, 6, 1, 1]'],
     ),
     'channels': (STUDENT, "key: 'failing_net'\n    kwargs: {step: -1}", ['student `Sequential` failed on the images']),
 }
@@ -183,6 +190,16 @@ def test_an_error_of_a_model_is_its_own_and_its_traceback_is_kept(log, tmp_path,
     assert 'forward_hook' not in err
     assert "return images if self.steps_left >= 0 else {}['a key of its own']" in file.read_text()
     assert last_state(tmp_path)['progress']['epochs_done'] == 1
+
+
+def test_a_first_step_that_fails_leaves_no_run(tmp_path, capsys):
+    path = yaml_of(tmp_path, STUDENT, "key: 'tiny_pair_net'\n    kwargs: {width: 4}")
+    assert train(path) == 2
+    err = capsys.readouterr().err
+    assert 'expected `tiny_pair_net` to return logits, got tuple (Tensor [8, 6], Tensor [8, 4])' in err
+    assert list((tmp_path / 'student').iterdir()) == []
+    yaml_of(tmp_path)
+    assert train(path) == 0
 
 
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])

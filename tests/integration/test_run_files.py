@@ -1,5 +1,6 @@
 """Files that a run would write over what it reads, or over one another, are refused before the first step."""
 
+import json
 import os
 from pathlib import Path
 
@@ -70,6 +71,24 @@ COLLISIONS = {
     ),
     'log over the yaml': (NO_WRAPPER, [], ('--run_log', 'PATH/config.yaml'), ('`--run_log` to be a file of its own',)),
     'log over the student': (NO_WRAPPER, [], ('--run_log', 'PATH/student.pt'), ('expected `--run_log` to be',)),
+    'log over the metrics': (
+        NO_WRAPPER,
+        [],
+        ('--run_log', 'PATH/student/metrics.jsonl'),
+        ('expected `--run_log` to be', 'of the run'),
+    ),
+    'log over the state': (
+        NO_WRAPPER,
+        [],
+        ('--run_dir', 'PATH/run', '--run_log', 'PATH/run/last.pt'),
+        ('expected `--run_log` to be', 'of the run'),
+    ),
+    'a folder as log': (
+        NO_WRAPPER,
+        [],
+        ('--run_log', 'PATH/folder.pt'),
+        ('expected `--run_log` to be a file that can be written', 'IsADirectoryError', 'choose another name'),
+    ),
     'no suffix': (NO_WRAPPER, [student_to('lr_0.1')], (), ("/lr_0.1'; write '", 'or name a folder with `--run_dir`')),
     'folder of the run is the file': (
         NO_WRAPPER,
@@ -112,6 +131,17 @@ def test_files_that_collide(name, tmp_path, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert [part for part in parts if part not in err] == [], err
     assert {path: content for path, content in files_in(tmp_path).items() if content} == before
+
+
+@pytest.mark.parametrize('name', ['no suffix', 'a folder as file'])
+def test_check_warns_of_what_train_refuses(name, tmp_path, capsys):
+    (tmp_path / 'folder.pt').mkdir()
+    _, [(found, replacement)], _, _ = COLLISIONS[name]
+    config = write(tmp_path, whole_yaml(tmp_path, NO_WRAPPER).replace(found, replacement))
+    assert main(['check', config, '--json', '--input-size', '8', '--steps', '1']) == 0
+    [warning] = [each for each in json.loads(capsys.readouterr().out)['warnings'] if each['kind'] == 'files']
+    assert train(config) == 2
+    assert warning['text'].endswith(capsys.readouterr().err.removeprefix('error: ').strip())
 
 
 def test_files_that_a_training_hands_on_to_itself_are_none_that_collide(tmp_path):

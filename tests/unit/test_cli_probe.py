@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tests.integration.host import TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
+from tests.integration.host import NUM_CLASSES, TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
 from trg_torchdistill.cli.probe.guessed_size import guess_warning
 from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
@@ -215,3 +215,14 @@ def test_sizes_of_known_data_sets_are_no_guess(key, size, tmp_path):
 
 def test_a_deferred_call_is_equal_by_what_it_says():
     assert parse_deferred('!import_call {key: a}') == Deferred('!import_call', {'key': 'a'})
+
+
+def test_the_logits_are_found_behind_a_feature():
+    class Behind(TinyCnn):
+        def forward(self, images):
+            logits = super().forward(images)
+            return torch.cat([logits, logits, logits], 1), logits
+
+    model = Behind(8)
+    model.num_classes = NUM_CLASSES
+    assert probe(model).num_logits == NUM_CLASSES

@@ -31,7 +31,7 @@ from trg_torchdistill.cli.check.unread_keys import Notice, check_datasets, unrea
 from trg_torchdistill.cli.data.logits import check_compared_logits
 from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.data.rehearsal import rehearse
-from trg_torchdistill.cli.measure.run_files import check_collisions
+from trg_torchdistill.cli.measure.run_files import check_collisions, files_of_run
 from trg_torchdistill.cli.measure.testing import TEST_LOADER
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.probe.build import build_box
@@ -129,6 +129,10 @@ def _check(
     check_config(resolved)
     rehearse(resolved, placement.device)
     check_collisions(resolved)
+    try:
+        check_collisions(resolved, files_of_run(resolved, None))
+    except TRGError as error:
+        report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.procs import forward_logits_only
 
 logger = logging.getLogger(__name__)
+TAKE_IMAGES_ALONE = ('forward_batch_only', 'forward_batch4sskd', 'forward_logits_only')
 TEACHER_STAYS_IN_TRAIN_MODE = (None, 'default_pre_epoch_process_with_teacher')
 
 
@@ -96,6 +97,8 @@ def look_at_data(
         warnings = [text for sample in samples for text in check_labels(config, sample, widths)]
         warnings += check_class_names(samples)
         for path, sample in zip(paths, samples, strict=True):
+            if sample.trains:
+                _try_training_images(config, path, sample, known, placement)
             if sample.trains and _leaves_one(sample.loader):
                 _try_one_image(config, path, sample, known, placement)
     return Findings([looked_at(sample) for sample in samples], list(dict.fromkeys(warnings)), widths)
@@ -144,13 +147,40 @@ def _first_indices(loader: Any) -> list[Any]:
 
 def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placement) -> int:
     """Returns the number of classes that a model tells apart in an image, as its validation or test will ask it."""
+    logits = _asked(side, model, sample, placement, forward_logits_only)
+    if logits.ndim != 2:
+        raise TRGError(
+            f'expected the {side} `{type(model).__name__}` to return logits [images, classes], got '
+            f'{list(logits.shape)} for one image of {sample.name}; change the model or its `forward_proc:`'
+        )
+    return int(logits.shape[1])
+
+
+def _try_training_images(
+    config: Config, path: tuple[str, ...], sample: Sample, models: Mapping[str, nn.Module], placement: Placement
+) -> None:
+    """Asks the models of a stage about a training image, whose form may be another than that of the validation's."""
+    for side, model in models.items():
+        block = _block_of(config, path[:-1], side)
+        process = config.get(*block, 'forward_proc')
+        is_whole = process in TAKE_IMAGES_ALONE and not config.get(*block, 'sequential')
+        if is_whole and isinstance(sample.batch[0], torch.Tensor):
+            _asked(side, model, sample, placement, get_forward_proc_func(process))
+
+
+def _asked(side: str, model: nn.Module, sample: Sample, placement: Placement, forward: Callable[..., Any]) -> Any:
+    """Returns what a forward process gives for the first image of a sample, the model in eval mode."""
     plain = getattr(model, '_orig_mod', model)  # a compiled model would be compiled once more
     images = sample.batch[0][:1].to(placement.device)
     form = f'{list(images.shape)} {str(images.dtype).removeprefix("torch.")}'
     advice = 'correct the `transform:` of that data set or the model'
     what = f'the {side} `{type(plain).__name__}` failed on the images {form} of {sample.name}'
     with untouched_model(plain, False), explained(what, advice), placement.precision.autocast():
-        return int(forward_logits_only(plain, images).shape[1])
+        return forward(plain, images)
+
+
+def _block_of(config: Config, stage: tuple[str, ...], side: str) -> tuple[str, ...]:
+    return (*stage, 'model' if config.teacher_path is None else side)
 
 
 def _leaves_one(loader: Any) -> bool:
@@ -172,7 +202,7 @@ def _try_one_image(
     images, targets = images.to(placement.device), targets.to(placement.device)
     count = len(sample.loader.batch_sampler.sampler)
     for side, model in models.items():
-        block = (*stage, 'model' if config.teacher_path is None else side)
+        block = _block_of(config, stage, side)
         if config.get(*block, 'sequential') or (side == 'teacher' and not _teacher_trains(config, stage)):
             continue
         plain = getattr(model, '_orig_mod', model)

@@ -122,7 +122,7 @@ class Collated:
             shown = describe(items[0]) if isinstance(items, list) and items else describe(items)
             line = (
                 f'the first of them is {shown}; give images as tensors of one size, by a `transform:` of the data set, '
-                'or a `collate_fn:` that joins such items'
+                'and labels as numbers, or a `collate_fn:` that joins such items'
             )
             return _failure(f'items of {self.name} cannot be joined to a batch', error, line)
 
@@ -197,7 +197,7 @@ def describe(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f'({", ".join(map(describe, value[:5]))}{", ..." if len(value) > 5 else ""})'
     if isinstance(value, dict):
-        return f'a dict of {", ".join(map(repr, list(value)[:5]))}'
+        return f'a dict of {", ".join(map(repr, list(value)[:5])) or "nothing"}'
     shape = getattr(value, 'shape', None)
     return f'{type(value).__name__}{"" if shape is None else f" {list(shape)}"}'
 

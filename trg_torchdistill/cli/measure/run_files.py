@@ -49,6 +49,11 @@ class RunFiles:
         """The traceback of the error that ended the run."""
         return self.folder / 'error.log'
 
+    @property
+    def beside_the_weights(self) -> tuple[Path, ...]:
+        """All files in the folder."""
+        return self.last, self.metrics, self.test, self.error
+
 
 @dataclass
 class Progress:
@@ -103,8 +108,10 @@ def files_of_run(config: Config, run_dir: str | None) -> RunFiles:
     return files
 
 
-def refuse_named_file(option: str, file: str | None, config: str, *others: str | None) -> None:
+def refuse_named_file(option: str, file: str | None, config: str, *others: str | Path | None) -> None:
     """Refuses to write what an option names where the YAML names the same file; needs nothing but the YAML's text.
+
+    A file of weights in the YAML stands for the files of its run as well.
 
     Args:
         option: The option, for the message.
@@ -117,11 +124,14 @@ def refuse_named_file(option: str, file: str | None, config: str, *others: str |
     """
     if file is None:
         return
-    named = [config, *filter(None, others), *_texts(load_deferred(config).data)]
+    texts = list(_texts(load_deferred(config).data))
+    weights = [Path(text) for text in texts if Path(text).suffix.lower() in SUFFIXES]
+    of_runs = [name for best in weights for name in RunFiles(best.with_suffix(''), best).beside_the_weights]
+    named = [config, *(other for other in others if other), *texts, *of_runs]
     if identity(file) in [identity(name) for name in named]:
         raise TRGError(
-            f'expected `{option}` to be a file of its own, got {file}, which is {config} or named there; choose '
-            'another name'
+            f'expected `{option}` to be a file of its own, got {file}, which is {config}, named there, or of '
+            'the run; choose another name'
         )
 
 
@@ -157,7 +167,7 @@ def _written(config: Config, files: RunFiles | None, run_log: str | None) -> Ite
     own = tuple(path for path in of_stages if path[-1] == student)
     best = (*config.student_path, 'dst_ckpt')
     yield _Written(config.get(*best), config.where(*best), (config.student_path, *own))
-    for file in () if files is None else (files.last, files.metrics, files.test):
+    for file in () if files is None else files.beside_the_weights:
         yield _Written(file, f'{file.name} of the folder of the run, `--run_dir`,')
     if run_log is not None:
         yield _Written(run_log, '`--run_log`')

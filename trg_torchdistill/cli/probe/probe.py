@@ -21,6 +21,7 @@ from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
 from trg_torchdistill.io import first_tensor
+from trg_torchdistill.procs import logits_in
 
 # Arguments of a model that ask for trained weights, and what they become.
 WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
@@ -111,7 +112,7 @@ class ModelProbe:
         records: Its modules in the order of ``named_modules()``.
         image_shape: Shape of the batch.
         returned: Class of what the model returns in eval mode.
-        num_logits: Last size of the first tensor in that, None if there is none.
+        num_logits: Last size of the logits in that, or of the first tensor if it is not certain which they are.
     """
 
     key: str
@@ -200,8 +201,11 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
     finally:
         watch.remove()
         model.train(was_training)
-    logits = first_tensor(result)
-    num_logits = None if logits is None or logits.ndim == 0 else logits.shape[-1]
+    try:
+        logits: Tensor | None = logits_in(result, model)
+    except TRGError:
+        logits = first_tensor(result)
+    num_logits = None if logits is None or logits.ndim < 2 else logits.shape[-1]
     records = tuple(
         replace(record, layout=None, grid=None, num_prefix_tokens=0, is_in_order=False)
         if record.path in misplaced

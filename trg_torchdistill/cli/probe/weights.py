@@ -84,11 +84,12 @@ def source_of(config: Config, path: tuple[str, ...]) -> str | None:
     """Returns the ``src_ckpt`` of the block at ``path``, None where there is none.
 
     Raises:
-        TRGError: If it is no text.
+        TRGError: If it is no text, or an empty one.
     """
     source = config.get(*path, 'src_ckpt')
-    if source is not None and not isinstance(source, str):
-        raise TRGError(f'expected {config.where(*path, "src_ckpt")} to be a path or an address, got {source!r}')
+    if source is not None and (not isinstance(source, str) or not source):
+        where = config.where(*path, 'src_ckpt')
+        raise TRGError(f'expected {where} to be a path or an address, got {source!r}; write nothing for none')
     return source
 
 

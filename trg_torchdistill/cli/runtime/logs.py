@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torchdistill.common.constant import LOGGING_FORMAT
 
-from trg_torchdistill.errors import RunError, TRGError
+from trg_torchdistill.errors import RunError, TRGError, explained
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ def logging_to(run_log: str | None, rank: int = 0) -> Iterator[None]:
     Args:
         run_log: File to which lines are added, None for none.
         rank: Number of this process; all but the first one show only errors, with their number.
+
+    Raises:
+        TRGError: If there can be no such file.
     """
     root = logging.getLogger()
     level = root.level
@@ -36,8 +39,9 @@ def logging_to(run_log: str | None, rank: int = 0) -> Iterator[None]:
     handlers: list[logging.Handler] = [console]
     if run_log is not None and rank == 0:
         path = Path(run_log).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding='utf-8')
+        with explained(f'expected `--run_log` to be a file that can be written, got {path}', 'choose another name'):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(path, encoding='utf-8')
         file.setFormatter(logging.Formatter(LOGGING_FORMAT))
         handlers.append(file)
     for handler in handlers:

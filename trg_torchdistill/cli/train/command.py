@@ -8,12 +8,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 from torch.backends import cudnn
 
 from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.data.rehearsal import images_by_process, rehearse
-from trg_torchdistill.cli.measure.run_files import check_collisions, files_of_run, refuse_named_file
+from trg_torchdistill.cli.measure.run_files import RunFiles, check_collisions, files_of_run, refuse_named_file
 from trg_torchdistill.cli.measure.testing import TEST_LOADER, load_best, measure_models
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.cli.runtime.logs import logging_to, traceback_kept
@@ -119,12 +120,16 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
     """Opens the log, once it is known that it is no other file of the run."""
-    refuse_named_file('--run_log', args.run_log, args.config)
+    folder = [] if args.run_dir is None else [Path(args.run_dir)]
+    of_run = [file for each in folder for file in RunFiles(each, each).beside_the_weights]
+    refuse_named_file('--run_log', args.run_log, args.config, *of_run)
     with logging_to(args.run_log, processes.rank):
         yield
 
 
 def _kept(trainer: Trainer) -> str:
+    if not trainer.files.last.exists():
+        return ''
     done, total = trainer.progress.epochs_done, trainer.box.num_epochs
     state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
     return f'{trainer.files.last} keeps {state}'

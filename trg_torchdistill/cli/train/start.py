@@ -108,7 +108,9 @@ def prepare(
         tell_changes(config, state, args, processes, reporter)
         reporter.say(resume_line(progress, box.num_epochs, files))
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
-    trainer = Trainer(box, models[1], files, progress, config, plain_args, reporter, placement, tracker)
+    trainer = Trainer(
+        box, models[1], files, progress, config, plain_args, reporter, placement, tracker, is_new=state is None
+    )
     if state is None:
         trainer.save_state(progress)
     if processes.is_first:

@@ -43,6 +43,8 @@ class Trainer:
         reporter: What the user sees.
         placement: Device, processes and precision.
         tracker: The experiment tracker of the YAML.
+        is_new: Whether no state of an earlier run is continued.
+        has_stepped: Whether weights have changed.
         joined_stage: Number of the stage that several processes have made their common one.
     """
 
@@ -55,6 +57,8 @@ class Trainer:
     reporter: Reporter
     placement: Placement
     tracker: Tracker
+    is_new: bool
+    has_stepped: bool = False
     joined_stage: int = 0
 
     @property
@@ -91,7 +95,15 @@ class Trainer:
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
         except Exception as error:
             self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
+            if self.is_new and not self.has_stepped and not isinstance(error, RunError):
+                self._leave_no_run()
             raise
+
+    def _leave_no_run(self) -> None:
+        """Takes back what was written before the first step, so that a corrected YAML starts without an option."""
+        if self.processes.is_first:
+            self.files.last.unlink(missing_ok=True)
+            self.files.metrics.unlink(missing_ok=True)
 
     def _stop_if_told(self, told: float, cause: Exception | None = None) -> None:
         if told:
@@ -163,6 +175,7 @@ class Trainer:
                     raise RunError(self._diagnosis(epoch, num_steps, value, meter.not_finite()))
                 with explained(f'the backward pass or the optimizer failed in epoch {epoch + 1}, step {num_steps + 1}'):
                     self.precision.post_forward_process(self.box, loss)
+                self.has_stepped = True
                 batch_size = len(images) * self.processes.size
                 total, num_steps, num_images = total + value, num_steps + 1, num_images + batch_size
                 self.reporter.step(value, batch_size, meter.means)
