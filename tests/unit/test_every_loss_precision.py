@@ -49,10 +49,12 @@ def test_half_precision_squares_neither_overflow_nor_underflow(name, scale):
     assert_close(value, loss.expected(student, teacher, eps=reference.EPS_FLOAT32), rtol=2e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('width', [64, 512])
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
 @pytest.mark.parametrize('name', [name for name in WAYS if 'raw' not in name])
-def test_half_precision_features_give_the_loss_within_its_tolerance(name, dtype, width):
+def test_half_precision_features_give_the_loss_within_its_tolerance(name, dtype, width, seed):
+    torch.manual_seed(seed)
     teacher = 0.3 * (torch.randn(32, 1, width) + torch.randn(32, 16, width))
     student = (teacher + 0.15 * torch.randn_like(teacher)).requires_grad_()
     rounded = student.detach().to(dtype).requires_grad_()
