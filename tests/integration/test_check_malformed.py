@@ -9,6 +9,8 @@ from torchdistill.models.registry import MODEL_DICT
 
 from trg_torchdistill.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 DATA = "!import_call {key: 'torchvision.datasets.FakeData', init: {kwargs: {image_size: [3, 16, 16]}}}"
 WHOLE = """
 dependencies: [{{name: 'trg_torchdistill'}}]

@@ -185,6 +185,7 @@ def test_an_error_of_a_model_is_its_own_and_its_traceback_is_kept(log, tmp_path,
     assert last_state(tmp_path)['progress']['epochs_done'] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])
 def test_workers_that_are_not_forked(method, tmp_path):
     path = yaml_of(tmp_path)

@@ -12,6 +12,8 @@ from torchdistill.optim.registry import OPTIM_DICT
 
 from trg_torchdistill.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 GOOD = stage(2, CE + KD, more=STEP_LR)
 EVERY = MISTAKES | {name: (GOOD, *row) for name, row in ROWS.items()}
 # Told of tags that `check` leaves alone, of the data, and of files, of which it warns.

@@ -31,6 +31,8 @@ from tiny import (
     write_training,
 )
 
+pytestmark = pytest.mark.slow
+
 STEPWISE_LR = "scheduler: {key: 'ExponentialLR', kwargs: {gamma: 0.9}, scheduling_step: 1}\n"
 PLATEAU = "scheduler: {key: 'ReduceLROnPlateau', kwargs: {mode: 'max', patience: 0}}\n"
 ACCUMULATION = "optimizer: {key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}, grad_accum_step: 4}\n"

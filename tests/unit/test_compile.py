@@ -14,6 +14,8 @@ from torch._dynamo.utils import counters
 
 from trg_torchdistill import TokenContextualLoss, TRGLoss
 
+pytestmark = pytest.mark.slow
+
 NUM_EPOCHS = 12
 IN_ONE_GRAPH = torch.__version__ >= '2.15'
 

@@ -92,6 +92,7 @@ def test_autocast_does_not_blur_the_neighbors_of_raw_tokens(name):
         assert_close(EVERY[name](student, teacher, sigma=10.0), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'block_bytes'),
     [*((name, None) for name in WAYS), *((name, 20 * 48 * 4) for name in ('local', 'global', 'contextual'))],
