@@ -16,6 +16,7 @@ CPU = torch.device('cpu')
 FULL = stage(4, CE + KD + TRG, sides=TRG_SIDES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['bf16', 'fp16'])
 def test_the_loss_stays_near_that_of_float32(name, tmp_path):
     assert train(write_training(tmp_path / 'float32', FULL), '--seed', '3') == 0
@@ -146,6 +147,7 @@ def kernels(folder):
     return found
 
 
+@pytest.mark.slow
 def test_channels_last_changes_the_layout_only(tmp_path, monkeypatch):
     """Without dropout, whose mask is drawn in the order of memory."""
     monkeypatch.setattr(torch.nn.Dropout, 'forward', lambda _, features: features)

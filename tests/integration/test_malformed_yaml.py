@@ -14,6 +14,7 @@ from torchdistill.models.registry import MODEL_DICT
 
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.procs import outline
 
 ACTION = re.compile(r'\b(change|add|leave|move|set|make|give|hook|remove)\b')
 EVERY_ROW = pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_model_without_logits(tmp_path, output):
     model = TinyCnn()
     model.forward = lambda images: output
     message = (
-        'expected `TinyCnn` to return logits: a tensor, a tuple of tensors or an object with `.logits`, got '
-        f'{type(output).__name__}; change `forward_proc:` of this model'
+        'expected `TinyCnn` to return logits, alone, as `.logits` or beside features that can be told from them, got '
+        f'{outline(output)}; change `forward_proc:` of this model, or return `.logits`'
     )
     _assert_explained(lambda: one_step(box_from(tmp_path, train_yaml(), model, TinyCnn())), message)
