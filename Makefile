@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint format types matrix clean
+.PHONY: demo test quick check lint format types matrix clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,8 +16,11 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP)  ## train teacher, student, KD and TRG on handwritten digits; table and picture in demo_output/
 	$(BIN)/trg-torchdistill demo
 
-test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole test suite, a file of tests a core at a time
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+quick: $(STAMP)  ## the tests but those that take seconds each
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not slow'
 
 check: lint types test  ## everything CI runs
 

@@ -1,5 +1,6 @@
 """Every test starts from the same seeds, on one thread, and leaves the host's classes as it found them."""
 
+import os
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 
 torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'  # also in the processes that a test starts
 
 settings.register_profile('fixed', derandomize=True, deadline=None, max_examples=200)
 settings.register_profile('many', deadline=None, max_examples=5_000)

@@ -35,6 +35,7 @@ def run(monkeypatch, tmp_path):
     return run_table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('table', TABLES)
 def test_a_timing_table_has_every_peer_with_its_spread_and_samples(run, table):
     script, peers = TABLES[table]
@@ -53,6 +54,7 @@ def test_a_timing_table_has_every_peer_with_its_spread_and_samples(run, table):
         assert set(bar) == {'text', 'value', 'limit', 'met'}
 
 
+@pytest.mark.slow
 def test_the_memory_table_has_a_growth_for_each_size(run):
     row = run('losses.py', 'memory')['rows'][0]
     assert row['M'] == [128, 256]

@@ -98,6 +98,7 @@ def test_a_config_without_downloads_passes_the_check_of_the_train_command(name):
     check_config(load_config(str(FOLDER / name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_a_config_passes_the_check_without_its_data(name):
     check_config(resolved(name))

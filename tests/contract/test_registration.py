@@ -112,6 +112,7 @@ print('imported twice')
 """
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing_but_the_registries():
     """In a process of its own: random states, logging, warnings, environment and torch's settings are as before."""
     done = subprocess.run([sys.executable, '-c', PROBE], capture_output=True, text=True)

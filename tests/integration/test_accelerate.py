@@ -16,6 +16,8 @@ from torchdistill.core.distillation import get_distillation_box
 
 from trg_torchdistill.wrappers import Student4TRG
 
+pytestmark = pytest.mark.slow
+
 FULL = full_method(
     trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss') + textwrap.dedent(KD_TERM)
 )

@@ -13,6 +13,8 @@ from torchvision.datasets import ImageFolder
 
 from trg_torchdistill.datasets import LongTailed
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 NORMALIZE = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 

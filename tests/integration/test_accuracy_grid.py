@@ -15,6 +15,8 @@ from trg_torchdistill.cli.probe.build import build_box, build_model
 from trg_torchdistill.cli.recipe.config import load_config
 from trg_torchdistill.cli.runtime.placement import Placement
 
+pytestmark = pytest.mark.slow
+
 ABLATED = {
     ('kd+trg', ''),
     ('kd+trg', 'kl_direction=student_teacher'),

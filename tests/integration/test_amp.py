@@ -1,11 +1,9 @@
-"""`train --amp`: near float32, exactly resumed, and float16's scaled gradients, which the host does not have."""
+"""`train --amp`: near float32, and float16's scaled gradients, which the host does not have; `--channels_last`."""
 
 import pytest
-import tiny
 import torch
 from host import SGD, box_from, full_method
-from test_train_resume import ACCUMULATION, STEPWISE_LR
-from tiny import CE, ITEMS_AN_EPOCH, KD, TRG, TRG_SIDES, comparable, last_state, lines_of, stage, train, write_training
+from tiny import CE, KD, TRG, TRG_SIDES, last_state, lines_of, stage, train, write_training
 from torchdistill.core.interfaces.registry import register_post_forward_proc_func
 
 from trg_torchdistill.cli.measure.evaluation import evaluate
@@ -17,15 +15,9 @@ from trg_torchdistill.host import Box
 
 CPU = torch.device('cpu')
 FULL = stage(4, CE + KD + TRG, sides=TRG_SIDES)
-EVERYTHING = stage(
-    4,
-    CE + KD + TRG,
-    sides=TRG_SIDES,
-    optimizer=ACCUMULATION.replace('grad_accum_step: 4', 'grad_accum_step: 2, max_grad_norm: 1.0'),
-    more=STEPWISE_LR,
-)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['bf16', 'fp16'])
 def test_the_loss_stays_near_that_of_float32(name, tmp_path):
     assert train(write_training(tmp_path / 'float32', FULL), '--seed', '3') == 0
@@ -34,19 +26,6 @@ def test_the_loss_stays_near_that_of_float32(name, tmp_path):
     assert found != expected
     assert found == pytest.approx(expected, rel=0.03)
     assert all(value.dtype != torch.bfloat16 for value in last_state(tmp_path / name)['modules']['student'].values())
-
-
-@pytest.mark.parametrize('name', ['bf16', 'fp16'])
-def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    assert train(write_training(whole, EVERYTHING), '--seed', '3', '--amp', name) == 0
-    config = write_training(parts, EVERYTHING)
-    monkeypatch.setattr(tiny, 'items_until_interrupt', round(2.4 * ITEMS_AN_EPOCH))
-    assert train(config, '--seed', '3', '--amp', name) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
-    assert train(config, '--seed', '3', '--amp', name, '--resume') == 0
-    assert tiny.without_times(lines_of(parts)) == tiny.without_times(lines_of(whole))
-    assert comparable(last_state(parts)) == comparable(last_state(whole))
 
 
 def test_another_precision_on_resume_is_told(tmp_path, capsys):
@@ -164,3 +143,23 @@ def test_evaluation_is_under_the_same_autocast():
     for precision in (Precision(), Precision('bf16', CPU)):
         evaluate(model, [(torch.ones(1, 2), torch.zeros(1, dtype=torch.long))], CPU, ALONE, precision)
     assert types == [torch.float32, torch.bfloat16]
+
+
+def kernels(folder):
+    """Convolution weights whose layout can be told: those of more than one channel and more than one pixel."""
+    weights = last_state(folder)['modules']['student'].values()
+    found = [weight for weight in weights if weight.ndim == 4 and weight.shape[1] > 1 and weight.shape[2] > 1]
+    assert found
+    return found
+
+
+@pytest.mark.slow
+def test_channels_last_changes_the_layout_only(tmp_path, monkeypatch):
+    """Without dropout, whose mask is drawn in the order of memory."""
+    monkeypatch.setattr(torch.nn.Dropout, 'forward', lambda _, features: features)
+    assert train(write_training(tmp_path / 'plain', FULL), '--seed', '3') == 0
+    assert train(write_training(tmp_path / 'last', FULL), '--seed', '3', '--channels_last') == 0
+    expected, found = ([line['loss'] for line in lines_of(tmp_path / folder)] for folder in ('plain', 'last'))
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert all(weight.is_contiguous() for weight in kernels(tmp_path / 'plain'))
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels(tmp_path / 'last'))

@@ -5,6 +5,8 @@ import torch
 from host import box_from, full_method, our_losses, train_epoch, trg_term
 from torch._dynamo.utils import counters
 
+pytestmark = pytest.mark.slow
+
 BACKEND = 'aot_eager'
 TERMS = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
 

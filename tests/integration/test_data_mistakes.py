@@ -202,6 +202,7 @@ def test_a_first_step_that_fails_leaves_no_run(tmp_path, capsys):
     assert train(path) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])
 def test_workers_that_are_not_forked(method, tmp_path):
     path = yaml_of(tmp_path)

@@ -10,6 +10,8 @@ from helpers import assert_close, run_processes
 from host import KD_TERM, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
 from torch import distributed as dist
 
+pytestmark = pytest.mark.slow
+
 FULL = full_method(batch_size=4)
 USES_LABEL = 'target: {uses_label: True}\n        weight: '
 ACCUMULATED = "optimizer: {key: 'SGD', grad_accum_step: 2, kwargs: {lr: 0.1}}"

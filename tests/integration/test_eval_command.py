@@ -252,6 +252,7 @@ def test_groups_of_equal_classes_are_refused(tmp_path, capsys):
     assert 'for `--groups thirds`, got 4 of each class; leave `--groups` out' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_measure_the_same(tmp_path):
     torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     config = write_yaml(tmp_path, [('size: 48', 'size: 49')])

@@ -98,6 +98,7 @@ def test_every_set_of_data_is_read_below():
     assert {name.rsplit('/', 2)[0] for name in DATA} == {name.rsplit('/', 2)[0] for name in EXPERIMENTS}
 
 
+@pytest.mark.slow
 def test_data_sets_are_built_and_read_by_the_host(data):
     """All in one test, to write the files once."""
     for name, (num_train, num_test, side, counts) in DATA.items():

@@ -9,6 +9,8 @@ import pytest
 import torch
 from tiny import CE, KD, TRG, TRG_SIDES, comparable, last_state, lines_of, stage, train, without_times, write_training
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 FILES = ['config.yaml', 'metrics.jsonl', 'last.pt', 'test.json', 'projectors.pt', 'student.pt']
 KILLS = {

@@ -17,6 +17,8 @@ from trg_torchdistill import TRGLoss
 from trg_torchdistill.gather import Share
 from trg_torchdistill.wrappers import TokenProjector
 
+pytestmark = pytest.mark.slow
+
 NUM_IMAGES = 12
 SPLITS = {2: ([6, 6], [7, 5]), 4: ([3, 3, 3, 3], [5, 4, 2, 1])}
 PATHS = {

@@ -15,6 +15,8 @@ from torchdistill.optim.registry import get_optimizer, get_scheduler
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.files import UnreadableError, read_saved
 
+pytestmark = pytest.mark.slow
+
 ran = []
 
 

@@ -1,7 +1,7 @@
-"""Malformed YAML through torchdistill's own machinery: each error says what was expected, found, and what to change."""
+"""Malformed YAML through torchdistill's own machinery and `check`: what was expected, found, and what to change."""
 
 import re
-from types import FunctionType
+import textwrap
 
 import pytest
 import torch
@@ -10,11 +10,31 @@ from host import LAYER4, TinyCnn, box_from, full_method, one_step, train_yaml, t
 from malformed import GOOD, TABLE
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torchdistill.models.registry import MODEL_DICT
 
+from trg_torchdistill.cli.main import main
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.procs import outline
 
 ACTION = re.compile(r'\b(change|add|leave|move|set|make|give|hook|remove)\b')
+EVERY_ROW = pytest.mark.parametrize(
+    ('name', 'line', 'instead', 'message'), TABLE, ids=[f'{row[0]}: {row[1]!r} -> {row[2]!r}' for row in TABLE]
+)
+DATA = "!import_call {key: 'torchvision.datasets.FakeData', init: {kwargs: {image_size: [3, 16, 16]}}}"
+WHOLE = """
+dependencies: [{{name: 'trg_torchdistill'}}]
+datasets: {{train: {data}, val: {data}}}
+models:
+  teacher_model: {{key: 'malformed_teacher', kwargs: {{}}}}
+  student_model: {{key: 'malformed_student', kwargs: {{}}, dst_ckpt: 'student.pt'}}
+train:
+{train}
+test:
+  test_data_loader:
+    dataset_id: 'val'
+    sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.SequentialSampler'}}, kwargs: }}
+    kwargs: {{batch_size: 1}}
+"""
 
 
 def test_the_table_is_long_enough_and_has_no_row_twice():
@@ -28,9 +48,7 @@ def test_good_yaml_runs(tmp_path, name):
     assert one_step(box_from(tmp_path, text, teacher(), student())).isfinite()
 
 
-@pytest.mark.parametrize(
-    ('name', 'line', 'instead', 'message'), TABLE, ids=[f'{row[0]}: {row[1]!r} -> {row[2]!r}' for row in TABLE]
-)
+@EVERY_ROW
 def test_malformed_yaml(tmp_path, name, line, instead, message):
     text, teacher, student = GOOD[name]
     assert text.count(line) == 1, f'the good YAML has {text.count(line)} lines {line!r}'
@@ -47,10 +65,36 @@ def _assert_explained(action, message):
     assert len(text) < 800
 
 
+def check(tmp_path, monkeypatch, name, change):
+    text, teacher, student = GOOD[name]
+    monkeypatch.setitem(MODEL_DICT, 'malformed_teacher', teacher)
+    monkeypatch.setitem(MODEL_DICT, 'malformed_student', student)
+    path = tmp_path / 'config.yaml'
+    path.write_text(WHOLE.format(data=DATA, train=textwrap.indent(text.replace(*change), '  ')))
+    return main(['check', str(path), '--steps', '1'])
+
+
+@pytest.mark.parametrize('name', [name for name in GOOD if name != 'unequal'])
+def test_good_yaml_passes_the_check(name, tmp_path, monkeypatch, capsys):
+    assert check(tmp_path, monkeypatch, name, ('num_epochs', 'num_epochs')) == 0
+
+
+@pytest.mark.slow
+@EVERY_ROW
+def test_the_check_refuses_it_in_the_words_of_the_loss(name, line, instead, message, tmp_path, monkeypatch, capsys):
+    """Or, where a number is text, with its line."""
+    assert check(tmp_path, monkeypatch, name, (line, instead)) == 1
+    error = capsys.readouterr().err
+    if 'a string in YAML' in message:
+        place = rf'`train\.criterion\.\S+\.{instead.split(":")[0]}` \(line \d+\)'
+        assert re.search(rf'expected {place} to be a .*number, got .*which is text', error)
+    else:
+        assert message in error
+
+
 STALE = {'layer4': {'linear.weight': torch.zeros(12, 4), 'linear.bias': torch.zeros(12)}}
 OTHER_NAME = {'layer3': {'linear.weight': torch.zeros(12, 8), 'linear.bias': torch.zeros(12)}}
 HOLDS = "expected `projector_ckpt` to hold {'layer4': {'linear.weight': [12, 8], 'linear.bias': [12]}}, got "
-IS_FILE = 'expected `projector_ckpt` to be a file of projections, got '
 FILES = {
     'stale': (STALE, HOLDS + "{'layer4': {'linear.weight': [12, 4], 'linear.bias': [12]}}"),
     'other projector': (OTHER_NAME, HOLDS + "{'layer3': {'linear.weight': [12, 8], 'linear.bias': [12]}}"),
@@ -58,20 +102,13 @@ FILES = {
     "a trainer's checkpoint": ({'model': nn.Linear(2, 3).state_dict(), 'best_value': 1.0, 'args': None}, HOLDS),
     'numbers': ({'layer4': {'linear.weight': 3}}, HOLDS),
     'list': ([1, 2], HOLDS),
-    'pickled module': (nn.Linear(2, 3), IS_FILE),
-    'truncated': (lambda content: content[:-100], IS_FILE),
-    'empty': (lambda content: b'', IS_FILE),
-    'text': (lambda content: b'hello world', IS_FILE),
-    'yaml': (lambda content: b'train:\n  num_epochs: 2\n', IS_FILE),
 }
 
 
 @pytest.mark.parametrize(('content', 'message'), FILES.values(), ids=FILES)
 def test_projector_ckpt_of_something_else(tmp_path, content, message):
     path = tmp_path / 'projectors.pt'
-    torch.save(STALE if isinstance(content, FunctionType) else content, path)
-    if isinstance(content, FunctionType):
-        path.write_bytes(content(path.read_bytes()))
+    torch.save(content, path)
     text = _with_ckpt(full_method(), path)
     _assert_explained(lambda: box_from(tmp_path, text), message)
     with pytest.raises(ValueError, match=f'change `projector_ckpt:` of `Student4TRG` or remove the file {path}$'):
@@ -79,7 +116,10 @@ def test_projector_ckpt_of_something_else(tmp_path, content, message):
 
 
 def test_projector_ckpt_is_a_folder(tmp_path):
-    _assert_explained(lambda: box_from(tmp_path, _with_ckpt(full_method(), tmp_path)), IS_FILE)
+    _assert_explained(
+        lambda: box_from(tmp_path, _with_ckpt(full_method(), tmp_path)),
+        'expected `projector_ckpt` to be a file of projections, got ',
+    )
 
 
 def _with_ckpt(text, path):

@@ -8,6 +8,8 @@ from torchdistill.models.registry import register_model
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.errors import TRGError
 
+pytestmark = pytest.mark.slow
+
 
 class OddError(Exception):
     """An exception class of the user's own."""

@@ -29,6 +29,8 @@ from tiny import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 DUMP = "post_epoch_process: 'dump_each_process'\n"
 WRAPPED = SIDES.replace(
     "student: {forward_proc: 'forward_batch_only'", f"student: {{forward_proc: 'forward_batch_only', {DDP}"

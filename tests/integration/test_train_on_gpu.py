@@ -5,7 +5,7 @@ import json
 import pytest
 import tiny
 import torch
-from tiny import CE, ITEMS_AN_EPOCH, KD, TRG, TRG_SIDES, comparable, last_state, lines_of, stage, train, write_training
+from tiny import CE, KD, TRG, TRG_SIDES, assert_a_resume_is_exact, lines_of, stage, train, write_training
 
 from trg_torchdistill.cli.main import main
 
@@ -52,16 +52,7 @@ def test_the_loss_stays_near_that_of_the_cpu(name, tmp_path):
 @pytest.mark.usefixtures('deterministic')
 @pytest.mark.parametrize('name', FLAGS)
 def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    words = ('--seed', '3', '--device', 'cuda', *FLAGS[name])
-    assert train(write_training(whole, FULL), *words) == 0
-    config = write_training(parts, FULL)
-    monkeypatch.setattr(tiny, 'items_until_interrupt', round(2.4 * ITEMS_AN_EPOCH))
-    assert train(config, *words) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
-    assert train(config, *words, '--resume') == 0
-    assert tiny.without_times(lines_of(parts)) == tiny.without_times(lines_of(whole))
-    assert comparable(last_state(parts)) == comparable(last_state(whole))
+    assert_a_resume_is_exact(tmp_path, monkeypatch, FULL, '--device', 'cuda', *FLAGS[name])
 
 
 def test_weights_of_a_gpu_are_read_on_a_cpu(tmp_path):

@@ -1,6 +1,7 @@
 """A data set, a model and YAMLs so small that an epoch takes a fraction of a second; YAMLs name them by `tiny.`."""
 
 import json
+import sys
 
 import torch
 from torch import nn
@@ -282,3 +283,21 @@ def last_state(folder):
 def write_training(folder, text, **options):
     yaml_text = whole_yaml(folder, text, **options)
     return write(folder, yaml_text.replace('width: 4', 'width: 6') if 'layer1' in text else yaml_text)
+
+
+def assert_a_resume_is_exact(folder, monkeypatch, text, *words):
+    """Trains once without a stop, once with Ctrl-C in the third of four epochs and `--resume`; returns both folders."""
+    whole, parts = folder / 'whole', folder / 'parts'
+    words = ('--seed', '3', *words)
+    assert train(write_training(whole, text), *words) == 0
+    config = write_training(parts, text)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[__name__], 'items_until_interrupt', round(2.4 * ITEMS_AN_EPOCH))
+        assert train(config, *words) == 130
+    assert last_state(parts)['progress']['epochs_done'] == 2
+    torch.manual_seed(99)
+    assert train(config, *words, '--resume') == 0
+    assert len(lines_of(whole)) == 4
+    assert without_times(lines_of(parts)) == without_times(lines_of(whole))
+    assert comparable(last_state(parts)) == comparable(last_state(whole))
+    return whole, parts

@@ -56,6 +56,7 @@ def test_tags_stay_notes_whatever_is_registered_for_them(loaders):
     assert parse_deferred(f'a: {CALL}')['a'] == Deferred('!import_call', {'key': 'tests.unit.test_cli_deferred.boom'})
 
 
+@pytest.mark.slow
 def test_tags_stay_notes_where_they_were_registered_before_the_import():
     code = (
         'import yaml; from torchdistill.common import yaml_util\n'

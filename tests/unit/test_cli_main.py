@@ -76,6 +76,7 @@ def test_help_of_train_has_the_example_trainers_flags(capsys):
         assert flag in text
 
 
+@pytest.mark.slow
 def test_the_module_runs():
     words = [sys.executable, '-m', 'trg_torchdistill', '--version']
     result = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""`torch.compile` of the losses and of a student step with them: equal to eager mode, in one graph from torch 2.15 on.
+"""`torch.compile` of a student step with our losses: equal to eager mode, in one graph from torch 2.15 on.
 
 Older releases may not trace some of the Python in between, and compile the graphs around it.
 """
@@ -8,26 +8,14 @@ import shutil
 import pytest
 import torch
 from helpers import assert_close
+from loss_table import ENDS
 from torch import nn
 from torch._dynamo.utils import counters
 
-from trg_torchdistill import TokenContextualLoss, TRGLoss, _blocks
-from trg_torchdistill.functional import LocalTerm, contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill import TokenContextualLoss, TRGLoss
 
-LOSSES = {
-    'local': (local_preserving_loss, (48, 6), {}),
-    'local, neighbors': (local_preserving_loss, (48, 6), {'affinity_support': 'neighbors'}),
-    'local, rows': (LocalTerm(), (48, 6), {'rows': range(5, 20)}),
-    'global': (global_relationship_loss, (48, 6), {}),
-    'contextual': (contextual_loss, (7, 9, 6), {}),
-    'contextual, unit': (contextual_loss, (7, 9, 6), {'normalize_tokens': True}),
-}
-PATHS = {
-    'student_module_path': 'map',
-    'student_module_io': 'output',
-    'teacher_module_path': 'map',
-    'teacher_module_io': 'output',
-}
+pytestmark = pytest.mark.slow
+
 NUM_EPOCHS = 12
 IN_ONE_GRAPH = torch.__version__ >= '2.15'
 
@@ -38,8 +26,8 @@ class Step(nn.Module):
     def __init__(self, **options):
         super().__init__()
         self.student, self.head = nn.Conv2d(3, 4, 3, 2), nn.Linear(4, 5)
-        self.trg = TRGLoss(**PATHS, **options)
-        self.contextual = TokenContextualLoss(**PATHS)
+        self.trg = TRGLoss(**ENDS, **options)
+        self.contextual = TokenContextualLoss(**ENDS)
 
     def forward(self, images, labels, teacher_map):
         feature = self.student(images)
@@ -70,29 +58,6 @@ def _assert_equal_steps(step, batch, **options):
 
 def _batch():
     return torch.randn(6, 3, 9, 9), torch.randint(5, (6,)), torch.randn(6, 4, 4, 4)
-
-
-@pytest.mark.parametrize('name', LOSSES)
-def test_each_loss_compiles(name):
-    loss, shape, options = LOSSES[name]
-    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
-    expected = loss(student, teacher, **options)
-    compiled = torch.compile(loss, fullgraph=IN_ONE_GRAPH, backend='aot_eager')(student, teacher, **options)
-    assert_close(compiled, expected, rtol=1e-6)
-    wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
-    assert_close(found, wanted, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize('name', ['local', 'global', 'contextual'])
-def test_each_loss_compiles_in_blocks(name, monkeypatch):
-    monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', 20 * 48 * 4)
-    loss, shape, options = LOSSES[name]
-    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
-    expected = loss(student, teacher, **options)
-    compiled = torch.compile(loss, backend='aot_eager')(student, teacher, **options)
-    assert_close(compiled, expected, rtol=1e-6)
-    wanted, found = (torch.autograd.grad(value, student)[0] for value in (expected, compiled))
-    assert_close(found, wanted, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize('tokens_per_image', [None, 3])

@@ -107,6 +107,7 @@ def _second_rank_fails(rank):
         raise RuntimeError('rank one gives up')
 
 
+@pytest.mark.slow
 def test_two_processes_talk_to_each_other(tmp_path):
     results = run_processes(2, _sum_of_ranks, tmp_path, 10)
     assert [result['rank'] for result in results] == [0, 1]
@@ -114,6 +115,7 @@ def test_two_processes_talk_to_each_other(tmp_path):
         assert_close(result['sum'], [21.0])
 
 
+@pytest.mark.slow
 def test_a_failing_process_fails_the_test(tmp_path):
     with pytest.raises(Exception, match='rank one gives up'):
         run_processes(2, _second_rank_fails, tmp_path)

@@ -23,26 +23,6 @@ def test_every_epoch_follows_the_reference(schedule, start, end, num_epochs):
         assert_close(value, reference.temperature_at(start, end, schedule, epoch, num_epochs))
 
 
-@pytest.mark.parametrize('schedule', SCHEDULES)
-@pytest.mark.parametrize('num_epochs', [2, 7, 100])
-def test_the_first_epoch_is_the_start_and_the_last_the_end(schedule, num_epochs):
-    temperature = TemperatureSchedule(0.5, 0.1, schedule)
-    assert_close(temperature.at(0, num_epochs), 0.5)
-    assert_close(temperature.at(num_epochs - 1, num_epochs), 0.1)
-
-
-@pytest.mark.parametrize('schedule', SCHEDULES)
-def test_one_epoch_trains_at_the_start(schedule):
-    assert_close(TemperatureSchedule(0.5, 0.1, schedule).at(0, 1), 0.5)
-
-
-@pytest.mark.parametrize('schedule', SCHEDULES)
-def test_epochs_past_the_last_stay_at_the_end(schedule):
-    temperature = TemperatureSchedule(0.5, 0.1, schedule)
-    assert_close(temperature.at(10, 10), 0.1)
-    assert_close(temperature.at(1000, 10), 0.1)
-
-
 def test_a_negative_epoch_is_an_error():
     with pytest.raises(ValueError, match=r'expected `epoch` to be an integer >= 0, got -3'):
         TemperatureSchedule(0.5, 0.1, 'cosine').at(-3, 10)

@@ -240,18 +240,6 @@ def test_no_file_without_the_option(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_write_keeps_the_last_file(tmp_path, monkeypatch):
-    path = tmp_path / 'projectors.pt'
-    wrapped = wrap(projector_ckpt=str(path))
-    wrapped.post_epoch_process()
-    content = path.read_bytes()
-    monkeypatch.setattr(torch, 'save', lambda state, file: (file.write(b'half'), 1 / 0))
-    with pytest.raises(ZeroDivisionError):
-        wrapped.post_epoch_process()
-    assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_outer_wrapper_is_named():
     assert outer_wrapper_error(wrap()) is None
     assert outer_wrapper_error(Student()) is None

@@ -1,6 +1,7 @@
-"""The traps of torchdistill (shared/notes/torchdistill-landmines.md, section 3), by their numbers, on real boxes.
+"""The traps of torchdistill around models, on real boxes: modes, wrappers, hooked modules, projectors, weights.
 
-Elsewhere: 21, 22 and 23 (ranks, unused head, frozen parameters) in test_ddp.py, since they need two processes.
+Elsewhere: those of training in test_landmines_of_training.py; 21, 22 and 23 (ranks, unused head, frozen parameters) in
+test_ddp.py, since they need two processes.
 Not ours: 20 (the host's NCCL start; the `train` command has its own), 26 (workers that spawn: this package registers no
 collate function and no data set wrapper), 28 (the host's words for a missing `kwargs:` and shared anchors; the `check`
 command and the sample configs).
@@ -13,9 +14,9 @@ import torch
 from host import (
     BOTH_PROCESSES,
     LAYER4,
-    SGD,
     TinyCnn,
     box_from,
+    evaluate,
     full_method,
     one_step,
     our_losses,
@@ -73,27 +74,6 @@ def test_landmine_02_losses_own_nothing_that_is_learned(tmp_path):
     for loss in our_losses(box).values():
         assert list(loss.state_dict()) == []
         assert list(loss.parameters()) + list(loss.buffers()) == []
-
-
-@pytest.mark.parametrize(
-    'scheduler',
-    [
-        "{key: 'MultiStepLR', kwargs: {milestones: [1], gamma: 0.1}}",
-        "{key: 'CosineAnnealingLR', kwargs: {T_max: 2}}",
-        "{key: 'LinearLR', kwargs: {start_factor: 0.5, total_iters: 2}}",
-        "{key: 'OneCycleLR', kwargs: {max_lr: 0.1, total_steps: 8}}",
-        "{key: 'LambdaLR', kwargs: {lr_lambda: !import_get {key: 'math.exp'}}}",
-    ],
-)
-def test_landmine_03_no_param_group_is_added_under_any_scheduler(tmp_path, scheduler):
-    box = box_from(tmp_path, full_method(optimizer=f'{SGD}\nscheduler: {scheduler}'))
-    groups = len(box.optimizer.param_groups)
-    rates = []
-    for epoch in range(2):
-        train_epoch(box, epoch)
-        rates.append(box.optimizer.param_groups[0]['lr'])
-    assert len(box.optimizer.param_groups) == groups == 1
-    assert rates[0] != rates[1] or 'MultiStepLR' in scheduler
 
 
 def test_landmine_04_module_wise_configs_can_name_the_projectors(tmp_path):
@@ -193,3 +173,50 @@ def test_landmine_12_stale_features_of_the_evaluation_are_cleared(tmp_path):
     box.pre_epoch_process(epoch=1)
     for io_dict in (box.student_io_dict, box.teacher_io_dict):
         assert not any(values for ends in io_dict.values() for values in ends.values())
+
+
+def test_landmine_24_evaluation_before_training_leaves_no_inference_tensor(tmp_path):
+    box = box_from(tmp_path, full_method())
+    evaluate(box.student_model, box.val_data_loader)
+    with torch.inference_mode():
+        box.pre_epoch_process(epoch=0)
+        images, targets, supp_dict = next(iter(box.train_data_loader))
+        assert box.forward_process(images, targets, supp_dict).isfinite()
+    assert len(train_epoch(box, 0)) == 1
+    assert all(value > 0 for value in our_losses(box)['trg'].epoch_means().values())
+
+
+def test_landmine_25_copy_from_the_state_dict_does_not_overwrite_features(tmp_path):
+    """An average of the weights is built from the state dict: a deep copy would share the hooks' dict."""
+    box = box_from(tmp_path, full_method())
+    average = TinyCnn(8)
+    average.load_state_dict(box.student_model.state_dict())
+    box.pre_epoch_process(epoch=0)
+    average(torch.randn(2, 3, 16, 16))
+    assert box.student_io_dict['student_model.layer4'] == {}
+    assert len(box.student_model.state_dict()) == len(average.state_dict())
+
+
+def test_landmine_27_wrapper_holds_nothing_that_train_mode_changes(tmp_path):
+    box = box_from(tmp_path, full_method())
+    wrapped = {id(module) for module in box.student_model.modules()}
+    assert not wrapped & {id(module) for module in box.org_teacher_model.modules()}
+    for module in box.student_model.projectors.modules():
+        assert not isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+    assert all(parameter.requires_grad for parameter in box.student_model.projectors.parameters())
+
+
+def test_landmine_31_projector_file_is_optional_logged_and_checked(tmp_path, caplog):
+    path = tmp_path / 'projectors.pt'
+    text = full_method()
+    with_file = text.replace('      projectors:\n', f"      projector_ckpt: '{path}'\n      projectors:\n")
+    train_epoch(box_from(tmp_path, text), 0)
+    assert list(tmp_path.iterdir()) == [tmp_path / 'config.yaml']
+    train_epoch(box_from(tmp_path, with_file), 0)
+    assert 'Loaded projections' not in caplog.text
+    box_from(tmp_path, with_file)
+    assert f'Loaded projections of the student tokens from {path}' in caplog.messages
+    with pytest.raises(
+        ValueError, match=r'expected `projector_ckpt` to hold .*\[6, 8\].*, got .*\[12, 8\].*remove the file'
+    ):
+        box_from(tmp_path, with_file.replace('out_features: 12', 'out_features: 6'), TinyCnn(6))

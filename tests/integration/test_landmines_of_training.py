@@ -1,4 +1,4 @@
-"""The traps of torchdistill from number 13 on; what does not concern us is listed in test_landmines.py."""
+"""The traps of torchdistill around training, on real boxes: processes, epochs, optimizers, losses, precision, logs."""
 
 import logging
 
@@ -7,9 +7,9 @@ import torch
 import torchvision
 from host import (
     BOTH_PROCESSES,
+    SGD,
     TinyCnn,
     box_from,
-    evaluate,
     full_method,
     load,
     make_training_box,
@@ -33,6 +33,27 @@ from trg_torchdistill.registration import TABLE
 
 PATHS = ('layer4', 'output', 'layer4', 'output')
 CE_ONLY = train_yaml('', teacher='', student='', top=BOTH_PROCESSES)
+
+
+@pytest.mark.parametrize(
+    'scheduler',
+    [
+        "{key: 'MultiStepLR', kwargs: {milestones: [1], gamma: 0.1}}",
+        "{key: 'CosineAnnealingLR', kwargs: {T_max: 2}}",
+        "{key: 'LinearLR', kwargs: {start_factor: 0.5, total_iters: 2}}",
+        "{key: 'OneCycleLR', kwargs: {max_lr: 0.1, total_steps: 8}}",
+        "{key: 'LambdaLR', kwargs: {lr_lambda: !import_get {key: 'math.exp'}}}",
+    ],
+)
+def test_landmine_03_no_param_group_is_added_under_any_scheduler(tmp_path, scheduler):
+    box = box_from(tmp_path, full_method(optimizer=f'{SGD}\nscheduler: {scheduler}'))
+    groups = len(box.optimizer.param_groups)
+    rates = []
+    for epoch in range(2):
+        train_epoch(box, epoch)
+        rates.append(box.optimizer.param_groups[0]['lr'])
+    assert len(box.optimizer.param_groups) == groups == 1
+    assert rates[0] != rates[1] or 'MultiStepLR' in scheduler
 
 
 def test_landmine_13_processes_of_the_last_box_serve_every_box(tmp_path):
@@ -152,37 +173,6 @@ def test_landmine_19_bfloat16_autocast_around_the_forward_process(tmp_path):
     assert all(parameter.isfinite().all() for parameter in box.student_model.parameters())
 
 
-def test_landmine_24_evaluation_before_training_leaves_no_inference_tensor(tmp_path):
-    box = box_from(tmp_path, full_method())
-    evaluate(box.student_model, box.val_data_loader)
-    with torch.inference_mode():
-        box.pre_epoch_process(epoch=0)
-        images, targets, supp_dict = next(iter(box.train_data_loader))
-        assert box.forward_process(images, targets, supp_dict).isfinite()
-    assert len(train_epoch(box, 0)) == 1
-    assert all(value > 0 for value in our_losses(box)['trg'].epoch_means().values())
-
-
-def test_landmine_25_copy_from_the_state_dict_does_not_overwrite_features(tmp_path):
-    """An average of the weights is built from the state dict: a deep copy would share the hooks' dict."""
-    box = box_from(tmp_path, full_method())
-    average = TinyCnn(8)
-    average.load_state_dict(box.student_model.state_dict())
-    box.pre_epoch_process(epoch=0)
-    average(torch.randn(2, 3, 16, 16))
-    assert box.student_io_dict['student_model.layer4'] == {}
-    assert len(box.student_model.state_dict()) == len(average.state_dict())
-
-
-def test_landmine_27_wrapper_holds_nothing_that_train_mode_changes(tmp_path):
-    box = box_from(tmp_path, full_method())
-    wrapped = {id(module) for module in box.student_model.modules()}
-    assert not wrapped & {id(module) for module in box.org_teacher_model.modules()}
-    for module in box.student_model.projectors.modules():
-        assert not isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
-    assert all(parameter.requires_grad for parameter in box.student_model.projectors.parameters())
-
-
 def test_landmine_29_no_key_of_ours_hides_or_is_hidden_by_another():
     for entry in TABLE:
         assert not hasattr(torchvision.models, entry.key), f'the example trainer would build torchvision.{entry.key}'
@@ -206,19 +196,3 @@ def test_landmine_30_log_has_each_term_before_its_weight(tmp_path, caplog):
     trg = f'local {means["trg", "local"]}, global {means["trg", "global"]}, temperature 0.5'
     assert f'TRGLoss of `trg`: {trg}' in caplog.messages
     assert f'TokenContextualLoss of `contextual`: contextual {means["contextual", "contextual"]}' in caplog.messages
-
-
-def test_landmine_31_projector_file_is_optional_logged_and_checked(tmp_path, caplog):
-    path = tmp_path / 'projectors.pt'
-    text = full_method()
-    with_file = text.replace('      projectors:\n', f"      projector_ckpt: '{path}'\n      projectors:\n")
-    train_epoch(box_from(tmp_path, text), 0)
-    assert list(tmp_path.iterdir()) == [tmp_path / 'config.yaml']
-    train_epoch(box_from(tmp_path, with_file), 0)
-    assert 'Loaded projections' not in caplog.text
-    box_from(tmp_path, with_file)
-    assert f'Loaded projections of the student tokens from {path}' in caplog.messages
-    with pytest.raises(
-        ValueError, match=r'expected `projector_ckpt` to hold .*\[6, 8\].*, got .*\[12, 8\].*remove the file'
-    ):
-        box_from(tmp_path, with_file.replace('out_features: 12', 'out_features: 6'), TinyCnn(6))
