@@ -56,6 +56,12 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
+def test_a_model_beside_itself_is_told(tmp_path, capsys):
+    config = write_yaml(tmp_path, [('    kwargs: {width: 4}', '    kwargs: {width: 6}')])
+    evaluate(config, str(tmp_path / 'teacher.pt'))
+    assert 'teacher.pt holds the weights of both: a model is compared with itself' in capsys.readouterr().out
+
+
 def test_the_same_numbers_as_train(tmp_path, capsys):
     config = write_yaml(tmp_path, train_kwargs=LONG_TAILED)
     assert train(config, '--seed', '1') == 0

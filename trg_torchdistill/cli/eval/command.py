@@ -32,7 +32,7 @@ from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import is_address, replacing
+from trg_torchdistill.files import identity, is_address, replacing
 
 ROWS = 10
 
@@ -140,6 +140,9 @@ def _load_models(
             model, origin = build_with_weights(config, teacher, placement.distributed)
             models.append(model)
             reporter.say(f'weights of the teacher: {origin}')
+            student = args.checkpoint or config.get(*config.student_path, 'dst_ckpt')
+            if student is not None and identity(student) == identity(origin):
+                reporter.say(f'WARNING: {student} holds the weights of both: a model is compared with itself')
     weights = _load_student(config, models[0], args.checkpoint, reporter) if processes.is_first else ''
     weights = processes.from_first(weights)
     models = [model.to(placement.device) for model in models]
