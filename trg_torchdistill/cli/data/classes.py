@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from trg_torchdistill.errors import explained
 
 
 def class_names(dataset: Any, num_classes: int) -> list[str]:
@@ -20,11 +23,12 @@ def class_names(dataset: Any, num_classes: int) -> list[str]:
 
 def listed_classes(dataset: Any) -> list[str]:
     """Returns the names under ``classes`` of a data set, or of the one inside it, by class number; none if unknown."""
-    known = getattr(dataset, 'classes', None)
+    known = _told(dataset, 'classes')
     while known is None and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-        known = getattr(dataset, 'classes', None)
-    return [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in known or ()]
+        known = _told(dataset, 'classes')
+    names = known if isinstance(known, Collection) and not isinstance(known, str) else ()
+    return [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in names]
 
 
 def class_counts(dataset: Any) -> list[int] | None:
@@ -32,10 +36,15 @@ def class_counts(dataset: Any) -> list[int] | None:
 
     Returns:
         None for a data set with neither, or with labels that are not class numbers.
+
+    Raises:
+        TRGError: If its ``class_counts`` are no numbers.
     """
-    counts = getattr(dataset, 'class_counts', None)
+    counts = _told(dataset, 'class_counts')
     if counts is not None:
-        return [int(count) for count in counts]
+        what = f'expected `class_counts` of `{type(dataset).__name__}` to be a whole number for each class'
+        with explained(what, 'correct the data set'):
+            return [int(count) for count in counts]
     targets = known_labels(dataset)
     if targets is None or targets.ndim != 1 or targets.is_floating_point() or (targets < 0).any():
         return None
@@ -48,16 +57,29 @@ def known_labels(dataset: Any) -> Tensor | None:
 
     What a data set lists need not be what its items say: a ``target_transform`` may stand between the two.
     """
+    try:
+        labels = _listed_labels(dataset)
+        return None if labels is None or len(labels) != len(dataset) else labels
+    except Exception:  # what the code of others lists need not be labels
+        return None
+
+
+def _listed_labels(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
-        inner = known_labels(dataset.dataset)
+        inner = _listed_labels(dataset.dataset)
         return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.long)]
     if isinstance(dataset, ConcatDataset):
-        parts = [known_labels(part) for part in dataset.datasets]
+        parts = [_listed_labels(part) for part in dataset.datasets]
         found = [part for part in parts if part is not None]
         return torch.cat(found) if len(found) == len(parts) else None
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1]
+    return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
+
+
+def _told(dataset: Any, name: str) -> Any:
+    """Returns what a data set says of itself, None if it says nothing or its property fails."""
     try:
-        return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return getattr(dataset, name, None)
+    except Exception:
         return None
