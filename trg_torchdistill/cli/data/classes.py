@@ -58,8 +58,7 @@ def known_labels(dataset: Any) -> Tensor | None:
     What a data set lists need not be what its items say: a ``target_transform`` may stand between the two.
     """
     try:
-        labels = _listed_labels(dataset)
-        return None if labels is None or len(labels) != len(dataset) else labels
+        return _listed_labels(dataset)
     except Exception:  # what the code of others lists need not be labels
         return None
 
