@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from tiny import NUM_CLASSES, Blobs
 from torch import nn
+from torch.utils.data import Dataset, RandomSampler
 from torchdistill.models.registry import register_model
 
 FORMS = {
@@ -40,6 +41,37 @@ class Odd(Blobs):
         image, label = super().__getitem__(index)
         image = image + self.items_read * torch.randn(3, 8, 8, generator=self.generator)
         return (image, label) if self.form is None else FORMS[self.form](image, label)
+
+
+class Untold(Dataset):
+    """Fails when it is asked for one of the things that a data set may tell of itself, or tells it wrong."""
+
+    def __init__(self, size, lacks):
+        self.blobs, self.lacks = Blobs(size), lacks
+
+    def __len__(self):
+        return len(self._tell('__len__', self.blobs))
+
+    def __getitem__(self, index):
+        return self.blobs[index]
+
+    @property
+    def targets(self):
+        return self._tell('targets', self.blobs.targets[: 2 if self.lacks == 'all targets' else None])
+
+    @property
+    def classes(self):
+        return NUM_CLASSES if self.lacks == 'classes' else None
+
+    def _tell(self, name, value):
+        if name == self.lacks:
+            raise RuntimeError(name)
+        return value
+
+
+class FailingSampler(RandomSampler):
+    def __iter__(self):
+        raise KeyError('a key of its own')
 
 
 class Failing(nn.Module):

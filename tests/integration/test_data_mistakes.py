@@ -74,6 +74,21 @@ OTHERS = {
         "key: 'pooled_net'\n    kwargs: {}",
         ['ValueError: Expected more than 1 value', '25 images: set `drop_last: True` or another `batch_size:`'],
     ),
+    'sampler': (
+        'torch.utils.data.RandomSampler',
+        'odd.FailingSampler',
+        ['the sampler of `train.train_data_loader` (line 18) failed, KeyError: a key of its own'],
+    ),
+    'no length': (
+        TRAIN,
+        "train: !import_call {key: 'odd.Untold', init: {kwargs: {size: 24, lacks: '__len__'}}}",
+        ['expected `datasets.train` (line 6) to tell its number of images, RuntimeError: __len__'],
+    ),
+    'class counts': (
+        TRAIN,
+        "train: !import_call {key: 'tiny.Blobs', init: {kwargs: {size: 24, counts: 'many'}}}",
+        ['expected `class_counts` of `Blobs` to be a whole number for each class'],
+    ),
     'logits of a map': (
         STUDENT,
         "key: 'map_net'\n    kwargs: {}",
@@ -192,11 +207,23 @@ def test_an_error_of_a_model_is_its_own_and_its_traceback_is_kept(log, tmp_path,
     assert last_state(tmp_path)['progress']['epochs_done'] == 1
 
 
-def test_a_first_step_that_fails_leaves_no_run(tmp_path, capsys):
-    path = yaml_of(tmp_path, STUDENT, "key: 'tiny_pair_net'\n    kwargs: {width: 4}")
+@pytest.mark.parametrize('lacks', ['targets', 'classes', 'all targets'])
+def test_what_a_data_set_may_leave_untold(lacks, tmp_path):
+    own = f"train: !import_call {{key: 'odd.Untold', init: {{kwargs: {{size: 24, lacks: '{lacks}'}}}}}}"
+    assert train(yaml_of(tmp_path, TRAIN, own)) == 0
+
+
+@pytest.mark.parametrize(
+    ('found', 'replacement', 'part'),
+    [
+        (STUDENT, STUDENT.replace('tiny', 'tiny_pair'), 'to return logits, got tuple (Tensor [8, 6], Tensor [8, 4])'),
+        ("reduction: 'mean'", "reduction: 'none'", 'expected the loss to be one number, got a tensor [8]'),
+    ],
+)
+def test_a_first_step_that_fails_leaves_no_run(found, replacement, part, tmp_path, capsys):
+    path = yaml_of(tmp_path, found, replacement)
     assert train(path) == 2
-    err = capsys.readouterr().err
-    assert 'expected `tiny_pair_net` to return logits, got tuple (Tensor [8, 6], Tensor [8, 4])' in err
+    assert part in capsys.readouterr().err
     assert list((tmp_path / 'student').iterdir()) == []
     yaml_of(tmp_path)
     assert train(path) == 0

@@ -43,7 +43,7 @@ def _truncated(path):
 
 CONTENTS = {
     'empty': (lambda path: path.write_bytes(b''), 'EOFError on reading it'),
-    'text': (lambda path: path.write_text('hello'), 'damaged or no file of `torch.save`, UnpicklingError on'),
+    'text': (lambda path: path.write_text('hello'), 'damaged or no file of `torch.save`, '),
     'truncated': (_truncated, 'Error on reading it'),
     'foreign': (lambda path: torch.save([1], path), 'list'),
     'module': (lambda path: torch.save(tiny.tiny_net(), path), 'it holds `tiny.TinyNet`, not only tensors and plain'),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
 from trg_torchdistill.datasets.labels import known_labels
+from trg_torchdistill.errors import explained
 
 
 def class_names(dataset: Any, num_classes: int) -> list[str]:
@@ -20,11 +22,12 @@ def class_names(dataset: Any, num_classes: int) -> list[str]:
 
 def listed_classes(dataset: Any) -> list[str]:
     """Returns the names under ``classes`` of a data set, or of the one inside it, by class number; none if unknown."""
-    known = getattr(dataset, 'classes', None)
+    known = _told(dataset, 'classes')
     while known is None and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-        known = getattr(dataset, 'classes', None)
-    return [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in known or ()]
+        known = _told(dataset, 'classes')
+    names = known if isinstance(known, Collection) and not isinstance(known, str) else ()
+    return [str(name[0] if isinstance(name, (tuple, list)) and name else name) for name in names]
 
 
 def class_counts(dataset: Any) -> list[int] | None:
@@ -32,12 +35,25 @@ def class_counts(dataset: Any) -> list[int] | None:
 
     Returns:
         None for a data set with neither, or with labels that are not class numbers.
+
+    Raises:
+        TRGError: If its ``class_counts`` are no numbers.
     """
-    counts = getattr(dataset, 'class_counts', None)
+    counts = _told(dataset, 'class_counts')
     if counts is not None:
-        return [int(count) for count in counts]
+        what = f'expected `class_counts` of `{type(dataset).__name__}` to be a whole number for each class'
+        with explained(what, 'correct the data set'):
+            return [int(count) for count in counts]
     targets = known_labels(dataset)
     if targets is None or targets.ndim != 1 or targets.is_floating_point() or (targets < 0).any():
         return None
     found: list[int] = torch.bincount(targets).tolist()
     return found
+
+
+def _told(dataset: Any, name: str) -> Any:
+    """Returns what a data set says of itself, None if it says nothing or its property fails."""
+    try:
+        return getattr(dataset, name, None)
+    except Exception:
+        return None

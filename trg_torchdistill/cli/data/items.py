@@ -49,7 +49,9 @@ class Sample:
         """Labels of all images, where the data set lists them, the batch has those, and the sampler takes all."""
         listed, labels = known_labels(inner(self.loader.dataset)), self.batch[1].cpu()
         sampler = getattr(self.loader.batch_sampler, 'sampler', self.loader.sampler)
-        if listed is None or type(sampler) not in (RandomSampler, SequentialSampler, DistributedSampler):
+        if type(sampler) not in (RandomSampler, SequentialSampler, DistributedSampler):
+            return None
+        if listed is None or listed.shape[:1] != (len(self.loader.dataset),):
             return None
         own = listed[torch.as_tensor(self.indices)]
         return listed if own.shape == labels.shape and bool((own == labels).all()) else None

@@ -14,6 +14,7 @@ from torchdistill.core.interfaces.registry import get_forward_proc_func
 from torchdistill.datasets.util import build_data_loader
 from torchdistill.datasets.wrapper import BaseDatasetWrapper
 
+from trg_torchdistill.cli.data.classes import class_counts
 from trg_torchdistill.cli.data.items import (
     Sample,
     check_batch,
@@ -22,7 +23,7 @@ from trg_torchdistill.cli.data.items import (
     check_labels,
     looked_at,
 )
-from trg_torchdistill.cli.data.reading import Items, checked, count_each_image_once, name_of, prepare
+from trg_torchdistill.cli.data.reading import Items, checked, count_each_image_once, inner, name_of, prepare
 from trg_torchdistill.cli.data.untouched import untouched_data, untouched_model
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
@@ -98,6 +99,7 @@ def look_at_data(
         warnings += check_class_names(samples)
         for path, sample in zip(paths, samples, strict=True):
             if sample.trains:
+                class_counts(inner(sample.loader.dataset))
                 _try_training_images(config, path, sample, known, placement)
             if sample.trains and _leaves_one(sample.loader):
                 _try_one_image(config, path, sample, known, placement)
@@ -130,7 +132,8 @@ def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Samp
             f'`batch_size:` or set `drop_last: False` in {config.where(*path, "kwargs")}'
         )
     with untouched_data(loader):
-        indices = _first_indices(loader) or [0]
+        with explained(f'the sampler of {where} failed'):
+            indices = _first_indices(loader) or [0]
         if type(loader.dataset.source) is BaseDatasetWrapper:  # it unpacks a pair
             check_item(config, path, name, checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]]))
         items = checked(loader.dataset.__getitems__(indices))

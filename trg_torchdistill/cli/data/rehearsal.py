@@ -6,6 +6,7 @@ ends too early fails after hours. Classes of the user may look at the model or t
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import warnings
@@ -59,8 +60,11 @@ def rehearse(config: Config, device: torch.device, sizes: Mapping[str, int] | No
 
 def images_by_process(config: Config, num_processes: int) -> dict[str, int]:
     """Returns how many images one of so many processes gets in an epoch, by data set, where that has a length."""
-    datasets = {key: data for key, data in config.mapping('datasets').items() if hasattr(data, '__len__')}
-    return {key: math.ceil(len(data) / num_processes) for key, data in datasets.items()}
+    sizes = {}
+    for key, data in config.mapping('datasets').items():
+        with contextlib.suppress(Exception):  # that it tells none is found when it is read, if it is
+            sizes[key] = math.ceil(len(data) / num_processes)
+    return sizes
 
 
 def _loader_length(config: Config, path: tuple[str, ...], sizes: Mapping[str, int]) -> int | None:

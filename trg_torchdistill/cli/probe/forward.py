@@ -39,6 +39,11 @@ def forward_loss(box: Box, images: Any, targets: Any, supplement: Any) -> Tensor
             'read of the student is frozen; look at the terms of `criterion:`, at `requires_grad:` and '
             '`frozen_modules:`'
         )
+    if loss.numel() != 1:
+        raise TRGError(
+            f'expected the loss to be one number, got a tensor {list(loss.shape)}; let each term of `criterion:` give '
+            "one, by `reduction: 'mean'` or in its `forward`"
+        )
     return loss
 
 
