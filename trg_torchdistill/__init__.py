@@ -7,6 +7,7 @@ In a YAML::
 """
 
 from trg_torchdistill._version import __version__
+from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 from trg_torchdistill.registration import register
@@ -16,6 +17,7 @@ from trg_torchdistill.wrappers import Student4TRG
 
 __all__ = [
     'Student4TRG',
+    'TRGError',
     'TRGLoss',
     'TemperatureSchedule',
     'TokenContextualLoss',
