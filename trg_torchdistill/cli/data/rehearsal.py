@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, SequentialSampler
 from torchdistill.core.interfaces.post_epoch_proc import default_post_epoch_process_without_teacher
 from torchdistill.core.interfaces.post_forward_proc import default_post_forward_process
 from torchdistill.datasets.registry import BATCH_SAMPLER_DICT, DATASET_WRAPPER_DICT
@@ -27,11 +27,12 @@ from trg_torchdistill.cli.recipe.called import loaders, parameter_groups
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.keys import PROCESSES
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
-from trg_torchdistill.errors import explained
+from trg_torchdistill.errors import TRGError, explained
 
 # Steps of a scheduler that are made one by one; of more than these only the last one follows.
 MAX_STEPS = 1000
 ANY_SIZE = 4096
+SINGLE_IMAGES = (RandomSampler, SequentialSampler)
 ONE_BATCH = {'key': 'BatchSampler', 'kwargs': {'batch_size': 1, 'drop_last': False}}
 
 
@@ -81,6 +82,9 @@ def _loader_length(config: Config, path: tuple[str, ...], sizes: Mapping[str, in
         if wrapper and not _is_known(DATASET_WRAPPER_DICT[wrapper['key']]):
             size = None
         loader = build_data_loader(range(size or ANY_SIZE), block, False)
+        if loader.batch_sampler is None and sampler['class_or_func'] in SINGLE_IMAGES:
+            where = config.where(*path, 'kwargs', 'batch_size')
+            raise TRGError(f'expected {where} to be a whole number, got nothing; write how many images a batch has')
         next(iter(loader.batch_sampler if loader.num_workers > 0 else loader), None)
         return None if size is None else len(loader)
 
