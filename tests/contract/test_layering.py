@@ -29,7 +29,8 @@ PURE = (*PAPER, 'means', 'schedules', 'gather', 'io')
 ROOMS = {'recipe': set()}
 ROOMS |= {'runtime': {'recipe'}, 'data': {'recipe', 'runtime'}, 'probe': {'recipe', 'runtime'}}
 ROOMS['measure'] = {'recipe', 'runtime', 'data', 'probe'}
-ROOMS |= {'add': {'recipe', 'probe'}, 'plot': {'recipe', 'runtime', 'probe'}, 'demo': {'recipe', 'runtime', 'plot'}}
+ROOMS |= {'add': {'recipe', 'runtime', 'probe'}, 'plot': {'recipe', 'runtime', 'data', 'probe'}}
+ROOMS |= {'demo': {'recipe', 'runtime', 'plot'}}
 ROOMS['train'] = ROOMS['eval'] = {'recipe', 'runtime', 'data', 'probe', 'measure'}
 ROOMS['check'] = {'recipe', 'runtime', 'data', 'probe', 'measure', 'train', 'add'}
 ROOMS['main'] = {'runtime'}

@@ -53,7 +53,7 @@ class NeverRight(Blobs):
 class TinyNet(nn.Module):
     """Two blocks with batch normalisation and dropout, so that train and eval mode differ."""
 
-    def __init__(self, width, num_classes, momentum):
+    def __init__(self, width=4, num_classes=NUM_CLASSES, momentum=0.1):
         super().__init__()
         self.layer1 = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width, momentum=momentum), nn.ReLU())
         self.layer2 = nn.Sequential(
@@ -73,9 +73,6 @@ def tiny_net(width=4, num_classes=NUM_CLASSES, momentum=0.1):
 @register_model
 class tiny_pair_net(TinyNet):
     """Returns (logits, feature), as the models of many repositories do."""
-
-    def __init__(self, width=4, num_classes=NUM_CLASSES, momentum=0.1):
-        super().__init__(width, num_classes, momentum)
 
     def forward(self, images):
         feature = self.layer2(self.layer1(images)).mean((2, 3))
