@@ -6,7 +6,8 @@ import pytest
 import torch
 from agreement_rows import ROWS
 from check_yaml import QUICK
-from mistakes import FOUND_IN_THE_FIRST_STEP, HOOKED, MISTAKES
+from mistakes import FOUND_IN_THE_FIRST_STEP, MISTAKES
+from mistakes_of_models import HOOKED
 from tiny import CE, KD, SGD, STEP_LR, Blobs, stage, stages, tiny_net, whole_yaml, write
 from torchdistill.optim.registry import OPTIM_DICT
 
