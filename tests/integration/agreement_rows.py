@@ -1,5 +1,7 @@
 """The table of :mod:`test_check_and_train_agree`: what is replaced in a good YAML by what, and parts of the message."""
 
+from torchdistill.misc import log
+
 LR = 'lr: 0.05'
 SGD = "key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}"
 STEP_LR = "'StepLR', kwargs: {step_size: 1, gamma: 0.5}"
@@ -52,7 +54,7 @@ REHEARSED = {
     'workers': (LOADER, 'batch_size: 8, num_workers: -1', ['`train.train_data_loader` (line 18) refused its']),
     'prefetch without workers': (LOADER, f'{LOADER}, prefetch_factor: 2', ['refused its', f'change {AT_LOADER}`']),
     'persistent without workers': (LOADER, f'{LOADER}, persistent_workers: True', ['persistent_workers option needs']),
-    'timeout without workers': (LOADER, f'{LOADER}, timeout: 5', ['timeout == 0', f'change {AT_LOADER}` (line 21)']),
+    'timeout without workers': (LOADER, f'{LOADER}, timeout: 5', ['refused its', f'change {AT_LOADER}` (line 21)']),
     'shuffle beside a sampler': (LOADER, f'{LOADER}, shuffle: True', ['mutually exclusive with shuffle']),
     'sampler': (RANDOM, "RandomSampler'}, kwargs: {num_samples: -3}}", ['sampler.kwargs` (line 20)', 'num_samples=-3']),
     'batch sampler and batch size': (
@@ -63,6 +65,7 @@ REHEARSED = {
     'validation loader': ('batch_size: 16,', 'batch_size: -1,', ['`train.val_data_loader` (line 22) refused']),
 }  # fmt: skip
 
+ENGINES = ['`tracker.engine` (line 8)', 'trackio, wandb'] if hasattr(log, 'setup_tracker') else ['1.1.5 or later']
 SHAPES = {
     'terms': ('sub_terms:\n', 'sub_terms: [1]\n      old:\n', ['sub_terms` (line 33) to be a mapping, got [1]']),
     'data set': (VAL, 'val: 3', ['`datasets.val` (line 7) to be a data set that a tag makes, got 3']),
@@ -71,6 +74,6 @@ SHAPES = {
     'wrapper': ('batch_only\'}', "batch_only', auxiliary_model_wrapper: [a]}", ['auxiliary_model_wrapper` (line 27)']),
     'adaptations': ("batch_only'}", "batch_only', adaptations: 3}", ['`train.student.adaptations` (line 27)']),
     'tracker': ('models:\n', 'tracker: [wandb]\nmodels:\n', ['`tracker` (line 8) to be a mapping']),
-    'engine': ('models:\n', 'tracker: {engine: mlflow}\nmodels:\n', ['`tracker.engine` (line 8)', 'trackio, wandb']),
+    'engine': ('models:\n', 'tracker: {engine: mlflow}\nmodels:\n', ENGINES),
 }  # fmt: skip
 ROWS = NUMBERS | REHEARSED | SHAPES

@@ -174,7 +174,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, capsys):
         (['--device', 'tpu9'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got tpu9, RuntimeError: '),
         (
             ['--device', 'hpu'],
-            'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got hpu, ModuleNotFoundError: ',
+            'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got hpu, ',
         ),
         (['--device', 'vulkan'], '... or auto, got vulkan, NotImplementedError: Could not run'),
         (['--device', 'meta'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got meta, '),

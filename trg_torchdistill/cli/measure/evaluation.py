@@ -73,7 +73,6 @@ class Predictions:
         )
 
 
-@torch.inference_mode()
 def predict(
     models: Sequence[nn.Module],
     loader: Iterable[Any],
@@ -98,6 +97,18 @@ def predict(
     """
     for model in models:
         model.eval()
+    own = _answers(models, loader, device, precision)
+    parts = [part for part in processes.gathered(own) if part is not None]  # gloo writes into no inference tensor
+    if not parts:
+        raise TRGError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
+    return _joined(parts)
+
+
+@torch.inference_mode()
+def _answers(
+    models: Sequence[nn.Module], loader: Iterable[Any], device: torch.device, precision: Precision
+) -> Predictions | None:
+    """Returns the predictions for the images of this process, None without a batch."""
     batches = []  # they stay on the device, so that the loop does not wait for it
     for batch in loader:
         images, labels = batch[0].to(device), batch[1].to(device)
@@ -106,11 +117,7 @@ def predict(
             with explained(f'`{type(model).__name__}` failed in an evaluation'), precision.autocast():
                 logits.append(forward_logits_only(model, images))
         batches.append(_of_a_batch(labels, logits))
-    own = _joined(batches) if batches else None
-    parts = [part for part in processes.gathered(own) if part is not None]
-    if not parts:
-        raise TRGError('expected at least one batch to evaluate on, got none; change the data loader of the YAML')
-    return _joined(parts)
+    return _joined(batches) if batches else None
 
 
 def evaluate(

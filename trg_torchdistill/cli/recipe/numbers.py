@@ -161,14 +161,14 @@ def _check_keywords(config: Config, call: Call, keywords: dict[Any, Any]) -> Non
             )
     for name, value in keywords.items():
         kind, is_told = _kind_of(call.target, name)
-        if is_told or (isinstance(value, str) and decimal(value) is not None):
+        if is_told or (isinstance(value, str) and (kind == 'bool' or decimal(value) is not None)):
             _check_value(config, (*call.path, name), value, kind)
 
 
 def _kind_of(target: Any, name: str) -> tuple[str, bool]:
     """Returns the type that an argument has by its annotation, the docstring or its default, and whether it is told.
 
-    A default alone does not tell it, and our own losses and wrappers name what they expect themselves.
+    A default alone tells no more than that text is wrong for a number or a boolean, and our own losses and wrappers name what they expect themselves.
     """
     try:
         parameter = inspect.signature(target).parameters[name]
