@@ -1,4 +1,4 @@
-"""The table of :mod:`test_check_and_train_agree`: what is replaced in a good YAML by what, and parts of the message."""
+"""A table of :mod:`test_mistakes`: what is replaced in a good YAML by what, and parts of the message."""
 
 from torchdistill.misc import log
 
