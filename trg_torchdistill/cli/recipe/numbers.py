@@ -168,8 +168,8 @@ def _check_keywords(config: Config, call: Call, keywords: dict[Any, Any]) -> Non
 def _kind_of(target: Any, name: str) -> tuple[str, bool]:
     """Returns the type that an argument has by its annotation, the docstring or its default, and whether it is told.
 
-    A default alone tells no more than that text is wrong for a number or a boolean. Our own losses and wrappers name what
-    they expect themselves.
+    A default alone tells no more than that text is wrong for a number or a boolean. Our own losses and wrappers name
+    what they expect themselves.
     """
     try:
         parameter = inspect.signature(target).parameters[name]
