@@ -164,6 +164,14 @@ def test_a_single_process_keeps_its_signal_handlers():
 
 
 @pytest.mark.usefixtures('_handlers')
+def test_a_process_that_fails_says_so_before_torchrun_ends_it():
+    with pytest.raises(RuntimeError), StopSignals(TWO) as signals:
+        raise RuntimeError('Connection closed by peer')
+    signal.raise_signal(signal.SIGTERM)
+    assert signals.received
+
+
+@pytest.mark.usefixtures('_handlers')
 def test_several_processes_only_note_a_signal():
     with StopSignals(TWO) as signals:
         signal.raise_signal(signal.SIGTERM)

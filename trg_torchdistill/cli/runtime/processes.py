@@ -166,8 +166,10 @@ class StopSignals:
         self._before = [signal.signal(number, self._receive) for number in self._signals]
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self.received:  # torchrun sends the signal of a terminal once more; it must not meet the farewell
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # torchrun ends those that are left when one has failed, and sends the signal of a terminal once more: neither
+        # must meet the farewell
+        if self.received or kind is not None:
             return
         for number, handler in zip(self._signals, self._before, strict=True):
             signal.signal(number, handler)
