@@ -42,7 +42,7 @@ def explained(what: str, line: str = '') -> Iterator[None]:
     except TRGError:
         raise
     except Exception as error:
-        raise TRGError(f'{what}, {type(error).__name__}: {_text_of(error)}{line and f"; {line}"}') from error
+        raise TRGError(f'{what}, {told(error)}{line and f"; {line}"}') from error
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ def placed(what: str, line: str = '') -> Iterator[None]:
             raise TRGError(f'{what}: {error}{line and f"; {line}"}') from error
 
 
-def _text_of(error: Exception) -> str:
-    """Returns the text of an exception on one line; a sentence in a ``KeyError`` is not shown as a Python string."""
+def told(error: BaseException) -> str:
+    """Returns type and text of an exception on one line; a sentence in a ``KeyError`` is not shown in quotes."""
     first = error.args[0] if isinstance(error, KeyError) and error.args else None
     text = first if isinstance(first, str) and ' ' in first else str(error)
-    return textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=' ...') or 'no message'
+    return f'{type(error).__name__}: {textwrap.shorten(text, MAX_FOREIGN_TEXT, placeholder=" ...") or "no message"}'

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, told
 from trg_torchdistill.host import Box
 from trg_torchdistill.procs import outline
 from trg_torchdistill.wrappers import plain_model
@@ -33,9 +33,8 @@ def outputs_explained(config: Config, box: Box, batch: tuple[Any, Any, Any]) -> 
     except Exception as error:
         foreign = error.__cause__ if isinstance(error, TRGError) else error
         if foreign is not None:
-            text = ' '.join(str(foreign).split())
             with torch.no_grad():
-                _check_outputs(config, box, batch, f'{type(foreign).__name__}: {text}')
+                _check_outputs(config, box, batch, told(foreign))
         raise
 
 

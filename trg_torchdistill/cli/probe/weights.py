@@ -10,7 +10,7 @@ from torch import nn
 
 from trg_torchdistill.cli.probe.wrappings import Wrapped, conversion_of_unsafe, misfit
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.errors import TRGError, explained, told
 from trg_torchdistill.files import UnreadableError, UnsafeError, identity, is_address, read_saved, shown_path
 from trg_torchdistill.host import Box
 
@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], source: str, w
     try:
         model.load_state_dict(checkpoint.get('model', checkpoint))
     except Exception as error:  # a model may load its weights in a way of its own
-        reason = misfit(model, checkpoint, source) or f'{type(error).__name__}: {" ".join(str(error).split())}'
+        reason = misfit(model, checkpoint, source) or told(error)
         raise TRGError(f'expected {wanted}, got {source}: {reason}') from error
 
 
