@@ -4,6 +4,7 @@ A new relation loss is a row here: its function or registered class, its naive r
 """
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable
 
@@ -11,7 +12,15 @@ import reference
 import torch
 
 from trg_torchdistill import TokenContextualLoss, TRGLoss
-from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill.functional import (
+    EDGE_DIRECTIONS,
+    EDGES,
+    KL_DIRECTIONS,
+    ROW_DISTRIBUTIONS,
+    contextual_loss,
+    global_relationship_loss,
+    local_preserving_loss,
+)
 
 ENDS = {
     'student_module_path': 'map',
@@ -58,36 +67,64 @@ def module(cls):
     return call
 
 
-def naive_trg(student, teacher, local_reduction='sum', global_reduction='mean', temperature=0.1, **options):
+def naive_trg(student, teacher, **options):
+    """The registered loss: its local and its global term, each with its own of the options."""
     eps = options.get('eps', reference.EPS_FLOAT64)
-    local = {name: value for name, value in options.items() if name != 'tokens_per_image'}
     tokens = student.flatten(0, 1), teacher.flatten(0, 1)
+    known = inspect.signature(reference.local_preserving_loss).parameters
+    local = {name: value for name, value in options.items() if name in known}
+    of_global = {'temperature': 0.1, 'target_temperature': None}
+    of_global |= {name: value for name, value in options.items() if name in of_global}
     return reference.local_preserving_loss(
-        *tokens, reduction=local_reduction, **local
-    ) + reference.global_relationship_loss(*tokens, temperature, global_reduction, eps)
+        *tokens, reduction=options.get('local_reduction', 'sum'), **local
+    ) + reference.global_relationship_loss(
+        *tokens,
+        **of_global,
+        targets=options.get('global_targets', 'self'),
+        reduction=options.get('global_reduction', 'mean'),
+        eps=eps,
+    )
 
 
 def local_losses():
-    """Every choice of the local loss, named by what differs from the default."""
-    for direction, support, unit, reduction in itertools.product(
-        ('teacher_student', 'student_teacher'), ('all', 'neighbors'), (True, False), ('sum', 'mean')
-    ):
-        others = {'student_teacher': direction, 'neighbors': support, False: unit, 'mean': reduction}
-        name = ', '.join(
-            ['local', *('raw' if other is False else other for other, own in others.items() if other == own)]
-        )
-        options = {'kl_direction': direction, 'affinity_support': support, 'normalize_tokens': unit}
-        options |= {'reduction': reduction, 'num_neighbors': 3, 'sigma': 0.5 if unit else 3.0}
-        yield name, Loss(graph(local_preserving_loss), graph(reference.local_preserving_loss), options)
+    """Every choice of the local loss that has a meaning, named by what differs from the paper's reading."""
+    own = {'edges': 'own', 'row_distribution': 'softmax_all', 'edge_direction': 'out', 'num_neighbors': 3}
+    for edges, distribution, direction, k in itertools.product(EDGES, ROW_DISTRIBUTIONS, EDGE_DIRECTIONS, (3, None)):
+        if (edges, distribution, k) == ('own', 'proportional', 3):
+            continue
+        if k is None and (edges, direction) != ('own', 'out'):
+            continue  # all are the complete graph, which a test of its own shows
+        options = {'edges': edges, 'row_distribution': distribution, 'edge_direction': direction, 'num_neighbors': k}
+        names = {'num_neighbors': 'complete'} | {name: value for name, value in options.items() if value is not None}
+        name = ', '.join(['local', *(names[key] for key, value in options.items() if value != own[key])])
+        for unit, kl_direction in itertools.product((True, False), KL_DIRECTIONS):
+            others = [*([] if unit else ['raw']), *([kl_direction] if kl_direction != 'teacher_student' else [])]
+            numbers = {'normalize_tokens': unit, 'kl_direction': kl_direction, 'sigma': 0.5 if unit else 3.0}
+            loss = Loss(graph(local_preserving_loss), graph(reference.local_preserving_loss), options | numbers)
+            yield ', '.join([name, *others]), loss
+
+
+def with_queue(function):
+    """A function of the global term whose queue is made of the first teacher tokens, in the opposite direction."""
+    return lambda student, teacher, **options: function(
+        student.flatten(0, 1), teacher.flatten(0, 1), queue=-teacher.detach()[:, 0], **options
+    )
 
 
 GLOBAL = graph(global_relationship_loss), graph(reference.global_relationship_loss)
+QUEUED = with_queue(global_relationship_loss), with_queue(reference.global_relationship_loss)
+SOFT = {'targets': 'teacher'}
 CONTEXTUAL = contextual_loss, reference.contextual_loss
 TRG = module(TRGLoss), naive_trg
 TOKEN_CONTEXTUAL = module(TokenContextualLoss), reference.contextual_loss
 EVERY = dict(local_losses()) | {
     'global': Loss(*GLOBAL, {}, one_width=True),
     'global, sum': Loss(*GLOBAL, {'reduction': 'sum', 'temperature': 0.5}, one_width=True),
+    'global, queue': Loss(*QUEUED, {}, one_width=True),
+    'global, teacher': Loss(*GLOBAL, SOFT, one_width=True),
+    'global, teacher, sum': Loss(*GLOBAL, SOFT | {'reduction': 'sum', 'target_temperature': 0.3}, one_width=True),
+    'global, teacher, queue': Loss(*QUEUED, SOFT | {'target_temperature': 0.05}, one_width=True),
+    'local, mean': Loss(graph(local_preserving_loss), graph(reference.local_preserving_loss), {'reduction': 'mean'}),
     'contextual': Loss(*CONTEXTUAL, {}),
     'contextual, batchmean': Loss(*CONTEXTUAL, {'reduction': 'batchmean'}),
     'contextual, unit': Loss(*CONTEXTUAL, {'normalize_tokens': True}),
@@ -100,19 +137,39 @@ EVERY = dict(local_losses()) | {
         {'tokens_per_image': None, 'num_neighbors': 3, 'normalize_tokens': False, 'global_reduction': 'sum'},
         one_width=True,
     ),
+    'TRGLoss, lasting': Loss(
+        *TRG,
+        {
+            'tokens_per_image': None,
+            'num_neighbors': 3,
+            'edges': 'teacher',
+            'row_distribution': 'proportional',
+            'global_targets': 'teacher',
+            'target_temperature': 0.2,
+        },
+        one_width=True,
+    ),
     'TokenContextualLoss': Loss(*TOKEN_CONTEXTUAL, {}),
     'TokenContextualLoss, unit': Loss(*TOKEN_CONTEXTUAL, {'normalize_tokens': True}),
 }
-# The ways through the code: of the local loss each pair of choices is here, how rows are reduced is no way of its own.
+# The ways through the code of each formula: how rows are reduced is no way of its own.
 WAYS = (
     'local',
-    'local, neighbors, raw',
-    'local, student_teacher, raw',
-    'local, student_teacher, neighbors',
+    'local, softmax_edges, raw',
+    'local, raw, student_teacher',
+    'local, softmax_edges, student_teacher',
+    'local, teacher',
+    'local, union, proportional',
+    'local, softmax_edges, in',
+    'local, teacher, proportional, in, raw',
+    'local, complete',
+    'local, proportional, complete, raw, student_teacher',
     'global',
+    'global, teacher, queue',
     'contextual',
     'contextual, unit',
     'TRGLoss',
+    'TRGLoss, lasting',
     'TokenContextualLoss',
 )
 REGISTERED = {'TRGLoss': TRGLoss, 'TokenContextualLoss': TokenContextualLoss}

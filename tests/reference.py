@@ -164,13 +164,40 @@ def context_matrix(tokens, temperature=None):
 
 
 # ---------------------------------------------------------------------------------------------------------- losses
+def edge_sets(student, teacher, num_neighbors, edges, edge_direction):
+    """For each token the sets of its edges in the student's and in the teacher's graph."""
+    num_tokens = len(student)
+    k = num_tokens - 1 if num_neighbors is None else num_neighbors
+    of_student, of_teacher = neighbor_sets(student, k), neighbor_sets(teacher, k)
+    if edges == 'teacher':
+        of_student = of_teacher
+    if edges == 'union':
+        of_student = of_teacher = [own | other for own, other in zip(of_student, of_teacher, strict=True)]
+    if edge_direction == 'in':
+        of_student, of_teacher = (
+            [{j for j in range(num_tokens) if i in sets[j]} for i in range(num_tokens)]
+            for sets in (of_student, of_teacher)
+        )
+    return of_student, of_teacher
+
+
+def row(tokens, neighbors, support, i, sigma, row_distribution):
+    """Row i of a graph over the tokens of its support."""
+    if row_distribution == 'proportional':
+        return softmax([-square_distance(tokens[i], tokens[j]) / (2 * sigma) for j in support])
+    affinities = adjacency_row(tokens, neighbors, i, sigma)
+    return softmax([affinities[j] for j in support])
+
+
 def local_preserving_loss(
     student,
     teacher,
     num_neighbors=8,
     sigma=0.5,
+    edges='own',
+    row_distribution='softmax_all',
+    edge_direction='out',
     kl_direction='teacher_student',
-    affinity_support='all',
     normalize_tokens=True,
     reduction='sum',
     eps=EPS_FLOAT64,
@@ -178,20 +205,17 @@ def local_preserving_loss(
     student, teacher = student.double(), teacher.detach().double()
     if normalize_tokens:
         student, teacher = unit_vectors(student, eps), unit_vectors(teacher, eps)
-    student_neighbors = neighbor_sets(student, num_neighbors)
-    teacher_neighbors = neighbor_sets(teacher, num_neighbors)
+    student_edges, teacher_edges = edge_sets(student, teacher, num_neighbors, edges, edge_direction)
     num_tokens = len(student)
     total = (student * 0).sum()
     for i in range(num_tokens):
         support = range(num_tokens)
-        if affinity_support == 'neighbors':
-            support = sorted(student_neighbors[i] | teacher_neighbors[i])
+        if row_distribution != 'softmax_all':
+            support = sorted(student_edges[i] | teacher_edges[i])
         if len(support) == 0:
             continue
-        row_student = adjacency_row(student, student_neighbors, i, sigma)
-        row_teacher = adjacency_row(teacher, teacher_neighbors, i, sigma)
-        p_student = softmax([row_student[j] for j in support])
-        p_teacher = softmax([row_teacher[j] for j in support])
+        p_student = row(student, student_edges, support, i, sigma, row_distribution)
+        p_teacher = row(teacher, teacher_edges, support, i, sigma, row_distribution)
         if kl_direction == 'teacher_student':
             total = total + kullback_leibler(p_teacher, p_student)
         else:
@@ -199,12 +223,27 @@ def local_preserving_loss(
     return total if reduction == 'sum' else total / num_tokens
 
 
-def global_relationship_loss(student, teacher, temperature=0.1, reduction='mean', eps=EPS_FLOAT64):
+def global_relationship_loss(
+    student,
+    teacher,
+    temperature=0.1,
+    target_temperature=None,
+    queue=None,
+    targets='self',
+    reduction='mean',
+    eps=EPS_FLOAT64,
+):
     student, teacher = unit_vectors(student, eps), unit_vectors(teacher.detach(), eps)
+    columns = [*teacher, *(unit_vectors(queue, eps) if queue is not None else [])]
+    target_temperature = temperature if target_temperature is None else target_temperature
     total = torch.zeros((), dtype=torch.float64)
     for i in range(len(student)):
-        probabilities = softmax([(student[i] * teacher[j]).sum() / temperature for j in range(len(teacher))])
-        total = total - torch.log(probabilities[i])
+        probabilities = softmax([(student[i] * column).sum() / temperature for column in columns])
+        if targets == 'self':
+            total = total - torch.log(probabilities[i])
+        else:
+            wanted = softmax([(teacher[i] * column).sum() / target_temperature for column in columns])
+            total = total + kullback_leibler(wanted, probabilities)
     return total if reduction == 'sum' else total / len(student)
 
 
@@ -225,10 +264,10 @@ def contextual_loss(student, teacher, normalize_tokens=False, temperature=0.1, r
 
 
 # ------------------------------------------------------------------------------------------------------- schedules
-def temperature_at(start, end, schedule, epoch, num_epochs):
+def value_at(start, end, schedule, epoch, num_epochs, until=1.0):
     if num_epochs == 1:
         return start
-    progress = min(max(epoch, 0), num_epochs - 1) / (num_epochs - 1)
+    progress = min(max(epoch, 0) / (until * (num_epochs - 1)), 1.0)
     if schedule == 'linear':
         return start + (end - start) * progress
     if schedule == 'exponential':

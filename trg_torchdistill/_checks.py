@@ -21,6 +21,9 @@ from trg_torchdistill.errors import TRGError
 
 P = ParamSpec('P')
 T = TypeVar('T')
+RENAMED = {
+    'affinity_support': "it is now `row_distribution`: 'softmax_all' is what 'all' was, 'softmax_edges' 'neighbors'"
+}
 SMALLEST, LARGEST, LARGEST_INTEGER = 1e-30, 1e30, 2**63 - 1
 
 
@@ -68,11 +71,11 @@ def check_positive(name: str, value: object, expected: str = 'a number > 0') -> 
     return number
 
 
-def check_not_negative(name: str, value: object) -> float:
+def check_not_negative(name: str, value: object, expected: str = 'a number >= 0') -> float:
     """Returns ``value`` as a float; raises TRGError unless it is a finite number, at least 0."""
-    number = _number(name, value, 'a number >= 0')
+    number = _number(name, value, expected)
     if number < 0:
-        raise TRGError(f'expected `{name}` to be a number >= 0, got {value}')
+        raise TRGError(f'expected `{name}` to be {expected}, got {number}')
     return number
 
 
@@ -112,6 +115,18 @@ def check_rows(rows: range | None, count: int) -> range:
     return rows
 
 
+def check_same(what: str, first: int, second: int, names: tuple[str, str] = ('student', 'teacher')) -> None:
+    """Raises TRGError unless both tensors have the same number of something."""
+    if first != second:
+        raise TRGError(f'expected `{names[0]}` and `{names[1]}` to have the same {what}, got {first} and {second}')
+
+
+def set_checked(frozen: object, **values: float) -> None:
+    """Keeps checked numbers in a frozen dataclass, as plain ones."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
 def nearest(value: object, known: Collection[str]) -> str:
     """Returns "; did you mean `x`?" for the entry of ``known`` that is close to ``value``, else an empty string.
 
@@ -123,6 +138,10 @@ def nearest(value: object, known: Collection[str]) -> str:
         close = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1)
         matches = [by_lower_case[name] for name in close]
     return f'; did you mean `{"` or `".join(matches)}`?' if matches else ''
+
+
+def _hint(key: str, known: Collection[str]) -> str:
+    return f'; {RENAMED[key]}' if key in RENAMED else nearest(key, known)
 
 
 @contextlib.contextmanager
@@ -139,7 +158,7 @@ def bind(owner: str, parameters: Collection[inspect.Parameter], given: Collectio
     known = [parameter.name for parameter in parameters]
     for key in given:
         if key not in known:
-            raise TRGError(f'expected `{owner}` to have keys among {known}, got `{key}`{nearest(key, known)}')
+            raise TRGError(f'expected `{owner}` to have keys among {known}, got `{key}`{_hint(key, known)}')
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in given:
             raise TRGError(f'expected `{owner}` to have the key `{parameter.name}`, got {list(given) or "none"}')

@@ -13,14 +13,11 @@ search. Second derivatives are exact; they hold what a first one computes a bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trg_torchdistill._blocks import sum_over_blocks
 from trg_torchdistill._checks import (
@@ -31,25 +28,33 @@ from trg_torchdistill._checks import (
     check_matrix,
     check_positive,
     check_rows,
-    check_sequence,
+    check_same,
+    set_checked,
 )
+from trg_torchdistill.context import ContextualTerm as ContextualTerm
+from trg_torchdistill.context import contextual_loss as contextual_loss
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.graph import (
-    Edges,
-    context_similarity,
+    Pairs,
+    Rows,
     cross_entropy,
-    cross_entropy_and_gradient,
+    cross_entropy_with_gradient,
     edge_square_distances,
     gaussian_affinity,
     nearest_neighbors,
+    relative_entropy,
+    relative_entropy_with_gradient,
     row_divergence,
+    square_distances,
 )
-from trg_torchdistill.tokens import normalize
+from trg_torchdistill.tokens import in_full_precision, normalize, without_autocast
 
 KL_DIRECTIONS = ('teacher_student', 'student_teacher')
-AFFINITY_SUPPORTS = ('all', 'neighbors')
+EDGES = ('own', 'teacher', 'union')
+ROW_DISTRIBUTIONS = ('softmax_all', 'softmax_edges', 'proportional')
+EDGE_DIRECTIONS = ('out', 'in')
+TARGETS = ('self', 'teacher')
 TOKEN_REDUCTIONS = ('sum', 'mean')
-CONTEXT_REDUCTIONS = ('mean', 'batchmean')
 
 
 @dataclass(frozen=True)
@@ -57,46 +62,65 @@ class LocalTerm:
     r"""Local preserving loss: the KL divergence between the rows of the teacher's and the student's token graph.
 
     .. math::
-        A_{ij} = \exp(-\|T_i - T_j\|^2 / 2\sigma) \text{ if } T_j \in kNN(T_i), \text{ else } 0 \qquad
+        A_{ij} = \exp(-\|T_i - T_j\|^2 / 2\sigma) \text{ if } (i, j) \in E, \text{ else } 0 \qquad
         L_{local} = \sum_i KL(softmax_j(A^T_{ij}) \,\|\, softmax_j(A^S_{ij}))
 
-    The softmax runs over all M tokens, so a non-neighbour has logit 0 and weight exp(0). Non-neighbours contribute in
-    closed form: nothing of size M x M is stored, beyond a block of scores in the neighbour search.
+    The paper's reading is the default: E are the k nearest neighbours in the graph's own model, and the softmax runs
+    over all M tokens, so a non-neighbour has logit 0 and weight exp(0). It has a gradient on the student's own edges
+    alone: with ``edges`` ``teacher`` or ``union``, a neighbour of the teacher's that the student does not see is pulled
+    closer. Nothing of size M x M is stored beyond a block of it.
 
     Args:
-        num_neighbors: Neighbours k of a token, clipped to M - 1.
+        num_neighbors: Neighbours k of a token, clipped to M - 1; None for all other tokens, the complete graph.
         sigma: Bandwidth of the Gaussian, in squared token distance.
+        edges: ``own``: each graph has its own model's; ``teacher``: both have the teacher's; ``union``: both have those
+            of either.
+        row_distribution: A row is ``softmax_all``: the softmax of A over all M tokens; ``softmax_edges``: that over the
+            edges of either graph; ``proportional``: A_ij / sum_j A_ij over the edges, softmax_j(-d^2 / 2 sigma).
+        edge_direction: The edges of row i are ``out``: {j : j in kNN(i)}, or ``in``: {j : i in kNN(j)}. A row without
+            edges is 0.
         kl_direction: ``teacher_student`` = KL(T||S), ``student_teacher`` = KL(S||T).
-        affinity_support: ``all`` M tokens, or ``neighbors``: the union of both models' neighbours of i.
         normalize_tokens: L2-normalise tokens before the graph.
         reduction: ``sum`` or ``mean`` over the tokens i.
 
     Raises:
-        TRGError: If an option has a wrong type or is out of range.
+        TRGError: If an option has a wrong type or is out of range; if ``proportional`` rows have unequal supports, as
+            with ``own`` edges and a k.
 
     Note:
         The paper writes the student first for both terms; the default direction is that of Hinton's KD.
-        ``normalize_tokens=False`` is the literal formula. A single token has no neighbour: the loss is 0.
+        ``normalize_tokens=False`` is the literal formula. A single token has no neighbour: the loss is 0. In the
+        complete graph d^2 comes from a product of matrices, as exact as the neighbour search.
 
     Example:
         >>> LocalTerm()(torch.eye(4), torch.eye(4)).item()
         0.0
     """
 
-    num_neighbors: int = 8
+    num_neighbors: int | None = 8
     sigma: float = 0.5
+    edges: str = 'own'
+    row_distribution: str = 'softmax_all'
+    edge_direction: str = 'out'
     kl_direction: str = 'teacher_student'
-    affinity_support: str = 'all'
     normalize_tokens: bool = True
     reduction: str = 'sum'
 
     def __post_init__(self) -> None:
-        _set(self, num_neighbors=check_integer('num_neighbors', self.num_neighbors, 1))
-        _set(self, sigma=check_positive('sigma', self.sigma))
+        if self.num_neighbors is not None:
+            set_checked(self, num_neighbors=check_integer('num_neighbors', self.num_neighbors, 1))
+        set_checked(self, sigma=check_positive('sigma', self.sigma))
+        check_choice('edges', self.edges, EDGES)
+        check_choice('row_distribution', self.row_distribution, ROW_DISTRIBUTIONS)
+        check_choice('edge_direction', self.edge_direction, EDGE_DIRECTIONS)
         check_choice('kl_direction', self.kl_direction, KL_DIRECTIONS)
-        check_choice('affinity_support', self.affinity_support, AFFINITY_SUPPORTS)
         check_bool('normalize_tokens', self.normalize_tokens)
         check_choice('reduction', self.reduction, TOKEN_REDUCTIONS)
+        if self.row_distribution == 'proportional' and self.edges == 'own' and self.num_neighbors is not None:
+            raise TRGError(
+                "expected `edges` to be 'teacher' or 'union' with `row_distribution` 'proportional', got 'own': "
+                "rows of unequal edges have an infinite divergence; `row_distribution: 'softmax_edges'` compares them"
+            )
 
     def __call__(self, student: Tensor, teacher: Tensor, rows: range | None = None) -> Tensor:
         """Returns the loss, a scalar.
@@ -107,45 +131,87 @@ class LocalTerm:
             rows: The tokens i over which it is reduced, those of this process; None for all.
 
         Raises:
-            TRGError: If the tokens are no matrices of floats with equally many rows.
+            TRGError: If the tokens are no matrices of floats with equally many rows; if ``rows`` are not all and edges
+                go ``in``, since those of other rows are needed.
         """
         check_matrix('student', student)
         check_matrix('teacher', teacher)
-        _check_same('number of tokens', len(student), len(teacher))
+        check_same('number of tokens', len(student), len(teacher))
         rows = check_rows(rows, len(student))
-        student, teacher = _prepare(student, teacher)
+        if self.edge_direction == 'in' and len(rows) < len(student):
+            raise TRGError("expected `edge_direction` to be 'out' for some `rows` of the graph, got 'in'")
+        student, teacher = in_full_precision(student, teacher)
         if len(student) == 1:
             return (student * 0).sum()
-        with _full_precision(student):
-            student_edges, teacher_edges = self._edges(student, rows), self._edges(teacher, rows)
-            num_columns = len(student) if self.affinity_support == 'all' else None
-            is_teacher_first = self.kl_direction == 'teacher_student'
-            pair = (teacher_edges, student_edges) if is_teacher_first else (student_edges, teacher_edges)
-            divergence = row_divergence(*pair, num_columns)
-            return divergence.sum() if self.reduction == 'sum' else divergence.mean()
+        with without_autocast(student):
+            student, teacher = self.placed(student), self.placed(teacher)
+            if self.num_neighbors is None:
+                places = torch.arange(rows.start, rows.stop, device=student.device)
+                of_rows = (student[rows.start : rows.stop], teacher[rows.start : rows.stop], places)
+                row_bytes = len(student) * student.element_size()
+                loss = sum_over_blocks(self._complete_rows, row_bytes, of_rows, (student, teacher))
+            else:
+                pairs = self.pairs(student, teacher, rows)
+                student_squares = edge_square_distances(student, pairs.columns, rows=rows)
+                teacher_squares = edge_square_distances(teacher, pairs.columns, rows=rows)
+                loss = self.divergence(student_squares, teacher_squares, pairs, len(student))
+            return loss / len(rows) if self.reduction == 'mean' else loss
 
-    def neighbors(self, tokens: Tensor, rows: range | None = None) -> Edges:
-        """Returns the squared distances [m, k] of the tokens of ``rows`` to their neighbours, and which these are."""
-        tokens = normalize(tokens) if self.normalize_tokens else tokens
-        neighbors = nearest_neighbors(tokens, self.num_neighbors, rows=rows)
-        return edge_square_distances(tokens, neighbors, rows=rows), neighbors
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Returns the tokens of the graph: normalised, or around their mean, which no distance sees."""
+        return normalize(tokens) if self.normalize_tokens else tokens - tokens.detach().mean(0)
 
-    def _edges(self, tokens: Tensor, rows: range) -> Edges:
-        """The affinities of the tokens of ``rows`` to their neighbours, and which these are."""
-        square_distances, neighbors = self.neighbors(tokens, rows)
-        return gaussian_affinity(square_distances, self.sigma), neighbors
+    def pairs(self, student: Tensor, teacher: Tensor, rows: range | None = None) -> Pairs:
+        """Returns the edges of the ``rows`` of both graphs, of tokens as :meth:`placed`."""
+        k = len(teacher) - 1 if self.num_neighbors is None else self.num_neighbors
+        teachers = nearest_neighbors(teacher, k, rows=rows)
+        if self.edges == 'teacher' or k >= len(teacher) - 1:
+            return Pairs.all_of(teachers)
+        return Pairs.union(nearest_neighbors(student, k, rows=rows), teachers)
+
+    def divergence(self, student_squares: Tensor, teacher_squares: Tensor, pairs: Pairs, num_tokens: int) -> Tensor:
+        """Returns the sum of the rows' divergences, given the squared distances [m, K] of the pairs."""
+        rows = Rows(num_tokens, pairs.columns if self.edge_direction == 'in' else None)
+        student = self._logits(student_squares, pairs.of_student, pairs, rows)
+        teacher = self._logits(teacher_squares, pairs.of_teacher, pairs, rows)
+        p, q = (teacher, student) if self.kl_direction == 'teacher_student' else (student, teacher)
+        num_columns = num_tokens if self.row_distribution == 'softmax_all' else None
+        return row_divergence(p, q, pairs.is_edge, rows, num_columns).sum()
+
+    def _logits(self, squares: Tensor, of_model: Tensor, pairs: Pairs, rows: Rows) -> Tensor:
+        """What the softmax of a row is of; the largest of a ``proportional`` one becomes 0."""
+        if self.row_distribution == 'proportional':
+            logits = squares / (-2 * self.sigma)
+            largest = rows.largest(logits.detach().masked_fill(~pairs.is_edge, -torch.inf))
+            return logits - rows.spread(largest)
+        affinity = gaussian_affinity(squares, self.sigma)
+        return affinity * of_model if self.edges == 'own' else affinity
+
+    def _complete_rows(
+        self, student_rows: Tensor, teacher_rows: Tensor, places: Tensor, student: Tensor, teacher: Tensor
+    ) -> Tensor:
+        """The rows' divergences of some tokens in the complete graph, each of these at its place among all."""
+        every = torch.arange(len(student), device=places.device).expand(len(places), -1)
+        is_edge = every != places[:, None]
+        pairs = Pairs(every, is_edge, is_edge, is_edge)
+        squares = square_distances(student_rows, student), square_distances(teacher_rows, teacher)
+        return self.divergence(*squares, pairs, len(student))
 
 
 @dataclass(frozen=True)
 class GlobalTerm:
-    r"""Global relationship loss: InfoNCE of each student token against all teacher tokens.
+    r"""Global relationship loss: how each student token stands to all teacher tokens.
 
     .. math::
-        L_{global} = \sum_i -\log \frac{\exp(sim(T^S_i, T^T_i)/\tau)}{\sum_j \exp(sim(T^S_i, T^T_j)/\tau)},
+        L_{global} = \sum_i -\log p_{ii}, \qquad p_{ij} = softmax_j(sim(T^S_i, T^T_j) / \tau),
         \qquad sim = \text{cosine}
+
+    That is InfoNCE, ``targets`` ``self``. ``teacher`` has soft targets instead, so that a token of the same class is no
+    negative: KL(q_i || p_i) with q_ij = softmax_j(sim(T^T_i, T^T_j) / tau_t), j = i included.
 
     Args:
         reduction: ``mean`` or ``sum`` over the tokens i.
+        targets: ``self`` or ``teacher``.
 
     Raises:
         TRGError: If an option has a wrong type or is out of range.
@@ -159,17 +225,29 @@ class GlobalTerm:
     """
 
     reduction: str = 'mean'
+    targets: str = 'self'
 
     def __post_init__(self) -> None:
+        check_choice('targets', self.targets, TARGETS)
         check_choice('reduction', self.reduction, TOKEN_REDUCTIONS)
 
-    def __call__(self, student: Tensor, teacher: Tensor, temperature: float = 0.1, rows: range | None = None) -> Tensor:
-        """Returns the loss, a scalar between 0 and about log M + 2/tau (for ``mean``).
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float = 0.1,
+        target_temperature: float | None = None,
+        queue: Tensor | None = None,
+        rows: range | None = None,
+    ) -> Tensor:
+        """Returns the loss, a scalar; of ``self`` between 0 and about log(M + Q) + 2/tau (for ``mean``).
 
         Args:
             student: Student tokens [m, D] of ``rows``, projected to the teacher's width.
             teacher: Teacher tokens [M, D].
             temperature: tau, > 0.
+            target_temperature: tau_t of soft targets, > 0; None for tau.
+            queue: Teacher tokens [Q, D] of other batches, which are columns too; None for none.
             rows: The tokens i over which it is reduced, those of this process; None for all.
 
         Raises:
@@ -178,80 +256,26 @@ class GlobalTerm:
         check_matrix('student', student)
         check_matrix('teacher', teacher)
         rows = check_rows(rows, len(teacher))
-        _check_same('number of tokens', len(student), len(rows))
-        _check_same('width', student.shape[1], teacher.shape[1])
+        check_same('number of tokens', len(student), len(rows))
+        check_same('width', student.shape[1], teacher.shape[1])
         temperature = check_positive('temperature', temperature)
-        student, teacher = _prepare(student, teacher)
-        with _full_precision(student):
+        own = temperature if target_temperature is None else target_temperature
+        target_temperature = check_positive('target_temperature', own)
+        student, teacher = in_full_precision(student, teacher)
+        with without_autocast(student):
             queries, keys = normalize(student) / temperature, normalize(teacher)
-            targets = torch.arange(rows.start, rows.stop, device=keys.device)
+            targets = keys[rows.start : rows.stop] / target_temperature
+            if queue is not None:
+                check_matrix('queue', queue)
+                check_same('width', queue.shape[1], teacher.shape[1], ('queue', 'teacher'))
+                keys = torch.cat([keys, normalize(queue.to(keys))])
+            formulas = relative_entropy, relative_entropy_with_gradient
+            if self.targets == 'self':
+                targets = torch.arange(rows.start, rows.stop, device=keys.device)
+                formulas = cross_entropy, cross_entropy_with_gradient
             row_bytes = len(keys) * keys.element_size()
-            closed_form = cross_entropy_and_gradient
-            loss = sum_over_blocks(cross_entropy, row_bytes, queries, targets, keys, closed_form=closed_form)
+            loss = sum_over_blocks(formulas[0], row_bytes, (queries, targets), (keys,), formulas[1])
             return loss / len(queries) if self.reduction == 'mean' else loss
-
-
-@dataclass(frozen=True)
-class ContextualTerm:
-    r"""Token-wise contextual loss: the mean squared error between the context similarities of an image.
-
-    .. math::
-        L_{inner} = MSE(CS^S, CS^T), \qquad CS = softmax(F F^\top / \sqrt D) \in R^{N \times N}
-
-    Args:
-        normalize_tokens: L2-normalise the tokens F, then divide by ``temperature`` instead of sqrt(D).
-        temperature: Divisor with ``normalize_tokens``, > 0.
-        reduction: ``mean`` over all entries, or ``batchmean``: the sum over N x N, the mean over B.
-
-    Raises:
-        TRGError: If an option has a wrong type or is out of range.
-
-    Note:
-        One token an image has the context [[1]] for every model: the loss is 0.
-
-    Example:
-        >>> ContextualTerm()(torch.ones(2, 4, 8), torch.ones(2, 4, 16)).item()
-        0.0
-    """
-
-    normalize_tokens: bool = False
-    temperature: float = 0.1
-    reduction: str = 'mean'
-
-    def __post_init__(self) -> None:
-        check_bool('normalize_tokens', self.normalize_tokens)
-        _set(self, temperature=check_positive('temperature', self.temperature))
-        check_choice('reduction', self.reduction, CONTEXT_REDUCTIONS)
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the loss, a scalar.
-
-        Args:
-            student: Student tokens [B, N, D_S].
-            teacher: Teacher tokens [B, N, D_T]; token i of both is the same cell. The widths may differ.
-
-        Raises:
-            TRGError: If the tokens are no sequences of floats with equal numbers of images and tokens.
-        """
-        check_sequence('student', student)
-        check_sequence('teacher', teacher)
-        _check_same('batch size', len(student), len(teacher))
-        _check_same('number of tokens', student.shape[1], teacher.shape[1])
-        student, teacher = _prepare(student, teacher)
-        num_images, num_tokens, _ = student.shape
-        with _full_precision(student):
-            row_bytes = num_tokens**2 * student.element_size()
-            square_error = sum_over_blocks(self._square_error, row_bytes, student, teacher)
-            return square_error / (num_tokens**2 * num_images if self.reduction == 'mean' else num_images)
-
-    def context(self, tokens: Tensor) -> Tensor:
-        """Returns the context similarity [B, N, N] of the tokens [B, N, D] of each image."""
-        if self.normalize_tokens:
-            return context_similarity(normalize(tokens), self.temperature)
-        return context_similarity(tokens)
-
-    def _square_error(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return functional.mse_loss(self.context(student), self.context(teacher), reduction='sum')
 
 
 def local_preserving_loss(
@@ -262,34 +286,14 @@ def local_preserving_loss(
     return build(LocalTerm, 'local_preserving_loss', options)(student, teacher)
 
 
-def global_relationship_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1, **options: Any) -> Tensor:
-    """Returns :class:`GlobalTerm` with these options, of student and teacher tokens [M, D]."""
-    return build(GlobalTerm, 'global_relationship_loss', options)(student, teacher, temperature)
-
-
-def contextual_loss(student: Tensor, teacher: Tensor, **options: Any) -> Tensor:
-    """Returns :class:`ContextualTerm` with these options, of tokens [B, N, D_S] and [B, N, D_T] of the same images."""
-    return build(ContextualTerm, 'contextual_loss', options)(student, teacher)
-
-
-def _set(term: object, **values: float) -> None:
-    """Keeps checked numbers in a frozen dataclass, as plain ones."""
-    for name, value in values.items():
-        object.__setattr__(term, name, value)
-
-
-def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in their common dtype, float32 or wider, and the teacher without gradient."""
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(dtype), teacher.detach().to(dtype)
-
-
-@contextmanager
-def _full_precision(tokens: Tensor) -> Iterator[None]:
-    with torch.autocast(tokens.device.type, enabled=False):
-        yield
-
-
-def _check_same(what: str, student: int, teacher: int) -> None:
-    if student != teacher:
-        raise TRGError(f'expected `student` and `teacher` to have the same {what}, got {student} and {teacher}')
+def global_relationship_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+    target_temperature: float | None = None,
+    queue: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Returns :class:`GlobalTerm` with these options, of student and teacher tokens [M, D] and a queue [Q, D]."""
+    term = build(GlobalTerm, 'global_relationship_loss', options)
+    return term(student, teacher, temperature, target_temperature, queue)

@@ -6,6 +6,7 @@ Shapes: M tokens in the graph, D features, k neighbours a token; B images of N t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trg_torchdistill._blocks import rows_per_block
-from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows, check_sequence
-
-Edges = tuple[Tensor, Tensor]
+from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows
 
 
 @torch.no_grad()
@@ -107,6 +106,15 @@ def _differences(tokens: Tensor, own: slice, columns: Tensor) -> Tensor:
     return functional.embedding(columns, tokens).sub_(tokens[own, None])
 
 
+def square_distances(queries: Tensor, tokens: Tensor) -> Tensor:
+    """Returns the squared Euclidean distances [m, M] of queries [m, D] to all tokens [M, D], by a product of matrices.
+
+    They are as exact as the neighbour search: to epsilon times the largest squared norm. Centre raw tokens first.
+    """
+    square_norms = queries.square().sum(1)[:, None] + tokens.square().sum(1)
+    return torch.addmm(square_norms, queries, tokens.T, alpha=-2)
+
+
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
     """Returns A = exp(-d^2 / (2*sigma)), the weight of an edge (note 2*sigma, not 2*sigma^2).
 
@@ -116,56 +124,82 @@ def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
     return affinity.masked_fill(square_distances == torch.inf, torch.nan)
 
 
-def row_divergence(p: Edges, q: Edges, num_columns: int | None) -> Tensor:
-    """Returns the divergence KL(p || q) of the softmax of each row of two graphs, [m].
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of tokens on which two graphs are compared: in row i of each tensor [m, K] are those of token i.
 
-    The softmax runs over ``num_columns`` columns, those without an edge having logit 0, or, if that is None, over those
-    in which either graph has an edge. No row is stored beyond its edges.
+    Attributes:
+        columns: The other token j of each pair.
+        is_edge: Which pairs count; where both models name a neighbour, it stands there twice and counts once.
+        of_student: Which pairs are edges in the student's own graph.
+        of_teacher: Which pairs are edges in the teacher's.
+    """
+
+    columns: Tensor
+    is_edge: Tensor
+    of_student: Tensor
+    of_teacher: Tensor
+
+    @classmethod
+    def all_of(cls, columns: Tensor) -> Pairs:
+        """Returns the pairs of which each is an edge of both graphs."""
+        every = torch.ones_like(columns, dtype=torch.bool)
+        return cls(columns, every, every, every)
+
+    @classmethod
+    def union(cls, student: Tensor, teacher: Tensor) -> Pairs:
+        """Returns the pairs that either model has, K = 2k, of both models' neighbours [m, k]."""
+        columns, order = torch.cat([student, teacher], 1).sort(1)
+        before, after = (functional.pad(columns, side, value=-1) for side in ((1, 0), (0, 1)))
+        is_edge, is_shared = columns != before[:, :-1], columns == after[:, 1:]
+        is_students = order < student.shape[1]
+        return cls(columns, is_edge, is_students | is_shared, ~is_students | is_shared)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which row of a graph of ``count`` tokens a pair (i, j) stands in: that of i, or, with ``columns``, that of j."""
+
+    count: int
+    columns: Tensor | None = None
+
+    def sum(self, pairs: Tensor) -> Tensor:
+        """Returns the sum of each row, of values [m, K]."""
+        if self.columns is None:
+            return pairs.sum(1)
+        return pairs.new_zeros(self.count).index_add(0, self.columns.flatten(), pairs.flatten())
+
+    def largest(self, pairs: Tensor) -> Tensor:
+        """Returns the largest value of each row, 0 for an empty one."""
+        if self.columns is None:
+            return pairs.amax(1)
+        zeros = pairs.new_zeros(self.count)
+        return zeros.scatter_reduce(0, self.columns.flatten(), pairs.flatten(), 'amax', include_self=False)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Returns the value of its row for each pair."""
+        return rows[:, None] if self.columns is None else rows[self.columns]
+
+
+def row_divergence(p: Tensor, q: Tensor, is_edge: Tensor, rows: Rows, num_columns: int | None = None) -> Tensor:
+    """Returns the divergence KL(p || q) of the softmax of each row of two graphs; 0 for a row without edges.
+
+    The softmax runs over ``num_columns`` columns, those without an edge having logit 0, or, if that is None, over the
+    edges alone. No row is stored beyond its edges.
 
     Args:
-        p: Affinities [m, k] of the edges of a graph and their columns [m, k], distinct in a row.
+        p: Logits [m, K] of a graph, each at least 0, or the largest of a row 0.
         q: The same of the other graph.
+        is_edge: Which pairs [m, K] count.
+        rows: The row in which a pair stands.
         num_columns: Columns of both graphs, None for those with an edge.
     """
-    p_logits, q_logits, is_edge = _on_union(p, q)
-    p_weights, q_weights = p_logits.exp() * is_edge, q_logits.exp() * is_edge
-    num_others = 0 if num_columns is None else num_columns - is_edge.sum(1)
-    total = p_weights.sum(1) + num_others
+    p_weights, q_weights = p.exp() * is_edge, q.exp() * is_edge
+    num_others = 0 if num_columns is None else num_columns - rows.sum(is_edge.to(p.dtype))
+    total = (rows.sum(p_weights) + num_others).clamp(min=1)
     # log Z_q - log Z_p by log1p: each is about log M, and their difference is small.
-    log_ratio_of_totals = torch.log1p((q_weights - p_weights).sum(1) / total)
-    return (p_weights * (p_logits - q_logits)).sum(1) / total + log_ratio_of_totals
-
-
-def _on_union(p: Edges, q: Edges) -> tuple[Tensor, Tensor, Tensor]:
-    """Both graphs' affinities, 0 where one has no edge, in the columns of p and those of q; and which are not twice."""
-    (p_edges, p_columns), (q_edges, q_columns) = p, q
-    places, is_shared = _find(p_columns, q_columns)
-    q_on_p = torch.zeros_like(p_edges).scatter_add(1, places, q_edges * is_shared)
-    p_on_q = p_edges.gather(1, places) * is_shared
-    is_edge = torch.cat([torch.ones_like(p_columns, dtype=torch.bool), ~is_shared], 1)
-    return torch.cat([p_edges, p_on_q], 1), torch.cat([q_on_p, q_edges], 1), is_edge
-
-
-def _find(columns: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each of the ``wanted`` columns [m, k] stands in its row of ``columns``, and whether it does."""
-    ordered, order = columns.sort(1)
-    places = torch.searchsorted(ordered, wanted).clamp_(max=columns.shape[1] - 1)
-    return order.gather(1, places), ordered.gather(1, places) == wanted
-
-
-def context_similarity(tokens: Tensor, temperature: float | None = None) -> Tensor:
-    """Returns an image's context similarity CS = softmax(F F^T / sqrt(D)), [B, N, N], of its tokens F, [B, N, D].
-
-    Args:
-        tokens: Tokens [B, N, D].
-        temperature: Divisor in place of sqrt(D), or None.
-
-    Raises:
-        TRGError: If ``tokens`` is not [B, N, D].
-    """
-    check_sequence('tokens', tokens)
-    divisor = tokens.shape[2] ** 0.5 if temperature is None else temperature
-    return torch.bmm(tokens, tokens.transpose(1, 2)).div_(divisor).softmax(2)
+    log_ratio_of_totals = torch.log1p(rows.sum(q_weights - p_weights) / total)
+    return rows.sum(p_weights * (p - q)) / total + log_ratio_of_totals
 
 
 def cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
@@ -173,8 +207,21 @@ def cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
     return functional.cross_entropy(queries @ keys.T, targets, reduction='sum')
 
 
-def cross_entropy_and_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the same and its gradient to the queries, softmax(q K^T) K less the key of each."""
+def cross_entropy_with_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Returns its gradient to the queries, softmax(q K^T) K less the key of each, and the same."""
     log_p = (queries @ keys.T).log_softmax(1)
     value = -log_p.gather(1, targets[:, None]).sum()
-    return value, log_p.exp_() @ keys - keys[targets]
+    return [log_p.exp_() @ keys - keys[targets]], value
+
+
+def relative_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+    """Returns the sum over the rows of KL(softmax(t K^T) || softmax(q K^T)), of queries q and targets t."""
+    log_p, log_target = ((rows @ keys.T).log_softmax(1) for rows in (queries, targets))
+    return functional.kl_div(log_p, log_target, reduction='sum', log_target=True)
+
+
+def relative_entropy_with_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Returns its gradient to the queries, (softmax(q K^T) - softmax(t K^T)) K, and the same."""
+    log_p, log_target = ((rows @ keys.T).log_softmax(1) for rows in (queries, targets))
+    value = functional.kl_div(log_p, log_target, reduction='sum', log_target=True)
+    return [log_p.exp_().sub_(log_target.exp_()) @ keys], value

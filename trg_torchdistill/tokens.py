@@ -199,6 +199,17 @@ def normalize(tokens: Tensor) -> Tensor:
     return tokens * square.masked_fill(square <= torch.finfo(tokens.dtype).eps ** 2, 1).rsqrt()
 
 
+def in_full_precision(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns both in their common dtype, float32 or wider, and the teacher without gradient."""
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(dtype), teacher.detach().to(dtype)
+
+
+def without_autocast(tokens: Tensor) -> torch.autocast:
+    """Returns a context in which products of the tokens keep their dtype."""
+    return torch.autocast(tokens.device.type, enabled=False)
+
+
 def _square_hint(length: int) -> str:
     for prefix in (1, 2, 4, 5):
         if math.isqrt(max(length - prefix, 0)) ** 2 == length - prefix > 0:

@@ -27,7 +27,8 @@ from torchdistill.models.registry import get_model
 from torchvision import datasets, transforms
 
 import trg_torchdistill  # noqa: F401  registers the models
-from trg_torchdistill.graph import context_similarity, nearest_neighbors
+from trg_torchdistill.context import context_similarity
+from trg_torchdistill.graph import nearest_neighbors
 from trg_torchdistill.tokens import draw_cells, flatten_grid, normalize, take_cells
 
 TEMPERATURES = (0.5, 0.1, 0.05)

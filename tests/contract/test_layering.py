@@ -13,8 +13,10 @@ MAX_LINES = 300
 # What each module may import of the package. A module that is not listed may be imported by no listed one.
 ALLOWED = {'errors': set(), '_blocks': set(), '_checks': {'errors'}, 'tokens': {'errors', '_checks'}}
 ALLOWED['graph'] = {*ALLOWED}
+ALLOWED['context'] = {'_blocks', '_checks', 'tokens'}
 ALLOWED['functional'] = {*ALLOWED}
-ALLOWED |= {'schedules': {'_checks'}, 'gather': set(), 'means': set(), 'io': {'errors', '_checks'}}
+ALLOWED['diagnostics'] = {'tokens', 'graph', 'context', 'functional'}
+ALLOWED |= {'schedules': {'errors', '_checks'}, 'gather': set(), 'means': set(), 'io': {'errors', '_checks'}}
 ALLOWED['losses'] = {*ALLOWED}
 ALLOWED['files'] = {'errors'}
 ALLOWED['wrappers'] = {*ALLOWED}
@@ -22,8 +24,8 @@ ALLOWED['host'] = {*ALLOWED}
 ALLOWED['procs'] = {*ALLOWED}
 ALLOWED |= {'datasets': {'errors', '_checks'}, 'models': {'errors', '_checks'}}
 ALLOWED['registration'] = {*ALLOWED}
-PAPER = ('errors', '_blocks', '_checks', 'tokens', 'graph', 'functional')
-PURE = (*PAPER, 'means', 'schedules', 'gather', 'io')
+PAPER = ('errors', '_blocks', '_checks', 'tokens', 'graph', 'context', 'functional')
+PURE = (*PAPER, 'diagnostics', 'means', 'schedules', 'gather', 'io')
 
 # The rooms of the command line from the ground up, and which others a room may import: all of them stand before it.
 ROOMS = {'recipe': set()}

@@ -161,8 +161,9 @@ def _assert_builds(block):
         return [get_model(value['key'], **value['kwargs']) and value['key']]
     if key == 'student_tokens':
         return [type(tokens.Tokenizer(**value)).__name__]
-    if key == 'temperature':
-        return [type(schedules.TemperatureSchedule(**value)).__name__]
+    if key in ('temperature', 'local_weight'):
+        cls = schedules.TemperatureSchedule if key == 'temperature' else schedules.WeightSchedule
+        return [type(cls(**value)).__name__]
     total = get_high_level_loss({'key': 'WeightedSumLoss', 'kwargs': {'sub_terms': block}})
     return [type(loss).__name__ for loss, _ in total.term_dict.values()]
 

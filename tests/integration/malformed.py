@@ -179,7 +179,7 @@ HOOKED_MODULES = [
      "`TRGLoss` expected the teacher's `layer4` output among the hooked modules, got []; "
      "add 'layer4' to `train.teacher.forward_hook.output`"),
     ('full', "pre_epoch_process: 'pre_epoch_process_with_trg'", '',
-     "expected the temperature schedule to be told its epoch, got none; add `pre_epoch_process: "
+     "expected the schedule `temperature` to be told its epoch, got none; add `pre_epoch_process: "
      "'pre_epoch_process_with_trg'` under `train:` (under the stage, if it has stages), or make `temperature:` of "
      '`TRGLoss` a number'),
     ('teacher side', "  forward_hook: {input: [], output: ['layer4']}\nstudent",

@@ -31,7 +31,11 @@ PATHS = {
 VARIANTS = {
     'defaults': {},
     'other reductions': {'local_reduction': 'mean', 'global_reduction': 'sum'},
-    'other choices': {'kl_direction': 'student_teacher', 'affinity_support': 'neighbors', 'normalize_tokens': False},
+    'other choices': {
+        'kl_direction': 'student_teacher',
+        'row_distribution': 'softmax_edges',
+        'normalize_tokens': False,
+    },
     'local alone': {'global_weight': 0, 'num_neighbors': 3},
     'global alone': {'local_weight': 0},
 }
@@ -51,6 +55,8 @@ def gradients(images, dtype, options, wrap):
     if 'projector' in models:
         features['projected'] = {'output': models['projector'](student_map)}
     loss = TRGLoss(**PATHS, tokens_per_image=None, **options)
+    with torch.no_grad():
+        loss(features, {'map': {'output': teacher_map}})  # fills a queue
     value = loss(features, {'map': {'output': teacher_map}})
     value.backward()
     found = {name: torch.cat([each.grad.flatten() for each in model.parameters()]) for name, model in models.items()}

@@ -50,7 +50,7 @@ def test_numbers_of_any_kind_are_those_of_python(half, three):
     )
     assert (loss.local.num_neighbors, loss.local.sigma, loss.tokens_per_image, loss.max_tokens) == (3, 0.5, 3, 3)
     assert {type(loss.local.num_neighbors), type(loss.max_tokens)} == {int}
-    assert {type(loss.local.sigma), type(loss.local_weight)} == {float}
+    assert {type(loss.local.sigma), type(loss.now('local_weight'))} == {float}
     assert type(TokenContextualLoss(**PATHS, temperature=half).term.temperature) is float
     assert type(TemperatureSchedule(half, half).at(three, three)) is float
     assert Tokenizer(patch_size=three)(torch.randn(1, 2, 6, 6)).shape == (1, 18, 2, 2)

@@ -44,8 +44,16 @@ def test_value_and_gradient_are_those_of_the_reference(name, shape, dtype, rtol)
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
-        *((name, {'num_neighbors': k}) for name in ('local', 'local, neighbors', 'TRGLoss') for k in (1, 9, 50)),
-        *((name, {'temperature': t}) for name in ('global', 'TRGLoss', 'contextual, unit') for t in (0.07, 1.0)),
+        *(
+            (name, {'num_neighbors': k})
+            for name in ('local', 'local, softmax_edges', 'local, union', 'TRGLoss')
+            for k in (1, 9, 50)
+        ),
+        *(
+            (name, {'temperature': t})
+            for name in ('global', 'global, teacher', 'TRGLoss', 'contextual, unit')
+            for t in (0.07, 1.0)
+        ),
         ('local, raw', {'sigma': 0.7}),
     ],
     ids=str,
@@ -156,10 +164,10 @@ def test_degenerate_student_equals_the_reference_where_ties_do_not_matter(name, 
     actual, expected = loss(student, teacher), loss.expected(exact, teacher, eps=reference.EPS_FLOAT32)
     assert_close(actual, expected, rtol=1e-4, atol=1e-12)
     wanted = gradient_of(expected, exact)
-    assert_close(gradient_of(actual, student), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()) + 1e-7)
+    assert_close(gradient_of(actual, student), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()) + 2e-7)
 
 
-@EVERY_WAY
+@pytest.mark.parametrize('name', [name for name in WAYS if 'queue' not in name])
 def test_a_single_token_has_a_zero_loss_and_a_zero_gradient(name):
     student, teacher = EVERY[name].pair((1, 1, 6))
     value = EVERY[name](student, teacher)

@@ -8,14 +8,14 @@ import torch
 from helpers import assert_close, gradient_of
 from loss_table import EVERY
 
-from trg_torchdistill import _blocks, functional, graph
+from trg_torchdistill import _blocks, context, functional
 from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
 from trg_torchdistill.tokens import Tokenizer, draw_cells, flatten_grid, pool_to_common_grid, take_cells
 
 PRECISIONS = [(torch.float64, 1e-9), (torch.float32, 1e-5)]
 
 
-@pytest.mark.parametrize('name', ['local', 'local, student_teacher', 'local, neighbors', 'local, raw'])
+@pytest.mark.parametrize('name', ['local', 'local, student_teacher', 'local, softmax_edges', 'local, raw'])
 def test_local_loss_in_float32_stays_accurate_on_a_larger_graph(name):
     """log Z is about log M while a row's KL shrinks as 1/M: subtracting the logarithms would lose the value."""
     student, teacher = torch.randn(1, 100, 16), torch.randn(1, 100, 16)
@@ -25,7 +25,7 @@ def test_local_loss_in_float32_stays_accurate_on_a_larger_graph(name):
 
 def test_local_loss_defaults_are_those_of_the_design():
     student, teacher = torch.randn(12, 5, dtype=torch.float64), torch.randn(12, 7, dtype=torch.float64)
-    expected = reference.local_preserving_loss(student, teacher, 8, 0.5, 'teacher_student', 'all', True, 'sum')
+    expected = reference.local_preserving_loss(student, teacher, num_neighbors=8, sigma=0.5)
     assert_close(local_preserving_loss(student, teacher), expected)
 
 
@@ -40,7 +40,7 @@ def test_local_loss_of_two_tokens_by_hand(sigma):
     row = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
     options = {'num_neighbors': 1, 'sigma': sigma, 'normalize_tokens': False}
     assert_close(local_preserving_loss(student, teacher, **options), 2 * row)
-    assert_close(local_preserving_loss(student, teacher, affinity_support='neighbors', **options), 0.0)
+    assert_close(local_preserving_loss(student, teacher, row_distribution='softmax_edges', **options), 0.0)
 
 
 def test_global_loss_compares_a_student_token_with_all_teacher_tokens_by_hand():
@@ -158,9 +158,9 @@ def test_gradcheck_from_the_feature_to_the_losses(name):
 
 def test_a_large_context_is_computed_in_blocks_of_images(monkeypatch):
     images_seen = []
-    similarity = graph.context_similarity
+    similarity = context.context_similarity
     monkeypatch.setattr(
-        functional, 'context_similarity', lambda *args: images_seen.append(len(args[0])) or similarity(*args)
+        context, 'context_similarity', lambda *args: images_seen.append(len(args[0])) or similarity(*args)
     )
     monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', 3 * 4 * 4 * 4)
     functional.contextual_loss(torch.randn(7, 4, 2), torch.randn(7, 4, 2))
@@ -183,7 +183,7 @@ BAD_ARGUMENTS = {
     'local nan sigma': (LOCAL, (FLAT, FLAT), {'sigma': float('nan')}, ValueError, 'sigma'),
     'local text sigma': (LOCAL, (FLAT, FLAT), {'sigma': '0.5'}, TypeError, 'sigma'),
     'local direction': (LOCAL, (FLAT, FLAT), {'kl_direction': 'both'}, ValueError, 'kl_direction'),
-    'local support': (LOCAL, (FLAT, FLAT), {'affinity_support': 'union'}, ValueError, 'affinity_support'),
+    'local support': (LOCAL, (FLAT, FLAT), {'row_distribution': 'union'}, ValueError, 'row_distribution'),
     'local reduction': (LOCAL, (FLAT, FLAT), {'reduction': 'batchmean'}, ValueError, 'reduction'),
     'local text flag': (LOCAL, (FLAT, FLAT), {'normalize_tokens': 'no'}, TypeError, 'normalize_tokens'),
     'global of images': (GLOBAL, (IMAGES, IMAGES), {}, ValueError, 'student'),

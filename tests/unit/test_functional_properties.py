@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_table import EVERY, WAYS
 
-from trg_torchdistill.functional import contextual_loss, global_relationship_loss, local_preserving_loss
+from trg_torchdistill.diagnostics import local_gradient
+from trg_torchdistill.functional import (
+    EDGE_DIRECTIONS,
+    EDGES,
+    ROW_DISTRIBUTIONS,
+    LocalTerm,
+    contextual_loss,
+    global_relationship_loss,
+    local_preserving_loss,
+)
 
 LOCAL = [name for name in EVERY if name.startswith('local') and 'mean' not in name]
 CONTEXTUAL = ['contextual', 'contextual, unit', 'TokenContextualLoss']
@@ -100,10 +109,64 @@ def test_no_loss_is_negative(name, shape, seed, data):
 @pytest.mark.parametrize('name', [name for name in LOCAL if 'raw' not in name])
 def test_a_student_close_to_its_teacher_keeps_its_digits_in_float32(name):
     """The KL of a row is some 1e-6 and log Z is log 500: a difference of two logarithms would lose the value."""
-    teacher = torch.randn(1, 500, 16)
-    student = teacher + 0.001 * torch.randn(1, 500, 16)
-    expected = EVERY[name](student.double(), teacher.double(), num_neighbors=4)
-    assert_close(EVERY[name](student, teacher, num_neighbors=4), expected, rtol=3e-5)
+    has_same_edges = not {'teacher', 'union', 'complete'}.isdisjoint(name.split(', '))  # where it is smaller still
+    teacher, noise = torch.randn(1, 500, 16), 0.1 if has_same_edges else 0.001
+    student = (teacher + noise * torch.randn(1, 500, 16)).requires_grad_()
+    exact = student.detach().double().requires_grad_()
+    options = {} if 'complete' in name else {'num_neighbors': 4}
+    value, expected = EVERY[name](student, teacher, **options), EVERY[name](exact, teacher.double(), **options)
+    assert_close(value, expected, rtol=3e-5)
+    wanted = gradient_of(expected, exact)
+    assert float((gradient_of(value, student) - wanted).norm() / wanted.norm()) < 1e-5
+
+
+@pytest.mark.parametrize('name', [*LOCAL, 'global, teacher', 'global, teacher, queue', 'TRGLoss, lasting'])
+def test_with_equal_tokens_loss_and_gradient_are_0(name):
+    tokens = torch.randn(2, 8, 5)
+    student = tokens.clone().requires_grad_()
+    options = {'target_temperature': None} if 'global' in name else {}
+    options |= {'target_temperature': 0.1, 'temperature': 0.1} if 'lasting' in name else {}
+    value = EVERY[name](student, tokens, **options)
+    assert_close(value, 0.0, rtol=0, atol=0)
+    assert_close(gradient_of(value, student), torch.zeros(2, 8, 5), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize('distribution', ROW_DISTRIBUTIONS)
+@pytest.mark.parametrize('edges', EDGES)
+def test_a_neighbor_of_the_teacher_that_the_student_does_not_see_is_pulled_closer_unless_edges_are_its_own(
+    edges, distribution
+):
+    """Two tokens stand together for the teacher and far apart, each among others, for the student."""
+    if (edges, distribution) == ('own', 'proportional'):
+        return
+    student, teacher = (torch.randn(40, 6, dtype=torch.float64) * 0.1 for _ in range(2))
+    student[:20, 0] += 1
+    student[20:, 0] -= 1
+    teacher[[0, 39]] = torch.tensor([0.0, 0, 0, 0, 0, 3.0], dtype=torch.float64) + 0.01 * teacher[[0, 39]]
+    student.requires_grad_()
+    options = {'edges': edges, 'row_distribution': distribution, 'num_neighbors': 1 if edges == 'own' else 2}
+    term = LocalTerm(**options, normalize_tokens=False, sigma=4.0)
+    gradient = gradient_of(term(student, teacher), student)
+    apart = (student[0] - student[39]).detach()
+    pull = float((gradient[0] - gradient[39]) @ apart)  # of d^2 / 2, downhill
+    on_pair = local_gradient(term, student, teacher)[[0, 39], [39, 0]]
+    if edges == 'own':
+        assert_close(on_pair, [0.0, 0.0], rtol=0, atol=0)
+    else:
+        assert on_pair.min() > 0, 'the distance is not made smaller'
+        assert pull > 0
+
+
+@pytest.mark.parametrize('edges', EDGES)
+@pytest.mark.parametrize('edge_direction', EDGE_DIRECTIONS)
+@pytest.mark.parametrize('distribution', ROW_DISTRIBUTIONS)
+def test_the_complete_graph_has_no_other_edges_and_is_that_of_all_neighbors(edges, edge_direction, distribution):
+    student, teacher = _tokens(12, 4), _tokens(12, 5)
+    options = {'edges': edges, 'edge_direction': edge_direction, 'row_distribution': distribution}
+    complete = LocalTerm(None, row_distribution=distribution)(student, teacher)
+    assert_close(LocalTerm(None, **options)(student, teacher), complete)
+    if (edges, distribution) != ('own', 'proportional'):
+        assert_close(LocalTerm(50, **options)(student, teacher), complete)
 
 
 def test_translating_in_float32_leaves_the_unnormalized_local_loss():
@@ -122,7 +185,7 @@ def test_scaling_distances_and_sigma_together_leaves_the_unnormalized_local_loss
 def test_far_away_images_add_their_own_local_loss():
     """With the neighbours as support, two groups out of each other's reach do not see each other."""
     student, teacher, far_student, far_teacher = _tokens(12, 5), _tokens(12, 7), _tokens(9, 5), _tokens(9, 7)
-    options = {'num_neighbors': 4, 'sigma': 4.0, 'affinity_support': 'neighbors', 'normalize_tokens': False}
+    options = {'num_neighbors': 4, 'sigma': 4.0, 'row_distribution': 'softmax_edges', 'normalize_tokens': False}
     expected = local_preserving_loss(student, teacher, **options)
     expected = expected + local_preserving_loss(far_student, far_teacher, **options)
     both = torch.cat([student, far_student + 500]), torch.cat([teacher, far_teacher + 500])

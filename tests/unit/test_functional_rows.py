@@ -13,7 +13,7 @@ PARTS = [range(7), range(7, 8), range(8, NUM_TOKENS)]
 LOCAL_CHOICES = [
     {},
     {'kl_direction': 'student_teacher', 'normalize_tokens': False},
-    {'affinity_support': 'neighbors', 'reduction': 'mean'},
+    {'row_distribution': 'softmax_edges', 'reduction': 'mean'},
 ]
 
 

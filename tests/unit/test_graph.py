@@ -8,7 +8,8 @@ import torch
 from helpers import assert_all_finite, assert_close, assert_not_finite, assert_same_sets
 
 from trg_torchdistill import _blocks
-from trg_torchdistill.graph import context_similarity, edge_square_distances, gaussian_affinity, nearest_neighbors
+from trg_torchdistill.context import context_similarity
+from trg_torchdistill.graph import edge_square_distances, gaussian_affinity, nearest_neighbors
 
 
 def _tokens(num_tokens, width, dtype=torch.float64):

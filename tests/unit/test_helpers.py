@@ -81,7 +81,7 @@ def test_reference_local_loss_by_hand():
     options = {'num_neighbors': 1, 'sigma': 0.7, 'normalize_tokens': False}
     assert_close(reference.local_preserving_loss(student, teacher, **options), expected)
     union = kl([0, affinity(1)], [affinity(1), 0])  # only row 1 has more than one candidate
-    assert_close(reference.local_preserving_loss(student, teacher, affinity_support='neighbors', **options), union)
+    assert_close(reference.local_preserving_loss(student, teacher, row_distribution='softmax_edges', **options), union)
 
 
 def test_reference_global_and_contextual_by_hand():

@@ -51,7 +51,7 @@ def seen(monkeypatch):
     'options',
     [
         {},
-        {'kl_direction': 'student_teacher', 'affinity_support': 'neighbors', 'local_reduction': 'mean'},
+        {'kl_direction': 'student_teacher', 'row_distribution': 'softmax_edges', 'local_reduction': 'mean'},
         {'normalize_tokens': False, 'sigma': 2.0, 'num_neighbors': 3},
         {'temperature': 0.7, 'global_reduction': 'sum'},
     ],
@@ -62,7 +62,7 @@ def test_value_is_the_weighted_sum_of_the_formulas(options, weights):
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     loss = TRGLoss(*PATHS, tokens_per_image=None, local_weight=weights[0], global_weight=weights[1], **options)
     tokens = [feature.flatten(2).transpose(1, 2).flatten(0, 1) for feature in (student, teacher)]
-    names = ('kl_direction', 'affinity_support', 'normalize_tokens')
+    names = ('kl_direction', 'row_distribution', 'normalize_tokens')
     local = local_preserving_loss(
         *tokens,
         options.get('num_neighbors', 8),
@@ -213,7 +213,9 @@ def test_means_of_an_epoch(key):
 def test_temperature_follows_the_epoch():
     loss = TRGLoss(*PATHS, temperature=DYNAMIC)
     assert loss.current_temperature is None
-    with pytest.raises(ValueError, match='expected the temperature schedule to be told its epoch, got none; add `pre_'):
+    with pytest.raises(
+        ValueError, match='expected the schedule `temperature` to be told its epoch, got none; add `pre_'
+    ):
         loss(*io_dicts(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)))
     values = []
     for epoch in range(3):

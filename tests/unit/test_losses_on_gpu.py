@@ -15,7 +15,11 @@ pytestmark = pytest.mark.gpu
 LOSSES = {
     'local': (local_preserving_loss, (600, 48), {}),
     'local, student first': (local_preserving_loss, (600, 48), {'kl_direction': 'student_teacher'}),
-    'local, neighbors': (local_preserving_loss, (600, 48), {'affinity_support': 'neighbors', 'reduction': 'mean'}),
+    'local, softmax_edges': (
+        local_preserving_loss,
+        (600, 48),
+        {'row_distribution': 'softmax_edges', 'reduction': 'mean'},
+    ),
     'local, raw tokens': (local_preserving_loss, (600, 48), {'normalize_tokens': False, 'sigma': 40.0}),
     'global': (global_relationship_loss, (600, 48), {}),
     'global, sum': (global_relationship_loss, (600, 48), {'reduction': 'sum', 'temperature': 0.5}),
@@ -124,7 +128,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize('case', DEGENERATE)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('name', ['local', 'local, neighbors', 'global', 'contextual', 'contextual, unit'])
+@pytest.mark.parametrize('name', ['local', 'local, softmax_edges', 'global', 'contextual', 'contextual, unit'])
 def test_degenerate_features_give_finite_losses_and_gradients(name, dtype, case):
     loss, shape, options = LOSSES[name]
     student, teacher = (on_gpu(DEGENERATE[case](shape), dtype) for _ in range(2))

@@ -16,9 +16,10 @@ from trg_torchdistill.cli.plot.tokens import (
     neighbors_in_other_images,
     tokens_of,
 )
+from trg_torchdistill.context import context_similarity
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.graph import context_similarity, nearest_neighbors
+from trg_torchdistill.graph import nearest_neighbors
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 
 ENDS = {

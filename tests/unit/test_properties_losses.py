@@ -128,7 +128,7 @@ TRG = keywords(
         'local_weight': st.sampled_from([0, 1.0, 2, 1e-300, 1e300]),
         'global_weight': st.sampled_from([0, 1.0, 2, 1e-300, 1e300]),
         'kl_direction': st.sampled_from(['teacher_student', 'student_teacher']),
-        'affinity_support': st.sampled_from(['all', 'neighbors']),
+        'row_distribution': st.sampled_from(['softmax_all', 'softmax_edges']),
         'normalize_tokens': st.booleans(),
         'local_reduction': st.sampled_from(['sum', 'mean']),
         'global_reduction': st.sampled_from(['sum', 'mean']),

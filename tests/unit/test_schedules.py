@@ -20,7 +20,7 @@ def test_every_epoch_follows_the_reference(schedule, start, end, num_epochs):
     for epoch in range(num_epochs + 2):
         value = temperature.at(epoch, num_epochs)
         assert isinstance(value, float)
-        assert_close(value, reference.temperature_at(start, end, schedule, epoch, num_epochs))
+        assert_close(value, reference.value_at(start, end, schedule, epoch, num_epochs))
 
 
 def test_a_negative_epoch_is_an_error():

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.functional import ContextualTerm
+from trg_torchdistill.context import ContextualTerm
+from trg_torchdistill.diagnostics import contextual_difference, share_on_teacher_edges
 from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
 from trg_torchdistill.losses.relation import RelationLoss, Terms
+from trg_torchdistill.schedules import WeightSchedule
 
 MEASURED_ENTRIES = 2**24
 SATURATED_ROW = 0.99
@@ -32,6 +34,9 @@ class TokenContextualLoss(RelationLoss):
         reduction: ``mean`` over all entries, or ``batchmean``: the sum over N x N, the mean over images.
         normalize_tokens: L2-normalise the tokens, then divide by ``temperature`` instead of sqrt(D).
         temperature: Divisor with ``normalize_tokens``.
+        weight: Weight of the term, before that of the YAML's term: a number, or {start, end, schedule} of a
+            :class:`~trg_torchdistill.schedules.WeightSchedule`, which needs ``pre_epoch_process_with_trg``.
+        compile: Run the formula through ``torch.compile``.
         student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
         teacher_tokens: Options of the teacher's tokenizer.
 
@@ -63,6 +68,8 @@ class TokenContextualLoss(RelationLoss):
         reduction: str = ContextualTerm.reduction,
         normalize_tokens: bool = ContextualTerm.normalize_tokens,
         temperature: float = ContextualTerm.temperature,
+        weight: float | Mapping[str, Any] = 1.0,
+        compile: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
@@ -73,12 +80,16 @@ class TokenContextualLoss(RelationLoss):
             teacher_module_io,
             student_tokens,
             teacher_tokens,
+            compile,
         )
+        self.take('weight', weight, WeightSchedule)
         self.term = ContextualTerm(normalize_tokens, temperature, reduction)
         self._warned_of_one_token = False
 
     def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
-        """Returns the contextual term."""
+        """Returns the contextual term, nothing with a weight of 0."""
+        if self.now('weight') == 0:
+            return {}
         student, teacher = self.tokens(student_io_dict, teacher_io_dict)
         if student.shape[1] == 1 and not self._warned_of_one_token:
             self._warned_of_one_token = True
@@ -87,7 +98,7 @@ class TokenContextualLoss(RelationLoss):
                 'change `student_module_path:` and `teacher_module_path:` to a layer before pooling',
                 stacklevel=2,
             )
-        return {'contextual': (1.0, self.term(student, teacher))}
+        return {'contextual': (self.now('weight'), self.formula(self.term)(student, teacher))}
 
     @property
     def maps(self) -> ImageMaps:
@@ -101,7 +112,22 @@ class TokenContextualLoss(RelationLoss):
         student, teacher = self.tokens(student_io_dict, teacher_io_dict)
         num_images, cells, _ = student.shape
         saturated = {'student': self._saturated(student), 'teacher': self._saturated(teacher)}
-        return MapFacts(term, cells, map_bytes(num_images, cells), map_bytes(batch_size, cells), saturated)
+        return MapFacts(
+            term,
+            cells,
+            {'contextual': self._share_on_teacher_edges(student, teacher)},
+            map_bytes(num_images, cells),
+            map_bytes(batch_size, cells),
+            saturated,
+        )
+
+    def _share_on_teacher_edges(self, student: Tensor, teacher: Tensor) -> float:
+        """The mean over images, of as many as are quick, within which a token has up to 8 neighbours."""
+        few = max(1, MEASURED_ENTRIES // student.shape[1] ** 2)
+        gradients = contextual_difference(self.term, student[:few], teacher[:few])
+        images = zip(gradients, teacher.float(), strict=False)
+        shares = [share_on_teacher_edges(gradient, tokens) for gradient, tokens in images]
+        return sum(shares) / len(shares)
 
     def _saturated(self, tokens: Tensor) -> float:
         """The share of rows of the maps whose largest entry is above 0.99, of as many images as are quick."""

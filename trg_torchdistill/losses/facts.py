@@ -31,16 +31,24 @@ class Facts:
     Attributes:
         term: Name of the term in the YAML.
         cells: Tokens N of an image over the common grid.
+        on_teacher_edges: By term, the share of its gradient that lands on the teacher's edges, see
+            :func:`~trg_torchdistill.diagnostics.share_on_teacher_edges`.
     """
 
     listed_as: ClassVar[str] = 'relations'
 
     term: str
     cells: int
+    on_teacher_edges: dict[str, float]
 
     def line(self, batch_size: int) -> str:
         """Returns a line for a terminal; ``batch_size`` is the YAML's."""
-        return f'{self.term}: {self.cells} tokens an image'
+        return f'{self.term}: {self.cells} tokens an image{self.edges_shown()}'
+
+    def edges_shown(self) -> str:
+        """Returns where the gradient lands, for the end of the line."""
+        shares = [f'{term} {share:.1%}' for term, share in self.on_teacher_edges.items() if share == share]
+        return f"; of the gradient on the teacher's edges: {', '.join(shares)}" if shares else ''
 
     def hints(self, teacher_is_trained: bool) -> Iterator[Hint]:
         """Yields what may go wrong; ``teacher_is_trained`` says whether its features are those of trained weights."""

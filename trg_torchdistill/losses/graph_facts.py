@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from trg_torchdistill._blocks import GPU_BLOCK_BYTES
+from trg_torchdistill.diagnostics import edge_squares, teacher_rows
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.graph import gaussian_affinity
 from trg_torchdistill.losses.facts import Facts, Hint, shown_bytes
 
 # Below it, the softmax over a row of the graph is that of no edges at all.
 SILENT_AFFINITY = 1e-3
+# Above it, a row of targets has one entry and nothing to say of the others; below it, all entries are alike.
+ONE_ENTRY, MOSTLY, EVEN = 0.99, 0.5, 1.02
+MEASURED_TOKENS = 1024  # as many as are quick
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,16 @@ class GraphFacts(Facts):
         tokens_per_image: Tokens n drawn from an image.
         num_tokens: Tokens M of the graph.
         num_tokens_yaml: M with the YAML's batch size.
-        num_neighbors: k, not clipped.
+        num_neighbors: k, not clipped; None for the complete graph.
         graph_bytes: Memory of the graph, see :func:`graph_bytes`.
         graph_bytes_yaml: The same with the YAML's batch size.
-        affinity: By side, the mean weight of an edge.
+        queue_size: Teacher tokens of other batches that are kept.
+        queue_bytes: Memory of these.
+        affinity: By side, the mean weight of an edge, A; nothing for one token.
         fitting_sigma: Half the mean squared distance of the student's neighbours: edges then weigh about 1/e.
+        sharp_rows: Share of the teacher's rows whose largest entry is above 0.99, of ``proportional`` ones; else 0.
+        row_range: Mean ratio of the largest to the smallest entry in these, else infinite.
+        sharp_targets: Share of the global term's soft targets whose largest entry is above 0.99; else 0.
         temperature: tau, None without a global term.
     """
 
@@ -38,11 +48,16 @@ class GraphFacts(Facts):
     tokens_per_image: int
     num_tokens: int
     num_tokens_yaml: int
-    num_neighbors: int
+    num_neighbors: int | None
     graph_bytes: int
     graph_bytes_yaml: int
+    queue_size: int
+    queue_bytes: int
     affinity: dict[str, float]
     fitting_sigma: float
+    sharp_rows: float
+    row_range: float
+    sharp_targets: float
     temperature: float | None
 
     def line(self, batch_size: int) -> str:
@@ -50,58 +65,92 @@ class GraphFacts(Facts):
         drawn = f'{self.tokens_per_image} of {self.cells} tokens an image'
         temperature = '' if self.temperature is None else f', temperature {self.temperature:.3g}'
         here, there = shown_bytes(self.graph_bytes), shown_bytes(self.graph_bytes_yaml)
-        line = f'{self.term}: M = {self.num_tokens} ({drawn}), k = {self.num_neighbors}, graph {here}{temperature}'
-        if self.num_tokens == self.num_tokens_yaml:
-            return line
-        return f"{line}; at the YAML's batch of {batch_size}: M = {self.num_tokens_yaml}, graph {there}"
+        k = 'all' if self.num_neighbors is None else self.num_neighbors
+        queue = f', queue of {self.queue_size} {shown_bytes(self.queue_bytes)}' if self.queue_size else ''
+        line = f'{self.term}: M = {self.num_tokens} ({drawn}), k = {k}, graph {here}{queue}{temperature}'
+        if self.num_tokens != self.num_tokens_yaml:
+            line += f"; at the YAML's batch of {batch_size}: M = {self.num_tokens_yaml}, graph {there}"
+        return line + self.edges_shown()
 
     def hints(self, teacher_is_trained: bool) -> Iterator[Hint]:
-        """Yields that neighbours are clipped, and that the local term is silent."""
-        if self.num_neighbors >= self.num_tokens_yaml:
+        """Yields that neighbours are clipped, that the local term is silent, and that targets are too sharp or even."""
+        if self.num_neighbors is not None and self.num_neighbors >= self.num_tokens_yaml:
             text = (
                 f'`num_neighbors` of `{self.term}` is {self.num_neighbors}, the graph has {self.num_tokens_yaml} '
                 f"tokens at the YAML's batch size: it is clipped to {self.num_tokens_yaml - 1}; change it, "
                 '`tokens_per_image:` or the batch size in {where}'
             )
             yield Hint('too_many_neighbors', 'num_neighbors', text)
-        if self.affinity and self.affinity['student'] < SILENT_AFFINITY:
+        is_proportional = self.row_range < math.inf
+        if self.affinity and self.affinity['student'] < SILENT_AFFINITY and not is_proportional:
             text = (
                 f"the local term of `{self.term}` is silent: the student's edges weigh {self.affinity['student']:.1e} "
                 'on average, as the tokens are too far apart for `sigma:`; write `normalize_tokens: True`, or '
                 f'`sigma: {self.fitting_sigma:.3g}`, in {{where}}'
             )
             yield Hint('silent_local', 'sigma', text, f'{self.term}.local')
+        if not teacher_is_trained:
+            return
+        if self.sharp_rows > MOSTLY:
+            text = (
+                f"{self.sharp_rows:.0%} of the teacher's rows in `{self.term}` have one neighbour that takes more than "
+                '0.99: the graph is that of the nearest neighbour alone; raise `sigma:` in {where}'
+            )
+            yield Hint('sharp_rows', 'sigma', text)
+        if self.row_range < EVEN:
+            text = (
+                f"the teacher's neighbours in `{self.term}` weigh the same, the largest {self.row_range:.3f} times the "
+                'smallest: which is nearer has no say; lower `sigma:` in {where}'
+            )
+            yield Hint('even_rows', 'sigma', text)
+        if self.sharp_targets > MOSTLY:
+            text = (
+                f'{self.sharp_targets:.0%} of the soft targets of `{self.term}` have one token that takes more than '
+                "0.99: they are those of `global_targets: 'self'`; raise `target_temperature:` in {where}"
+            )
+            yield Hint('sharp_targets', 'target_temperature', text)
 
 
-def edge_facts(graph: LocalTerm, tokens: dict[str, Tensor]) -> tuple[dict[str, float], float]:
-    """Returns by side the mean weight of an edge, nothing for one token, and the sigma that fits the student's.
+def edge_facts(term: LocalTerm, tokens: dict[str, Tensor]) -> dict[str, Any]:
+    """Returns what :class:`GraphFacts` has of the edges.
 
     Args:
-        graph: The term.
+        term: The local term.
         tokens: By side, the tokens [M, D].
     """
+    found: dict[str, Any] = {'affinity': {}, 'fitting_sigma': 0.0, 'sharp_rows': 0.0, 'row_range': math.inf}
     if len(tokens['student']) == 1:
-        return {}, 0.0
-    squares = {side: graph.neighbors(rows)[0] for side, rows in tokens.items()}
-    affinity = {side: gaussian_affinity(square, graph.sigma).mean().item() for side, square in squares.items()}
-    return affinity, squares['student'].mean().item() / 2
+        return found
+    squares = edge_squares(term, **tokens)
+    found['affinity'] = {side: gaussian_affinity(each, term.sigma).mean().item() for side, each in squares.items()}
+    found['fitting_sigma'] = squares['student'].mean().item() / 2
+    if term.row_distribution == 'proportional':
+        rows = teacher_rows(term, **tokens)
+        largest, smallest = rows.amax(1), rows.masked_fill(rows == 0, 1).amin(1)
+        found |= {
+            'sharp_rows': (largest > ONE_ENTRY).float().mean().item(),
+            'row_range': (largest / smallest).mean().item(),
+        }
+    return found
 
 
-def graph_bytes(num_tokens: int, num_neighbors: int, width: int) -> int:
+def graph_bytes(num_tokens: int, term: LocalTerm, width: int) -> int:
     """Returns the memory of a token graph in bytes, in float32, computed and not measured.
 
-    Edges, M * k * 90 bytes: indices (8) and weights (4) of both models, one's indices in order and the places of the
-    other's among them (4 * 8), both models' logits and weights over all these edges (2 * 2 * 2 * 4), a mask (2).
-    The differences T_i - T_j of one block of rows, min(M * k * D * 4, 64 MiB), and the scores of the neighbour search,
-    min(M * M * 4, 64 MiB), both as on a GPU: on a CPU the blocks are smaller. The tokens themselves, the projection and
-    the global term's block of logits, as large as the scores, are not in it.
+    Pairs, M * K * 64 bytes, K = k with the teacher's edges, else 2k: their columns and masks (8 + 3), and both models'
+    distances, affinities, weights and what the divergence is made of. The differences T_i - T_j of one block of rows,
+    min(M * K * D * 4, 64 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB), both as on a GPU: on a
+    CPU the blocks are smaller. Of the complete graph, sixteen times the scores of one block. The tokens themselves, the
+    projection and the global term's block of logits, as large as the scores, are not in it.
 
     Args:
         num_tokens: Tokens M of the graph.
-        num_neighbors: Neighbours k of a token, not clipped.
+        term: The local term.
         width: The larger width D of both models' tokens.
     """
-    k = min(num_neighbors, max(num_tokens - 1, 0))
-    edges = num_tokens * k * (2 * (8 + 4) + 4 * 8 + 2 * 2 * 2 * 4 + 2)
-    differences, scores = num_tokens * k * width * 4, num_tokens**2 * 4
-    return edges + min(differences, GPU_BLOCK_BYTES) + min(scores, GPU_BLOCK_BYTES)
+    scores = min(num_tokens**2 * 4, GPU_BLOCK_BYTES)
+    if term.num_neighbors is None:
+        return 16 * scores
+    k = min(term.num_neighbors, max(num_tokens - 1, 0))
+    pairs = num_tokens * (k if term.edges == 'teacher' else 2 * k)
+    return pairs * 64 + min(pairs * width * 4, GPU_BLOCK_BYTES) + scores

@@ -55,7 +55,8 @@ class MapFacts(Facts):
         """Returns the size of the maps here, and where it differs at the YAML's batch size."""
         here, there = shown_bytes(self.map_bytes), shown_bytes(self.map_bytes_yaml)
         line = f'{self.term}: {self.cells} tokens an image, maps {here}'
-        return line if here == there else f'{line}; at a batch of {batch_size}: {there}'
+        line += '' if here == there else f'; at a batch of {batch_size}: {there}'
+        return line + self.edges_shown()
 
     def hints(self, teacher_is_trained: bool) -> Iterator[Hint]:
         """Yields that there is one token an image, and that the softmax is saturated."""

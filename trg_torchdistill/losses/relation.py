@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill._checks import advice, build, check_choice, check_text, explain_keywords
+from trg_torchdistill._checks import advice, build, check_bool, check_choice, check_text, explain_keywords
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.losses.facts import Facts
 from trg_torchdistill.losses.maps import ImageMaps
 from trg_torchdistill.means import Means
-from trg_torchdistill.schedules import TemperatureSchedule
+from trg_torchdistill.schedules import WeightSchedule
 from trg_torchdistill.tokens import Tokenizer, flatten_grid, pool_to_common_grid
 
 Terms = dict[str, tuple[float, Tensor]]
@@ -28,8 +28,8 @@ class RelationLoss(nn.Module, ABC):
     What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, :attr:`schedules`,
     :attr:`graph` and :attr:`maps`.
 
-    Losses own no parameter and no buffer: the host keeps them in a plain dict that ``.to()`` and the optimizer do not
-    reach. What is learned lives in :class:`trg_torchdistill.wrappers.Student4TRG`.
+    Losses own no parameter: the host keeps them in a plain dict that ``.to()`` and the optimizer do not reach. What is
+    learned lives in :class:`trg_torchdistill.wrappers.Student4TRG`.
 
     Args:
         student_module_path: Module path of the student's feature.
@@ -38,6 +38,7 @@ class RelationLoss(nn.Module, ABC):
         teacher_module_io: ``input`` or ``output`` of that module.
         student_tokens: Options of the student's :class:`trg_torchdistill.tokens.Tokenizer`, or None.
         teacher_tokens: Options of the teacher's tokenizer, or None.
+        compile: Whether ``torch.compile`` makes the formulas of the loss.
 
     Attributes:
         summary: One line about the loss, for the table of keys.
@@ -60,6 +61,7 @@ class RelationLoss(nn.Module, ABC):
         teacher_module_io: str,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.key = type(self).__name__
@@ -71,7 +73,10 @@ class RelationLoss(nn.Module, ABC):
         self.teacher_module_path, self.teacher_module_io = teacher_module_path, teacher_module_io
         self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
         self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
-        self.schedules: dict[str, TemperatureSchedule] = {}
+        self.schedules: dict[str, WeightSchedule] = {}
+        self._numbers: dict[str, float] = {}
+        self._is_compiled = check_bool('compile', compile)
+        self._compiled: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}
         self._terms: Terms = {}
         self._means = Means()
 
@@ -91,8 +96,40 @@ class RelationLoss(nn.Module, ABC):
         return None
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Begins the means of a new epoch, counted from 0."""
+        """Begins an epoch, counted from 0: its means, and the values of the schedules."""
         self._means.clear()
+        self._numbers |= {name: schedule.at(epoch, num_epochs) for name, schedule in self.schedules.items()}
+
+    def take(self, name: str, value: float | Mapping[str, Any], schedule: type[WeightSchedule]) -> None:
+        """Takes the value of a keyword that is a number or a schedule of it.
+
+        Raises:
+            TRGError: If it is neither.
+        """
+        if isinstance(value, Mapping):
+            self.schedules[name] = build(schedule, name, value)
+        else:
+            self._numbers[name] = schedule.number(name, value)
+
+    def now(self, name: str) -> float:
+        """Returns the value of such a keyword in this epoch.
+
+        Raises:
+            TRGError: If it is a schedule that was told no epoch.
+        """
+        if name in self._numbers:
+            return self._numbers[name]
+        raise TRGError(
+            f'expected the schedule `{name}` to be told its epoch, got none; add '
+            "`pre_epoch_process: 'pre_epoch_process_with_trg'` under `train:` (under the stage, if it has stages), or "
+            f'make `{name}:` of `{self.key}` a number'
+        )
+
+    def formula(self, term: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Returns a term, compiled if the loss is to be."""
+        if not self._is_compiled:
+            return term
+        return self._compiled.setdefault(term, torch.compile(term))
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
@@ -134,11 +171,11 @@ class RelationLoss(nn.Module, ABC):
             batch_size: The YAML's.
         """
         student, _ = self.tokens(student_io_dict, teacher_io_dict)
-        return Facts(term, student.shape[1])
+        return Facts(term, student.shape[1], {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what is copied and pickled: not the terms, which hold the graph of the last step."""
-        return {**self.__dict__, '_terms': {}}
+        """Returns what is copied and pickled: not the terms, which hold the graph of the last step, nor code."""
+        return {**self.__dict__, '_terms': {}, '_compiled': {}}
 
     def tokens(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their tokens [B, N, D] over the common grid."""

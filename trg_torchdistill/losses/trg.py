@@ -9,21 +9,20 @@ from typing import Any
 import torch
 
 from trg_torchdistill._checks import (
-    build,
     check_bool,
     check_choice,
     check_integer,
-    check_not_negative,
-    check_positive,
 )
+from trg_torchdistill.diagnostics import global_gradient, local_gradient, share_on_teacher_edges, soft_targets
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.functional import TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
+from trg_torchdistill.functional import TARGETS, TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
 from trg_torchdistill.gather import Share, world_size
 from trg_torchdistill.io import IoDict
-from trg_torchdistill.losses.graph_facts import GraphFacts, edge_facts, graph_bytes
+from trg_torchdistill.losses.graph_facts import MEASURED_TOKENS, ONE_ENTRY, GraphFacts, edge_facts, graph_bytes
 from trg_torchdistill.losses.projection import Projection
+from trg_torchdistill.losses.queue import TokenQueue
 from trg_torchdistill.losses.relation import RelationLoss, Terms
-from trg_torchdistill.schedules import TemperatureSchedule
+from trg_torchdistill.schedules import TemperatureSchedule, WeightSchedule
 from trg_torchdistill.tokens import draw_cells, flatten_grid, pool_to_common_grid, take_cells
 
 
@@ -43,21 +42,28 @@ class TRGLoss(RelationLoss):
         projection_module_path: Module path of the projected student tokens, ``projectors.NAME`` of ``Student4TRG``;
             None when both widths are equal.
         projection_module_io: ``input`` or ``output`` of that module.
-        num_neighbors: Neighbours k of a token; clipped to M - 1 with one warning.
+        num_neighbors: Neighbours k of a token, clipped to M - 1 with one warning; None for the complete graph.
         sigma: Bandwidth of the Gaussian affinity, in squared token distance.
+        edges: ``own``, ``teacher`` or ``union``: whose neighbours are the edges.
+        row_distribution: ``softmax_all``, ``softmax_edges`` or ``proportional``.
+        edge_direction: ``out`` or ``in``; the latter not with ``gather``.
         tokens_per_image: Tokens n drawn from an image, None for all.
         max_tokens: Cap on the M = B*n tokens of the graph, by drawing fewer an image (at least one); None for no cap.
             With ``gather`` each process may draw its equal part of them.
         temperature: tau of the global term: a number, or {start, end, schedule} of a
             :class:`~trg_torchdistill.schedules.TemperatureSchedule`, which needs ``pre_epoch_process_with_trg``.
-        local_weight: Weight of the local term; 0 skips it and its cost.
-        global_weight: Weight of the global term; 0 skips it and its cost.
+        global_targets: ``self`` (InfoNCE) or ``teacher`` (soft targets).
+        target_temperature: tau_t of the soft targets, as ``temperature``; None for the same.
+        queue_size: The last Q teacher tokens of earlier batches are columns of the global term too. They are tokens of
+            the augmented images as they were seen, drawn as those of the batch; saved and resumed with a run.
+        local_weight: Weight of the local term: a number or {start, end, schedule}; 0 skips it and its cost.
+        global_weight: The same of the global term.
         kl_direction: ``teacher_student`` or ``student_teacher``.
-        affinity_support: ``all`` or ``neighbors``.
         normalize_tokens: L2-normalise the tokens of the graph.
         local_reduction: ``sum`` or ``mean`` over tokens.
         global_reduction: ``mean`` or ``sum`` over tokens.
         gather: Under distributed training, one graph over the tokens of all processes; otherwise one for each process.
+        compile: Run the formulas through ``torch.compile``; a last batch of another size compiles them once more.
         student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
         teacher_tokens: Options of the teacher's tokenizer.
 
@@ -90,19 +96,25 @@ class TRGLoss(RelationLoss):
         teacher_module_io: str,
         projection_module_path: str | None = None,
         projection_module_io: str = 'output',
-        num_neighbors: int = LocalTerm.num_neighbors,
+        num_neighbors: int | None = LocalTerm.num_neighbors,
         sigma: float = LocalTerm.sigma,
+        edges: str = LocalTerm.edges,
+        row_distribution: str = LocalTerm.row_distribution,
+        edge_direction: str = LocalTerm.edge_direction,
         tokens_per_image: int | None = 8,
         max_tokens: int | None = 4096,
         temperature: float | Mapping[str, Any] = 0.1,
-        local_weight: float = 1.0,
-        global_weight: float = 1.0,
+        global_targets: str = GlobalTerm.targets,
+        target_temperature: float | Mapping[str, Any] | None = None,
+        queue_size: int = 0,
+        local_weight: float | Mapping[str, Any] = 1.0,
+        global_weight: float | Mapping[str, Any] = 1.0,
         kl_direction: str = LocalTerm.kl_direction,
-        affinity_support: str = LocalTerm.affinity_support,
         normalize_tokens: bool = LocalTerm.normalize_tokens,
         local_reduction: str = LocalTerm.reduction,
         global_reduction: str = GlobalTerm.reduction,
         gather: bool = False,
+        compile: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
     ) -> None:
@@ -113,43 +125,49 @@ class TRGLoss(RelationLoss):
             teacher_module_io,
             student_tokens,
             teacher_tokens,
+            compile,
         )
         self.projection = Projection(self.key, student_module_path, projection_module_path, projection_module_io)
         self.local = LocalTerm(
             num_neighbors,
             sigma,
+            edges,
+            row_distribution,
+            edge_direction,
             kl_direction,
-            affinity_support,
             normalize_tokens,
             check_choice('local_reduction', local_reduction, TOKEN_REDUCTIONS),
         )
-        self.relationship = GlobalTerm(check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS))
+        self.relationship = GlobalTerm(
+            check_choice('global_reduction', global_reduction, TOKEN_REDUCTIONS),
+            check_choice('global_targets', global_targets, TARGETS),
+        )
         self.tokens_per_image = self.max_tokens = None
         if tokens_per_image is not None:
             self.tokens_per_image = check_integer('tokens_per_image', tokens_per_image, 1)
         if max_tokens is not None:
             self.max_tokens = check_integer('max_tokens', max_tokens, 1)
-        self.local_weight = check_not_negative('local_weight', local_weight)
-        self.global_weight = check_not_negative('global_weight', global_weight)
+        self.take('local_weight', local_weight, WeightSchedule)
+        self.take('global_weight', global_weight, WeightSchedule)
+        self.take('temperature', temperature, TemperatureSchedule)
+        self._has_target_temperature = target_temperature is not None
+        if target_temperature is not None:
+            self.take('target_temperature', target_temperature, TemperatureSchedule)
+            if global_targets == 'self':
+                raise TRGError(
+                    "expected `global_targets` to be 'teacher' with a `target_temperature`, got 'self', which has none"
+                )
+        size = check_integer('queue_size', queue_size, 0)
+        self.queue = TokenQueue(size) if size else None
         self.gather = check_bool('gather', gather)
-        self._temperature: float | None = None
-        if isinstance(temperature, Mapping):
-            self.schedules['temperature'] = build(TemperatureSchedule, 'temperature', temperature)
-        else:
-            expected = 'a number > 0 or {start, end, schedule}'
-            self._temperature = check_positive('temperature', temperature, expected)
+        if gather and edge_direction == 'in':
+            raise TRGError("expected `edge_direction` to be 'out' with `gather: true`, got 'in'")
         self._warned_of_clipping = False
 
     @property
     def current_temperature(self) -> float | None:
         """The temperature of the global term; None while a schedule has no epoch or the term is skipped."""
-        return self._temperature if self.global_weight > 0 else None
-
-    def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Begins an epoch, counted from 0: its means and its temperature."""
-        super().start_epoch(epoch, num_epochs)
-        if 'temperature' in self.schedules:
-            self._temperature = self.schedules['temperature'].at(epoch, num_epochs)
+        return self._numbers.get('temperature') if self._numbers.get('global_weight', 1) > 0 else None
 
     def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
         """Returns the local and the global term, of which one with weight 0 is not computed.
@@ -167,14 +185,22 @@ class TRGLoss(RelationLoss):
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
         teacher_tokens = share.gather(own_tokens.detach())
         terms: Terms = {}
-        if self.local_weight > 0:
+        local_weight, global_weight = self.now('local_weight'), self.now('global_weight')
+        if local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
-            local = self.local(share.gather(take_cells(student, cells)), teacher_tokens, share.rows)
-            terms['local'] = (self.local_weight, share.scaled(local, self.local.reduction))
-        if self.global_weight > 0:
+            student_tokens = share.gather(take_cells(student, cells))
+            local = self.formula(self.local)(student_tokens, teacher_tokens, share.rows)
+            terms['local'] = (local_weight, share.scaled(local, self.local.reduction))
+        if global_weight > 0:
             projected = take_cells(self.projection.tokens(student_io_dict, student_grid, *common_grids), cells)
-            between = self.relationship(projected, teacher_tokens, self._require_temperature(), share.rows)
-            terms['global'] = (self.global_weight, share.scaled(between, self.relationship.reduction))
+            soft = self.now('target_temperature') if self._has_target_temperature else None
+            queue = None if self.queue is None else self.queue.tokens
+            between = self.formula(self.relationship)(
+                projected, teacher_tokens, self.now('temperature'), soft, queue, share.rows
+            )
+            terms['global'] = (global_weight, share.scaled(between, self.relationship.reduction))
+        if self.queue is not None:
+            self.queue.push(teacher_tokens)
         return terms
 
     @property
@@ -185,26 +211,43 @@ class TRGLoss(RelationLoss):
     @torch.no_grad()
     def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> GraphFacts:
         """Returns the size of the graph, and what its edges weigh."""
-        tokens = dict(zip(('student', 'teacher'), self.tokens(student_io_dict, teacher_io_dict), strict=True))
+        grids = self.token_grids(student_io_dict, teacher_io_dict)
+        common_grids = pool_to_common_grid(*grids)
+        tokens = {'student': flatten_grid(common_grids[0]), 'teacher': flatten_grid(common_grids[1])}
         num_images, cells, _ = tokens['student'].shape
         num_drawn, num_drawn_yaml = (self.tokens_an_image(count, cells) for count in (num_images, batch_size))
         chosen = draw_cells(num_images, cells, num_drawn, torch.Generator().manual_seed(0))
-        rows = {side: take_cells(each, chosen).float() for side, each in tokens.items()}
-        affinity, fitting_sigma = edge_facts(self.local, rows)
+        rows = {side: take_cells(each, chosen).float()[:MEASURED_TOKENS] for side, each in tokens.items()}
         here, there = num_images * num_drawn, batch_size * num_drawn_yaml
-        k, width = self.local.num_neighbors, max(each.shape[2] for each in tokens.values())
+        width = max(each.shape[2] for each in tokens.values())
+        queue_size = 0 if self.queue is None else self.queue.size
+        shares, sharp_targets = {}, 0.0
+        if self._numbers.get('local_weight', 1) > 0:
+            shares['local'] = local_gradient(self.local, **rows)
+        if self.current_temperature is not None:
+            projected = take_cells(self.projection.tokens(student_io_dict, grids[0], *common_grids), chosen)
+            taus = self.current_temperature, self._numbers.get('target_temperature', self.current_temperature)
+            shares['global'] = global_gradient(self.relationship, projected[:MEASURED_TOKENS], rows['teacher'], *taus)
+            if self.relationship.targets == 'teacher':
+                sharp_targets = (soft_targets(rows['teacher'], taus[1]).amax(1) > ONE_ENTRY).float().mean().item()
         return GraphFacts(
             term,
             cells,
+            {
+                name: share_on_teacher_edges(gradient, rows['teacher'], self.local.num_neighbors)
+                for name, gradient in shares.items()
+            },
             tokens_per_image=num_drawn,
             num_tokens=here,
             num_tokens_yaml=there,
-            num_neighbors=k,
-            graph_bytes=graph_bytes(here, k, width),
-            graph_bytes_yaml=graph_bytes(there, k, width),
-            affinity=affinity,
-            fitting_sigma=fitting_sigma,
+            num_neighbors=self.local.num_neighbors,
+            graph_bytes=graph_bytes(here, self.local, width),
+            graph_bytes_yaml=graph_bytes(there, self.local, width),
+            queue_size=queue_size,
+            queue_bytes=queue_size * tokens['teacher'].shape[2] * 4,
             temperature=self.current_temperature,
+            sharp_targets=sharp_targets,
+            **edge_facts(self.local, rows),
         )
 
     def tokens_an_image(self, batch_size: int, num_cells: int) -> int:
@@ -215,21 +258,13 @@ class TRGLoss(RelationLoss):
         own_part = self.max_tokens // (world_size() if self.gather else 1)
         return max(1, min(wanted, own_part // batch_size))
 
-    def _require_temperature(self) -> float:
-        if self._temperature is None:
-            raise TRGError(
-                'expected the temperature schedule to be told its epoch, got none; '
-                "add `pre_epoch_process: 'pre_epoch_process_with_trg'` under `train:` (under the stage, if it has "
-                'stages), or make `temperature:` of `TRGLoss` a number'
-            )
-        return self._temperature
-
     def _warn_of_clipping(self, num_tokens: int) -> None:
-        if self.local.num_neighbors >= num_tokens and not self._warned_of_clipping:
+        k = self.local.num_neighbors
+        if k is not None and k >= num_tokens and not self._warned_of_clipping:
             self._warned_of_clipping = True
             warnings.warn(
                 f'expected `num_neighbors` of `TRGLoss` to be less than the {num_tokens} tokens of the graph, '
-                f'got {self.local.num_neighbors}: clipped to {num_tokens - 1}; change `num_neighbors:`, '
+                f'got {k}: clipped to {num_tokens - 1}; change `num_neighbors:`, '
                 f'`tokens_per_image:` or the batch size',
                 stacklevel=2,
             )

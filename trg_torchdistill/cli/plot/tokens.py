@@ -17,7 +17,7 @@ from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.graph import gaussian_affinity
+from trg_torchdistill.graph import edge_square_distances, gaussian_affinity
 from trg_torchdistill.losses import LOSSES, RelationLoss
 from trg_torchdistill.losses.maps import ImageMaps
 from trg_torchdistill.registration import relation_loss_classes
@@ -214,7 +214,9 @@ def neighbors_in_other_images(
     height, width = grid
     others = [other for other in range(len(tokens)) if other != image]
     chosen = tokens[image, cell[0] * width + cell[1]]
-    squares, neighbors = graph.neighbors(torch.cat([chosen[None], tokens[others].flatten(0, 1)]), range(1))
+    placed = graph.placed(torch.cat([chosen[None], tokens[others].flatten(0, 1)]))
+    neighbors = graph.pairs(placed, placed, range(1)).columns
+    squares = edge_square_distances(placed, neighbors, rows=range(1))
     affinities = gaussian_affinity(squares, graph.sigma)[0].tolist()
     found = []
     for place in squares[0].argsort(stable=True).tolist():
