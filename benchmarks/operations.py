@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def count_operations(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int,
     return operations.count
 
 
-def trg(student: Tensor, teacher: Tensor) -> Tensor:
-    """`TRGLoss` with its defaults on two hooked feature maps."""
-    value: Tensor = TRGLoss(**PATHS)({'map': {'output': student}}, {'map': {'output': teacher}})
+def trg(student: Tensor, teacher: Tensor, **options: Any) -> Tensor:
+    """`TRGLoss` on two hooked feature maps."""
+    value: Tensor = TRGLoss(**PATHS, **options)({'map': {'output': student}}, {'map': {'output': teacher}})
     return value
 
 
@@ -57,10 +58,16 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='file for the counts')
     options = parser.parse_args()
     tokens, width = (int(part) for part in options.sizes.split('x'))
+    graph, maps = (tokens, width), (tokens // 8, width, 4, 4)
     cases = {
-        'TRGLoss': (trg, (tokens // 8, width, 4, 4)),
-        'local_preserving_loss': (local_preserving_loss, (tokens, width)),
-        'global_relationship_loss': (global_relationship_loss, (tokens, width)),
+        'TRGLoss': (trg, maps),
+        "TRGLoss, edges: 'teacher'": (partial(trg, edges='teacher'), maps),
+        'local_preserving_loss': (local_preserving_loss, graph),
+        "local_preserving_loss, edges: 'teacher'": (partial(local_preserving_loss, edges='teacher'), graph),
+        "local_preserving_loss, edges: 'union'": (partial(local_preserving_loss, edges='union'), graph),
+        'local_preserving_loss, num_neighbors: null': (partial(local_preserving_loss, num_neighbors=None), graph),
+        'global_relationship_loss': (global_relationship_loss, graph),
+        "global_relationship_loss, targets: 'teacher'": (partial(global_relationship_loss, targets='teacher'), graph),
         'contextual_loss': (contextual_loss, (tokens // CELLS, CELLS, width)),
     }
     counts = {name: count_operations(*case) for name, case in cases.items()}

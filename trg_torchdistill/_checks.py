@@ -210,7 +210,7 @@ def _number(name: str, value: object, expected: str) -> float:
         number = float(real)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
+    if number != number or abs(number) == math.inf:
         raise TRGError(f'expected `{name}` to be {expected}, got {number}')
     if abs(number) > LARGEST:
         raise TRGError(f'expected `{name}` to be {expected}, at most {LARGEST:g}, got {number}')

@@ -29,7 +29,8 @@ def edge_squares(term: LocalTerm, student: Tensor, teacher: Tensor) -> dict[str,
     found = {}
     for side, of_side in (('student', pairs.of_student), ('teacher', pairs.of_teacher)):
         squares = square_distances(tokens[side], tokens[side]).gather(1, pairs.columns).clamp(min=0)
-        found[side] = squares[of_side & pairs.is_edge]
+        masks = [mask for mask in (pairs.is_edge, of_side if term.edges == 'own' else None) if mask is not None]
+        found[side] = squares[torch.stack(masks).all(0)] if masks else squares.flatten()
     return found
 
 
@@ -38,7 +39,8 @@ def teacher_rows(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = map(term.placed, in_full_precision(student, teacher))
     pairs = term.pairs(student, teacher)
     squares = square_distances(teacher, teacher).gather(1, pairs.columns)
-    return (squares / (-2 * term.sigma)).masked_fill(~pairs.is_edge, -torch.inf).softmax(1)
+    logits = squares / (-2 * term.sigma)
+    return (logits if pairs.is_edge is None else logits.masked_fill(~pairs.is_edge, -torch.inf)).softmax(1)
 
 
 def local_gradient(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:

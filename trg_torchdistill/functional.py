@@ -166,26 +166,25 @@ class LocalTerm:
         k = len(teacher) - 1 if self.num_neighbors is None else self.num_neighbors
         teachers = nearest_neighbors(teacher, k, rows=rows)
         if self.edges == 'teacher' or k >= len(teacher) - 1:
-            return Pairs.all_of(teachers)
+            return Pairs(teachers)
         return Pairs.union(nearest_neighbors(student, k, rows=rows), teachers)
 
     def divergence(self, student_squares: Tensor, teacher_squares: Tensor, pairs: Pairs, num_tokens: int) -> Tensor:
         """Returns the sum of the rows' divergences, given the squared distances [m, K] of the pairs."""
-        rows = Rows(num_tokens, pairs.columns if self.edge_direction == 'in' else None)
-        student = self._logits(student_squares, pairs.of_student, pairs, rows)
-        teacher = self._logits(teacher_squares, pairs.of_teacher, pairs, rows)
+        rows = Rows(num_tokens, pairs.is_edge, pairs.columns if self.edge_direction == 'in' else None)
+        student = self._logits(student_squares, pairs.of_student, rows)
+        teacher = self._logits(teacher_squares, pairs.of_teacher, rows)
         p, q = (teacher, student) if self.kl_direction == 'teacher_student' else (student, teacher)
         num_columns = num_tokens if self.row_distribution == 'softmax_all' else None
-        return row_divergence(p, q, pairs.is_edge, rows, num_columns).sum()
+        return row_divergence(p, q, rows, num_columns).sum()
 
-    def _logits(self, squares: Tensor, of_model: Tensor, pairs: Pairs, rows: Rows) -> Tensor:
+    def _logits(self, squares: Tensor, of_model: Tensor | None, rows: Rows) -> Tensor:
         """What the softmax of a row is of; the largest of a ``proportional`` one becomes 0."""
         if self.row_distribution == 'proportional':
             logits = squares / (-2 * self.sigma)
-            largest = rows.largest(logits.detach().masked_fill(~pairs.is_edge, -torch.inf))
-            return logits - rows.spread(largest)
+            return logits - rows.largest(logits.detach())
         affinity = gaussian_affinity(squares, self.sigma)
-        return affinity * of_model if self.edges == 'own' else affinity
+        return affinity if of_model is None or self.edges == 'union' else affinity * of_model
 
     def _complete_rows(
         self, student_rows: Tensor, teacher_rows: Tensor, places: Tensor, student: Tensor, teacher: Tensor

@@ -88,7 +88,7 @@ class _EdgeSquareDistance(torch.autograd.Function):
         result = torch.zeros_like(tokens)
         for own, columns, weights in _blocks(tokens, neighbors, ctx.start, 2 * gradient):
             pulls = _differences(tokens, own, columns).mul_(weights[:, :, None])
-            result[own] -= pulls.sum(1)
+            result[own].sub_(pulls.sum(1))
             result.index_add_(0, columns.flatten(), pulls.flatten(0, 1))
         return result, None, None
 
@@ -116,12 +116,8 @@ def square_distances(queries: Tensor, tokens: Tensor) -> Tensor:
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
-    """Returns A = exp(-d^2 / (2*sigma)), the weight of an edge (note 2*sigma, not 2*sigma^2).
-
-    An infinite distance gives nan: it comes from an infinite token, which must not pass for a distant one.
-    """
-    affinity = torch.exp(square_distances / (-2 * check_positive('sigma', sigma)))
-    return affinity.masked_fill(square_distances == torch.inf, torch.nan)
+    """Returns A = exp(-d^2 / (2*sigma)), the weight of an edge (note 2*sigma, not 2*sigma^2)."""
+    return torch.exp(square_distances / (-2 * check_positive('sigma', sigma)))
 
 
 @dataclass(frozen=True)
@@ -130,21 +126,15 @@ class Pairs:
 
     Attributes:
         columns: The other token j of each pair.
-        is_edge: Which pairs count; where both models name a neighbour, it stands there twice and counts once.
-        of_student: Which pairs are edges in the student's own graph.
-        of_teacher: Which pairs are edges in the teacher's.
+        is_edge: Which pairs count, None for all; where both models name a neighbour, it stands there twice.
+        of_student: Which pairs are edges in the student's own graph, None for all.
+        of_teacher: Which pairs are edges in the teacher's, None for all.
     """
 
     columns: Tensor
-    is_edge: Tensor
-    of_student: Tensor
-    of_teacher: Tensor
-
-    @classmethod
-    def all_of(cls, columns: Tensor) -> Pairs:
-        """Returns the pairs of which each is an edge of both graphs."""
-        every = torch.ones_like(columns, dtype=torch.bool)
-        return cls(columns, every, every, every)
+    is_edge: Tensor | None = None
+    of_student: Tensor | None = None
+    of_teacher: Tensor | None = None
 
     @classmethod
     def union(cls, student: Tensor, teacher: Tensor) -> Pairs:
@@ -158,30 +148,36 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which row of a graph of ``count`` tokens a pair (i, j) stands in: that of i, or, with ``columns``, that of j."""
+    """The rows of a graph of ``count`` tokens, made of the pairs that are edges.
+
+    Attributes:
+        count: Number of tokens M.
+        is_edge: Which pairs [m, K] are edges, None for all.
+        columns: None if the pair (i, j) stands in row i; the tokens j, [m, K], if it stands in row j.
+    """
 
     count: int
+    is_edge: Tensor | None = None
     columns: Tensor | None = None
 
     def sum(self, pairs: Tensor) -> Tensor:
         """Returns the sum of each row, of values [m, K]."""
+        edges = pairs if self.is_edge is None else pairs * self.is_edge
         if self.columns is None:
-            return pairs.sum(1)
-        return pairs.new_zeros(self.count).index_add(0, self.columns.flatten(), pairs.flatten())
+            return edges.sum(1)
+        return edges.new_zeros(self.count).index_add(0, self.columns.flatten(), edges.flatten())
 
     def largest(self, pairs: Tensor) -> Tensor:
-        """Returns the largest value of each row, 0 for an empty one."""
+        """Returns for each pair the largest value of its row, 0 for that of an empty one."""
+        edges = pairs if self.is_edge is None else pairs.masked_fill(~self.is_edge, -torch.inf)
         if self.columns is None:
-            return pairs.amax(1)
-        zeros = pairs.new_zeros(self.count)
-        return zeros.scatter_reduce(0, self.columns.flatten(), pairs.flatten(), 'amax', include_self=False)
-
-    def spread(self, rows: Tensor) -> Tensor:
-        """Returns the value of its row for each pair."""
-        return rows[:, None] if self.columns is None else rows[self.columns]
+            return edges.amax(1, keepdim=True)
+        zeros = edges.new_zeros(self.count)
+        largest = zeros.scatter_reduce(0, self.columns.flatten(), edges.flatten(), 'amax', include_self=False)
+        return largest[self.columns]
 
 
-def row_divergence(p: Tensor, q: Tensor, is_edge: Tensor, rows: Rows, num_columns: int | None = None) -> Tensor:
+def row_divergence(p: Tensor, q: Tensor, rows: Rows, num_columns: int | None = None) -> Tensor:
     """Returns the divergence KL(p || q) of the softmax of each row of two graphs; 0 for a row without edges.
 
     The softmax runs over ``num_columns`` columns, those without an edge having logit 0, or, if that is None, over the
@@ -190,13 +186,12 @@ def row_divergence(p: Tensor, q: Tensor, is_edge: Tensor, rows: Rows, num_column
     Args:
         p: Logits [m, K] of a graph, each at least 0, or the largest of a row 0.
         q: The same of the other graph.
-        is_edge: Which pairs [m, K] count.
-        rows: The row in which a pair stands.
+        rows: The rows that the pairs make.
         num_columns: Columns of both graphs, None for those with an edge.
     """
-    p_weights, q_weights = p.exp() * is_edge, q.exp() * is_edge
-    num_others = 0 if num_columns is None else num_columns - rows.sum(is_edge.to(p.dtype))
-    total = (rows.sum(p_weights) + num_others).clamp(min=1)
+    p_weights, q_weights = p.exp(), q.exp()
+    total = rows.sum(p_weights) if num_columns is None else num_columns + rows.sum(p.expm1())
+    total = total.clamp(min=1)
     # log Z_q - log Z_p by log1p: each is about log M, and their difference is small.
     log_ratio_of_totals = torch.log1p(rows.sum(q_weights - p_weights) / total)
     return rows.sum(p_weights * (p - q)) / total + log_ratio_of_totals
