@@ -73,20 +73,21 @@ def test_all_pictures_of_a_yaml_and_the_same_each_time(draw):
 def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
     seen = {}
 
-    def spy(graphs, shares, models, images, pixels, chosen, grid):
-        seen.update(graphs=graphs, shares=shares, positions=images.positions, chosen=chosen)
-        return original(graphs, shares, models, images, pixels, chosen, grid)
+    def spy(graphs, shares, captions, titles, pixels, chosen, grid):
+        seen.update(graphs=graphs, shares=shares, chosen=chosen)
+        return original(graphs, shares, captions, titles, pixels, chosen, grid)
 
     original = plot.draw_graph
     monkeypatch.setattr(plot, 'draw_graph', spy)
     words = ('--student', f'{CHECKPOINTS}/kd/{STUDENT}', f'{CHECKPOINTS}/trg/{STUDENT}', '--labels', 'KD', 'TRG')
+    positions = ['3', '50', '7', '120', '9', '11', '300', '42']
     options = ('--only', 'token_graph', '--image', '2', '--cell', '1', '6', '--neighbors', '5', '--format', 'png')
-    assert draw('trg.yaml', *words, *options)[0] == 0
+    assert draw('trg.yaml', *words, *options, '--images', *positions)[0] == 0
     assert list(seen['graphs']) == ['teacher', 'student before', 'KD', 'TRG']
     assert seen['chosen'] == (2, 1, 6)
     digits = Digits('test')
     pixels = [
-        torch.frombuffer(bytearray(digits[position][0].tobytes()), dtype=torch.uint8) for position in seen['positions']
+        torch.frombuffer(bytearray(digits[int(position)][0].tobytes()), dtype=torch.uint8) for position in positions
     ]
     images = (torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255 - 0.3) / 0.35
     edges = {}
@@ -102,8 +103,8 @@ def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
         for image in range(8):
             distances.unflatten(0, (8, 64))[image, :, image] = torch.inf
         edges[label] = distances.flatten(1).topk(5, largest=False).indices
-        expected = {(int(end) // 64, int(end) % 64 // 8, int(end) % 8) for end in edges[label][2 * 64 + 8 + 6]}
-        assert {neighbor.place for neighbor in seen['graphs'][label]} == expected
+        expected = {divmod(int(end), 64) for end in edges[label][2 * 64 + 8 + 6]}
+        assert set(seen['graphs'][label]) == expected
     shared = (edges['TRG'][:, :, None] == edges['teacher'][:, None]).any(2).float().mean()
     assert seen['shares']['TRG'] == pytest.approx(shared.item(), abs=2e-3)  # near-equal distances may swap
     assert seen['shares']['teacher'] == 1
