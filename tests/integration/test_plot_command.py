@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from torchdistill.models.registry import get_model
 
-from trg_torchdistill.cli.demo.command import find_configs
+from trg_torchdistill.cli.demo.command import SAMPLES
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.cli.plot import command as plot
 from trg_torchdistill.datasets import Digits
@@ -47,7 +47,7 @@ def draw(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(folder)
 
     def call(*words):
-        paths = [str(find_configs() / word) if word.endswith('.yaml') else word for word in words]
+        paths = [str(SAMPLES / word) if word.endswith('.yaml') else word for word in words]
         out = tmp_path / f'out{len(list(tmp_path.iterdir()))}'
         code = main(['plot', *paths, '-o', str(out)])
         printed = capsys.readouterr()

@@ -33,13 +33,7 @@ PANEL_INCHES = (5.0, 3.6)
 def new_figure(
     num_rows: int, num_columns: int, inches: tuple[float, float] | None = None, title: str = ''
 ) -> tuple[Figure, list[Axes]]:
-    """Returns an empty figure and its panels, row by row.
-
-    Args:
-        num_rows: Rows of panels.
-        num_columns: Columns of panels.
-        inches: Width and height of the figure; by default the panels are of ``PANEL_INCHES``.
-        title: Line above the panels.
+    """Returns an empty figure and its panels, row by row; without ``inches`` of the whole they are ``PANEL_INCHES``.
 
     Raises:
         TRGError: If matplotlib is missing.

@@ -44,8 +44,8 @@ def draw_graph(
     Args:
         graphs: Neighbours of the token by label of the model.
         shares: Share of the teacher's edges that a model has, over all tokens; nothing without a teacher.
-        captions: Captions of the rows by label of the model.
-        titles: Titles of the images.
+        captions: Of the rows, by label of the model.
+        titles: Of the images.
         pixels: The images as they are seen, [B, H, W, 3] or [B, H, W].
         chosen: Image, row and column of the token.
         grid: Cells [h, w] of an image.
@@ -141,15 +141,9 @@ def _legend(has_teacher: bool) -> list[Any]:
 def draw_context(
     tokens: Mapping[str, Tensor], captions: Captions, pixels: Tensor, cell: Grid, grid: Grid, maps: ImageMaps
 ) -> Figure:
-    """Draws an image, and for each model the row of its map that belongs to one of its cells.
+    """Draws an image, and for each model the row of its map that belongs to one cell of the grid.
 
-    Args:
-        tokens: Tokens [1, N, D] of the image by label of the model.
-        captions: Captions of the panels by label of the model.
-        pixels: The image as it is seen, [H, W, 3] or [H, W].
-        cell: Row and column of the cell.
-        grid: Cells [h, w] of the image.
-        maps: Says how the maps are made, and what they are called.
+    The tokens are [1, N, D] by label of the model, the image is [H, W, 3] or [H, W] as it is seen.
     """
     height, width = grid
     rows = {label: maps.of(values)[0, cell[0] * width + cell[1]] for label, values in tokens.items()}
@@ -202,12 +196,9 @@ def embed(features: Tensor, seed: int) -> Any:
 
 
 def draw_embedding(points: Mapping[str, Any], captions: Captions, images: Images) -> Figure:
-    """Draws the images of up to ten classes, the most frequent ones, as points; a class has its colour and marker.
+    """Draws images of up to ten classes, the most frequent ones, as points, [B, 2] by label of the model.
 
-    Args:
-        points: An array [B, 2] by label of the model.
-        captions: Captions of the panels by label of the model.
-        images: The images.
+    A class has its colour and marker.
     """
     frequent = sorted(label for label, _ in Counter(images.labels).most_common(MAX_CLASSES))
     title = f't-SNE of the features before the last layer, {len(images.labels)} images'

@@ -62,14 +62,9 @@ def losses_to_draw(
 
 def _ends_of(loss: RelationLoss) -> dict[str, Any]:
     """The keywords that say which tokens a loss reads."""
-    return {
-        'student_module_path': loss.student_module_path,
-        'student_module_io': loss.student_module_io,
-        'teacher_module_path': loss.teacher_module_path,
-        'teacher_module_io': loss.teacher_module_io,
-        'student_tokens': asdict(loss.student_tokenizer),
-        'teacher_tokens': asdict(loss.teacher_tokenizer),
-    }
+    paths = ('student_module_path', 'student_module_io', 'teacher_module_path', 'teacher_module_io')
+    tokens = {'student_tokens': asdict(loss.student_tokenizer), 'teacher_tokens': asdict(loss.teacher_tokenizer)}
+    return {name: getattr(loss, name) for name in paths} | tokens
 
 
 def _ends_found(models: Sequence[Model], image_size: Grid, layers: Mapping[str, str | None]) -> dict[str, Any]:
