@@ -10,7 +10,7 @@ from trg_torchdistill.cli.plot.pictures import draw_graph
 from trg_torchdistill.cli.plot.tokens import choose_cell, neighbors_in_other_images, shares_of_edges, tokens_of
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.graph import context_similarity, nearest_neighbors
+from trg_torchdistill.graph import context_similarity
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 
 ENDS = {
@@ -60,27 +60,19 @@ def by_hand(tokens, image, cell, count):
     return sorted(ends)[:count]
 
 
-@pytest.mark.parametrize('normalize_tokens', [True, False])
-@pytest.mark.parametrize('image', [0, 2, 3])
-def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens):
+@pytest.mark.parametrize(
+    ('image', 'normalize_tokens', 'num_neighbors', 'found_in_all'),
+    [(0, True, 7, 7), (2, False, 7, 7), (3, True, 7, 7), (3, False, 99, 18)],
+)
+def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens, num_neighbors, found_in_all):
     tokens = torch.randn(4, 6, 5)
-    graph = TRGLoss(**ENDS, num_neighbors=7, normalize_tokens=normalize_tokens, sigma=2.0).graph
+    graph = TRGLoss(**ENDS, num_neighbors=num_neighbors, normalize_tokens=normalize_tokens, sigma=2.0).graph
     found = neighbors_in_other_images(tokens, image, 5, graph)
     used = functional.normalize(tokens, dim=2) if normalize_tokens else tokens
-    expected = by_hand(used, image, 5, 7)
+    expected = by_hand(used, image, 5, found_in_all)
     assert [*found] == [place for _, place in expected]
     affinities = [torch.tensor(-(distance**2) / 4).exp() for distance, _ in expected]
     assert torch.allclose(torch.tensor([*found.values()]), torch.stack(affinities))
-
-
-def test_neighbors_are_those_of_the_graph_where_images_have_one_token_each():
-    tokens = torch.randn(9, 1, 4)
-    found = neighbors_in_other_images(tokens, 3, 0, LocalTerm(4, normalize_tokens=False))
-    assert {image for image, _ in found} == set(nearest_neighbors(tokens[:, 0], 4)[3].tolist())
-
-
-def test_more_neighbors_than_tokens_are_all_tokens():
-    assert len(neighbors_in_other_images(torch.randn(2, 6, 5), 0, 0, LocalTerm(99))) == 6
 
 
 def test_the_share_of_the_edges_of_all_tokens():

@@ -60,9 +60,7 @@ def read_config(path: str) -> Config:
 def build_models(config: Config, checkpoints: Mapping[str, Path | None]) -> list[Model]:
     """Builds the teacher, if there is one, the student as training finds it, and the student with each checkpoint.
 
-    Args:
-        config: A YAML of :func:`read_config`.
-        checkpoints: Files of the trained student's weights by label, None for ``dst_ckpt`` of the YAML.
+    The checkpoints are files by label, None for ``dst_ckpt`` of the YAML.
 
     Raises:
         TRGError: If a model cannot be built, or weights are missing or do not fit.

@@ -32,16 +32,9 @@ def losses_to_draw(
 ) -> list[RelationLoss]:
     """Returns losses of which the first with a graph, and the first with maps, are those to draw.
 
-    They are the terms of the YAML, or the term named, and where these lack something each of ours, with their layers
-    and its own defaults. Without any, or where a layer is named, they are ours with the layers that
-    ``trg-torchdistill add`` would choose.
-
-    Args:
-        config: A YAML of :func:`~trg_torchdistill.cli.plot.models.read_config`.
-        models: Its models, on the CPU.
-        image_size: Height and width of the images.
-        layers: Module paths of ``student`` and ``teacher``, None for those not named.
-        term: Name of a TRG term in the YAML, None for all of the first stage that has any.
+    They are the terms of the first stage that has any, or the term named, and where these lack something each of ours,
+    with their layers and its own defaults. Without any, or where a layer is named, they are ours with the layers that
+    ``trg-torchdistill add`` would choose for images of that height and width.
 
     Raises:
         TRGError: If there is no such term or layer.
