@@ -74,7 +74,7 @@ def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
     seen = {}
 
     def spy(graphs, shares, captions, titles, pixels, chosen, grid):
-        seen.update(graphs=graphs, shares=shares, chosen=chosen)
+        seen.update(graphs=graphs, shares=shares, captions=captions, titles=titles, chosen=chosen)
         return original(graphs, shares, captions, titles, pixels, chosen, grid)
 
     original = plot.draw_graph
@@ -85,7 +85,9 @@ def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
     assert draw('trg.yaml', *words, *options, '--images', *positions)[0] == 0
     assert list(seen['graphs']) == ['teacher', 'student before', 'KD', 'TRG']
     assert seen['chosen'] == (2, 1, 6)
+    assert (seen['captions']['teacher'], seen['captions']['KD']) == ('teacher\n(resnet20)', 'KD\n(resnet8)')
     digits = Digits('test')
+    assert seen['titles'] == [f'class {digits[int(position)][1]}' for position in positions]
     pixels = [
         torch.frombuffer(bytearray(digits[int(position)][0].tobytes()), dtype=torch.uint8) for position in positions
     ]
