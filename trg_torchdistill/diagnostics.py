@@ -26,12 +26,8 @@ def edge_squares(term: LocalTerm, student: Tensor, teacher: Tensor) -> dict[str,
     """
     tokens = dict(zip(('student', 'teacher'), map(term.placed, in_full_precision(student, teacher)), strict=True))
     pairs = term.pairs(tokens['student'], tokens['teacher'])
-    found = {}
-    for side, of_side in (('student', pairs.of_student), ('teacher', pairs.of_teacher)):
-        squares = square_distances(tokens[side], tokens[side]).gather(1, pairs.columns).clamp(min=0)
-        masks = [mask for mask in (pairs.is_edge, of_side if term.edges == 'own' else None) if mask is not None]
-        found[side] = squares[torch.stack(masks).all(0)] if masks else squares.flatten()
-    return found
+    distances = {side: square_distances(each, each).gather(1, pairs.columns) for side, each in tokens.items()}
+    return {side: squares[pairs.of(side)].clamp(min=0) for side, squares in distances.items()}
 
 
 def teacher_rows(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:

@@ -167,7 +167,8 @@ class LocalTerm:
         teachers = nearest_neighbors(teacher, k, rows=rows)
         if self.edges == 'teacher' or k >= len(teacher) - 1:
             return Pairs(teachers)
-        return Pairs.union(nearest_neighbors(student, k, rows=rows), teachers)
+        pairs = Pairs.union(nearest_neighbors(student, k, rows=rows), teachers)
+        return pairs if self.edges == 'own' else Pairs(pairs.columns, pairs.is_edge)
 
     def divergence(self, student_squares: Tensor, teacher_squares: Tensor, pairs: Pairs, num_tokens: int) -> Tensor:
         """Returns the sum of the rows' divergences, given the squared distances [m, K] of the pairs."""
@@ -184,7 +185,7 @@ class LocalTerm:
             logits = squares / (-2 * self.sigma)
             return logits - rows.largest(logits.detach())
         affinity = gaussian_affinity(squares, self.sigma)
-        return affinity if of_model is None or self.edges == 'union' else affinity * of_model
+        return affinity if of_model is None else affinity * of_model
 
     def _complete_rows(
         self, student_rows: Tensor, teacher_rows: Tensor, places: Tensor, student: Tensor, teacher: Tensor

@@ -145,6 +145,13 @@ class Pairs:
         is_students = order < student.shape[1]
         return cls(columns, is_edge, is_students | is_shared, ~is_students | is_shared)
 
+    def of(self, side: str) -> Tensor:
+        """Returns which pairs are edges in the graph of the ``student`` or the ``teacher``, and count."""
+        found = torch.ones_like(self.columns, dtype=torch.bool)
+        for mask in (self.is_edge, self.of_student if side == 'student' else self.of_teacher):
+            found = found if mask is None else found & mask
+        return found
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trg_torchdistill.cli.demo import command as demo
+from trg_torchdistill.cli.main import main
 from trg_torchdistill.errors import TRGError
 
 COMMAND = [sys.executable, '-m', 'trg_torchdistill', 'demo', '--quick', '--device', 'cpu', '--out']
@@ -55,8 +56,8 @@ def test_the_quick_demo_leaves_numbers_and_a_picture(finished):
 @pytest.mark.slow
 def test_a_training_can_be_repeated_in_the_same_folder(finished, capsys):
     out, _ = finished
-    training = demo.Training('student', out / 'configs' / 'student.yaml', out, seed=0, device='cpu')
-    assert len(training.run('again').history) == 1
+    result = demo.train(out / 'configs' / 'student.yaml', out, seed=0, device='cpu', prefix='again')
+    assert len(result.history) == 1
     assert capsys.readouterr().out.startswith('again test top-1 ')
 
 
@@ -80,29 +81,28 @@ def test_a_failed_training_shows_the_end_of_its_log(tmp_path):
     config = tmp_path / 'broken.yaml'
     config.write_text('models: {}\n', encoding='utf-8')
     with pytest.raises(TRGError, match=r'broken.yaml failed; the end of .*output.txt:\n  error: expected'):
-        demo.Training('broken', config, tmp_path, seed=0, device='cpu').run('')
+        demo.train(config, tmp_path, seed=0, device='cpu', prefix='')
 
 
-def test_missing_packages_are_named_before_anything_is_trained(tmp_path, monkeypatch):
+def test_missing_packages_are_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(ValueError, match=r"pip install 'trg_torchdistill\[demo\]'"):
-        demo._check_optional_packages()
+    assert main(['demo', '--out', str(tmp_path)]) == 2
+    assert "pip install 'trg_torchdistill[demo]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_yamls_are_a_part_of_the_package_and_a_checkout_names_them_among_its_configs():
     configs = Path(__file__).parents[2] / 'configs' / 'sample' / 'digits'
     assert sorted(path.stem for path in configs.iterdir()) == sorted(demo.CONFIGS)
     for path in configs.iterdir():
-        assert path.resolve() == demo.find_configs() / path.name
+        assert path.resolve() == demo.SAMPLES / path.name
 
 
-def test_a_quick_copy_differs_in_its_number_of_epochs_only(tmp_path):
-    source = demo.find_configs()
-    full = demo._copy_configs(source, tmp_path / 'full', quick=False)
-    quick = demo._copy_configs(source, tmp_path / 'quick', quick=True)
+@pytest.mark.parametrize('quick', [True, False])
+def test_a_quick_copy_differs_in_its_number_of_epochs_only(quick, tmp_path):
+    copies = demo._copy_configs(tmp_path / 'configs', quick)
     for name in demo.CONFIGS:
-        text = (source / f'{name}.yaml').read_text(encoding='utf-8')
-        assert full[name].read_text(encoding='utf-8') == text
-        changed = quick[name].read_text(encoding='utf-8').splitlines()
-        differences = [line for line, before in zip(changed, text.splitlines(), strict=True) if line != before]
-        assert differences == ['  num_epochs: &num_epochs 1']
+        text = (demo.SAMPLES / f'{name}.yaml').read_text(encoding='utf-8').splitlines()
+        changed = zip(copies[name].read_text(encoding='utf-8').splitlines(), text, strict=True)
+        differences = [line for line, before in changed if line != before]
+        assert differences == (['  num_epochs: &num_epochs 1'] if quick else [])

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from torchdistill.models.registry import get_model
 
-from trg_torchdistill.cli.demo.command import find_configs
+from trg_torchdistill.cli.demo.command import SAMPLES
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.cli.plot import command as plot
 from trg_torchdistill.datasets import Digits
@@ -47,7 +47,7 @@ def draw(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(folder)
 
     def call(*words):
-        paths = [str(find_configs() / word) if word.endswith('.yaml') else word for word in words]
+        paths = [str(SAMPLES / word) if word.endswith('.yaml') else word for word in words]
         out = tmp_path / f'out{len(list(tmp_path.iterdir()))}'
         code = main(['plot', *paths, '-o', str(out)])
         printed = capsys.readouterr()
@@ -73,20 +73,23 @@ def test_all_pictures_of_a_yaml_and_the_same_each_time(draw):
 def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
     seen = {}
 
-    def spy(graphs, shares, models, images, pixels, chosen, grid):
-        seen.update(graphs=graphs, shares=shares, positions=images.positions, chosen=chosen)
-        return original(graphs, shares, models, images, pixels, chosen, grid)
+    def spy(graphs, shares, captions, titles, pixels, chosen, grid):
+        seen.update(graphs=graphs, shares=shares, captions=captions, titles=titles, chosen=chosen)
+        return original(graphs, shares, captions, titles, pixels, chosen, grid)
 
     original = plot.draw_graph
     monkeypatch.setattr(plot, 'draw_graph', spy)
     words = ('--student', f'{CHECKPOINTS}/kd/{STUDENT}', f'{CHECKPOINTS}/trg/{STUDENT}', '--labels', 'KD', 'TRG')
+    positions = ['3', '50', '7', '120', '9', '11', '300', '42']
     options = ('--only', 'token_graph', '--image', '2', '--cell', '1', '6', '--neighbors', '5', '--format', 'png')
-    assert draw('trg.yaml', *words, *options)[0] == 0
+    assert draw('trg.yaml', *words, *options, '--images', *positions)[0] == 0
     assert list(seen['graphs']) == ['teacher', 'student before', 'KD', 'TRG']
     assert seen['chosen'] == (2, 1, 6)
+    assert (seen['captions']['teacher'], seen['captions']['KD']) == ('teacher\n(resnet20)', 'KD\n(resnet8)')
     digits = Digits('test')
+    assert seen['titles'] == [f'class {digits[int(position)][1]}' for position in positions]
     pixels = [
-        torch.frombuffer(bytearray(digits[position][0].tobytes()), dtype=torch.uint8) for position in seen['positions']
+        torch.frombuffer(bytearray(digits[int(position)][0].tobytes()), dtype=torch.uint8) for position in positions
     ]
     images = (torch.stack(pixels).view(-1, 32, 32, 3).permute(0, 3, 1, 2) / 255 - 0.3) / 0.35
     edges = {}
@@ -102,8 +105,8 @@ def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
         for image in range(8):
             distances.unflatten(0, (8, 64))[image, :, image] = torch.inf
         edges[label] = distances.flatten(1).topk(5, largest=False).indices
-        expected = {(int(end) // 64, int(end) % 64 // 8, int(end) % 8) for end in edges[label][2 * 64 + 8 + 6]}
-        assert {neighbor.place for neighbor in seen['graphs'][label]} == expected
+        expected = {divmod(int(end), 64) for end in edges[label][2 * 64 + 8 + 6]}
+        assert set(seen['graphs'][label]) == expected
     shared = (edges['TRG'][:, :, None] == edges['teacher'][:, None]).any(2).float().mean()
     assert seen['shares']['TRG'] == pytest.approx(shared.item(), abs=2e-3)  # near-equal distances may swap
     assert seen['shares']['teacher'] == 1

@@ -16,93 +16,64 @@ WRAPPED = stage(1, CE + TRG, sides=TRG_SIDES)
 TWO_STAGES = stages(NO_WRAPPER, stage(1, CE, loaders=''))
 
 
-def student_to(path):
-    return ("student.pt'", f"{path}'")
+def case(*parts, text=NO_WRAPPER, student='PATH/student.pt', words=''):
+    """Text of `train:`, the student's `dst_ckpt:`, words of the command line, and parts of the message."""
+    return text, student, words.split(), parts
 
 
-# name: (text of `train:`, replacements in the YAML, words of the command line, parts of the message)
+def projections(file):
+    return WRAPPED.replace('{projectors', f"{{projector_ckpt: 'PATH/{file}', projectors")
+
+
+ALSO_TEACHER = 'also `models.teacher_model.src_ckpt`'
+LOG = 'expected `--run_log` to be a file of its own'
 COLLISIONS = {
-    'teacher': (
-        NO_WRAPPER,
-        [student_to('teacher.pt')],
-        (),
-        ('student_model.dst_ckpt` (line 14)', 'teacher_model.src_'),
+    'teacher': case('student_model.dst_ckpt` (line 14)', 'teacher_model.src_', student='PATH/teacher.pt'),
+    'other spelling': case(ALSO_TEACHER, student='PATH/../FOLDER/teacher.pt'),
+    'link': case(ALSO_TEACHER, student='PATH/link.pt'),
+    'hard link': case(ALSO_TEACHER, student='PATH/hard.pt'),
+    'home': case(ALSO_TEACHER, student='~/teacher.pt'),
+    'yaml': case('which is also the YAML itself', student='PATH/config.yaml', words='--run_dir PATH/run'),
+    'teacher of a stage': case(
+        'which is also `train.teacher.src_ckpt` (line',
+        text=NO_WRAPPER.replace('teacher: {', "teacher: {src_ckpt: 'PATH/other.pt', "),
+        student='PATH/other.pt',
     ),
-    'other spelling': (NO_WRAPPER, [student_to('../FOLDER/teacher.pt')], (), ('also `models.teacher_model.src_ckpt`',)),
-    'link': (NO_WRAPPER, [student_to('link.pt')], (), ('also `models.teacher_model.src_ckpt`',)),
-    'hard link': (NO_WRAPPER, [student_to('hard.pt')], (), ('also `models.teacher_model.src_ckpt`',)),
-    'home': (NO_WRAPPER, [("'PATH/student.pt'", "'~/teacher.pt'")], (), ('also `models.teacher_model.src_ckpt`',)),
-    'yaml': (NO_WRAPPER, [student_to('config.yaml')], ('--run_dir', 'PATH/run'), ('which is also the YAML itself',)),
-    'teacher of a stage': (
-        NO_WRAPPER.replace('teacher: {', "teacher: {src_ckpt: 'PATH/other.pt', "),
-        [student_to('other.pt')],
-        (),
-        ('which is also `train.teacher.src_ckpt` (line',),
+    'projections': case(
+        'kwargs.projector_ckpt` (line',
+        'which is also `models.student_model.dst_ckpt` (line 14)',
+        text=projections('student.pt'),
     ),
-    'projections': (
-        WRAPPED.replace('{projectors', "{projector_ckpt: 'PATH/student.pt', projectors"),
-        [],
-        (),
-        ('kwargs.projector_ckpt` (line', 'which is also `models.student_model.dst_ckpt` (line 14)'),
+    'projections over the teacher': case(
+        'kwargs.projector_ckpt` (line',
+        'which is also `models.teacher_model.src_ckpt` (line 9)',
+        text=projections('teacher.pt'),
     ),
-    'projections over the teacher': (
-        WRAPPED.replace('{projectors', "{projector_ckpt: 'PATH/teacher.pt', projectors"),
-        [],
-        (),
-        ('kwargs.projector_ckpt` (line', 'which is also `models.teacher_model.src_ckpt` (line 9)'),
+    'teacher of stages': case(
+        'expected `train.teacher.dst_ckpt` (line',
+        'which is also `models.student_model.dst_ckpt`',
+        text=TWO_STAGES + "teacher: {dst_ckpt: 'PATH/student.pt'}\n",
     ),
-    'teacher of stages': (
-        TWO_STAGES + "teacher: {dst_ckpt: 'PATH/student.pt'}\n",
-        [],
-        (),
-        ('expected `train.teacher.dst_ckpt` (line', 'which is also `models.student_model.dst_ckpt`'),
+    'state': case('expected last.pt of the folder of the run', student='PATH/last.pt', words='--run_dir PATH'),
+    'log over the teacher': case(LOG, words='--run_log PATH/teacher.pt'),
+    'log over the yaml': case(LOG, words='--run_log PATH/config.yaml'),
+    'log over the student': case(LOG, words='--run_log PATH/student.pt'),
+    'log over the metrics': case(LOG, 'of the run', words='--run_log PATH/student/metrics.jsonl'),
+    'log over the state': case(LOG, 'of the run', words='--run_dir PATH/run --run_log PATH/run/last.pt'),
+    'a folder as log': case(
+        'expected `--run_log` to be a file that can be written',
+        'IsADirectoryError',
+        'choose another name',
+        words='--run_log PATH/folder.pt',
     ),
-    'state': (
-        NO_WRAPPER,
-        [student_to('last.pt')],
-        ('--run_dir', 'PATH'),
-        ('expected last.pt of the folder of the run',),
+    'no suffix': case("/lr_0.1'; write '", 'or name a folder with `--run_dir`', student='PATH/lr_0.1'),
+    'folder of the run is the file': case(
+        '`models.student_model.dst_ckpt` (line 14) to be a file, got the folder',
+        student='PATH/student',
+        words='--run_dir PATH/student',
     ),
-    'log over the teacher': (
-        NO_WRAPPER,
-        [],
-        ('--run_log', 'PATH/teacher.pt'),
-        ('`--run_log` to be a file of its own',),
-    ),
-    'log over the yaml': (NO_WRAPPER, [], ('--run_log', 'PATH/config.yaml'), ('`--run_log` to be a file of its own',)),
-    'log over the student': (NO_WRAPPER, [], ('--run_log', 'PATH/student.pt'), ('expected `--run_log` to be',)),
-    'log over the metrics': (
-        NO_WRAPPER,
-        [],
-        ('--run_log', 'PATH/student/metrics.jsonl'),
-        ('expected `--run_log` to be', 'of the run'),
-    ),
-    'log over the state': (
-        NO_WRAPPER,
-        [],
-        ('--run_dir', 'PATH/run', '--run_log', 'PATH/run/last.pt'),
-        ('expected `--run_log` to be', 'of the run'),
-    ),
-    'a folder as log': (
-        NO_WRAPPER,
-        [],
-        ('--run_log', 'PATH/folder.pt'),
-        ('expected `--run_log` to be a file that can be written', 'IsADirectoryError', 'choose another name'),
-    ),
-    'no suffix': (NO_WRAPPER, [student_to('lr_0.1')], (), ("/lr_0.1'; write '", 'or name a folder with `--run_dir`')),
-    'folder of the run is the file': (
-        NO_WRAPPER,
-        [student_to('student')],
-        ('--run_dir', 'PATH/student'),
-        ('`models.student_model.dst_ckpt` (line 14) to be a file, got the folder',),
-    ),
-    'a file as folder': (
-        NO_WRAPPER,
-        [],
-        ('--run_dir', 'PATH/teacher.pt'),
-        ('got the file', 'another with `--run_dir`'),
-    ),
-    'a folder as file': (NO_WRAPPER, [student_to('folder.pt')], (), ('to be a file, got the folder',)),
+    'a file as folder': case('got the file', 'another with `--run_dir`', words='--run_dir PATH/teacher.pt'),
+    'a folder as file': case('to be a file, got the folder', student='PATH/folder.pt'),
 }
 
 
@@ -113,18 +84,13 @@ def files_in(folder):
 @pytest.mark.parametrize('name', COLLISIONS)
 def test_files_that_collide(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    text, replacements, words, parts = COLLISIONS[name]
+    text, student, words, parts = COLLISIONS[name]
     for file in ('teacher.pt', 'other.pt'):
         torch.save(tiny.tiny_net(6).state_dict(), tmp_path / file)
     (tmp_path / 'link.pt').symlink_to(tmp_path / 'teacher.pt')
     os.link(tmp_path / 'teacher.pt', tmp_path / 'hard.pt')
     (tmp_path / 'folder.pt').mkdir()
-    text = (
-        whole_yaml(tmp_path, text).replace('src_ckpt: }', 'src_ckpt: PATH/teacher.pt}').replace(str(tmp_path), 'PATH')
-    )
-    for found, replacement in replacements:
-        assert found in text
-        text = text.replace(found, replacement)
+    text = whole_yaml(tmp_path, text, dst_ckpt=student).replace('src_ckpt: }', 'src_ckpt: PATH/teacher.pt}')
     config = write(tmp_path, text.replace('PATH', str(tmp_path)).replace('FOLDER', tmp_path.name))
     before = files_in(tmp_path)
     assert train(config, *(word.replace('PATH', str(tmp_path)) for word in words)) == 2
@@ -136,8 +102,8 @@ def test_files_that_collide(name, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize('name', ['no suffix', 'a folder as file'])
 def test_check_warns_of_what_train_refuses(name, tmp_path, capsys):
     (tmp_path / 'folder.pt').mkdir()
-    _, [(found, replacement)], _, _ = COLLISIONS[name]
-    config = write(tmp_path, whole_yaml(tmp_path, NO_WRAPPER).replace(found, replacement))
+    student = COLLISIONS[name][1].replace('PATH', str(tmp_path))
+    config = write(tmp_path, whole_yaml(tmp_path, NO_WRAPPER, dst_ckpt=student))
     assert main(['check', config, '--json', '--input-size', '8', '--steps', '1']) == 0
     [warning] = [each for each in json.loads(capsys.readouterr().out)['warnings'] if each['kind'] == 'files']
     assert train(config) == 2

@@ -10,7 +10,7 @@ from check_yaml import check, kinds, stage, terms
 from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
 
 from trg_torchdistill.cli.main import main
-from trg_torchdistill.cli.plot import context
+from trg_torchdistill.cli.plot import pictures
 
 IMPORTS = """
 from collections.abc import Mapping
@@ -91,9 +91,9 @@ def test_train_keeps_its_mean(tmp_path, caplog):
 def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
     titles = []
 
-    def spy(tokens, models, pixels, image, cell, maps, original=context.draw_context):
-        titles.append(maps.name)
-        return original(tokens, models, pixels, image, cell, maps)
+    def spy(*words, original=pictures.draw_context):
+        titles.append(words[-1].name)
+        return original(*words)
 
     monkeypatch.setattr('trg_torchdistill.cli.plot.command.draw_context', spy)
     config, out = _written(tmp_path), str(tmp_path / 'out')

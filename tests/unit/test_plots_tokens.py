@@ -1,25 +1,18 @@
 """What the token graph and the context maps show, before anything is drawn."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from trg_torchdistill.cli.plot.graph import draw_graph
-from trg_torchdistill.cli.plot.images import Images
 from trg_torchdistill.cli.plot.models import Model, hooked_features, penultimate_features
-from trg_torchdistill.cli.plot.tokens import (
-    Neighbor,
-    Tokens,
-    cell_index,
-    edges_to_other_images,
-    neighbors_in_other_images,
-    tokens_of,
-)
+from trg_torchdistill.cli.plot.pictures import draw_graph
+from trg_torchdistill.cli.plot.tokens import choose_cell, neighbors_in_other_images, shares_of_edges, tokens_of
 from trg_torchdistill.context import context_similarity
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.graph import nearest_neighbors
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 
 ENDS = {
@@ -58,46 +51,51 @@ class Net(nn.Module):
         return self.fc(images.mean((2, 3)))
 
 
-def model(layout='bchw', label='student after', is_teacher=False):
-    return Model(label, 'net', Net(layout).eval(), is_teacher)
+def model(layout='bchw', label='student after'):
+    return Model(label, 'net', Net(layout).eval())
 
 
 def by_hand(tokens, image, cell, count):
-    """(distance, place) of the nearest tokens of other images, from all distances."""
+    """(distance, (image, cell)) of the nearest tokens of other images, from all distances."""
     distances = torch.cdist(tokens[image, cell][None, None], tokens[None].flatten(1, 2))[0, 0]
     ends = [(value, divmod(index, 6)) for index, value in enumerate(distances.tolist()) if index // 6 != image]
-    return [(value, (other, index // 3, index % 3)) for value, (other, index) in sorted(ends)[:count]]
+    return sorted(ends)[:count]
 
 
-@pytest.mark.parametrize('normalize_tokens', [True, False])
-@pytest.mark.parametrize('image', [0, 2, 3])
-def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens):
+@pytest.mark.parametrize(
+    ('image', 'normalize_tokens', 'num_neighbors', 'found_in_all'),
+    [(0, True, 7, 7), (2, False, 7, 7), (3, True, 7, 7), (3, False, 99, 18)],
+)
+def test_neighbors_are_the_nearest_tokens_of_other_images(image, normalize_tokens, num_neighbors, found_in_all):
     tokens = torch.randn(4, 6, 5)
-    graph = TRGLoss(**ENDS, num_neighbors=7, normalize_tokens=normalize_tokens, sigma=2.0).graph
-    found = neighbors_in_other_images(tokens, GRID, image, (1, 2), graph)
+    graph = TRGLoss(**ENDS, num_neighbors=num_neighbors, normalize_tokens=normalize_tokens, sigma=2.0).graph
+    found = neighbors_in_other_images(tokens, tokens, image, 5, graph)
     used = functional.normalize(tokens, dim=2) if normalize_tokens else tokens
-    expected = by_hand(used, image, 5, 7)
-    assert [neighbor.place for neighbor in found] == [place for _, place in expected]
+    expected = by_hand(used, image, 5, found_in_all)
+    assert [*found] == [place for _, place in expected]
     affinities = [torch.tensor(-(distance**2) / 4).exp() for distance, _ in expected]
-    assert torch.allclose(torch.tensor([neighbor.affinity for neighbor in found]), torch.stack(affinities))
+    assert torch.allclose(torch.tensor([*found.values()]), torch.stack(affinities))
 
 
-def test_neighbors_are_those_of_the_graph_where_images_have_one_token_each():
-    tokens = torch.randn(9, 1, 4)
-    found = neighbors_in_other_images(tokens, (1, 1), 3, (0, 0), LocalTerm(4, normalize_tokens=False))
-    assert {neighbor.image for neighbor in found} == set(nearest_neighbors(tokens[:, 0], 4)[3].tolist())
+@pytest.mark.parametrize('edges', ['own', 'teacher', 'union'])
+def test_the_edges_of_a_model_are_those_that_the_loss_uses(edges):
+    tokens, teacher = torch.randn(4, 6, 5), torch.randn(4, 6, 5)
+    of = {'student': by_hand(tokens, 1, 2, 3), 'teacher': by_hand(teacher, 1, 2, 3)}
+    own, others = ({place for _, place in nearest} for nearest in of.values())
+    graph = LocalTerm(3, normalize_tokens=False, edges=edges)
+    found = neighbors_in_other_images(tokens, teacher, 1, 2, graph)
+    assert set(found) == {'own': own, 'teacher': others, 'union': own | others}[edges]
+    other, cell = next(iter(found))
+    square = float((tokens[1, 2] - tokens[other, cell]).square().sum())
+    assert found[other, cell] == pytest.approx(math.exp(-square), rel=1e-5)
 
 
-def test_more_neighbors_than_tokens_are_all_tokens():
-    assert len(neighbors_in_other_images(torch.randn(2, 6, 5), GRID, 0, (0, 0), LocalTerm(99))) == 6
-
-
-def test_the_edges_of_all_tokens():
-    tokens = torch.randn(3, 6, 5)
-    edges = edges_to_other_images(tokens, GRID, LocalTerm(2, normalize_tokens=False))
-    assert len(edges) == 3 * 6 * 2
-    expected = {(2, 4, place) for _, place in by_hand(tokens, 2, 4, 2)}
-    assert {edge for edge in edges if edge[:2] == (2, 4)} == expected
+def test_the_share_of_the_edges_of_all_tokens():
+    teacher, student = torch.randn(3, 6, 5), torch.randn(3, 6, 5)
+    shares = shares_of_edges({'teacher': teacher, 'student': student}, LocalTerm(2, normalize_tokens=False))
+    ends = [(image, cell) for image in range(3) for cell in range(6)]
+    edges = [{(end, place) for end in ends for _, place in by_hand(tokens, *end, 2)} for tokens in (teacher, student)]
+    assert shares == {'teacher': 1, 'student': len(edges[0] & edges[1]) / 36}
 
 
 @pytest.mark.parametrize('normalize_tokens', [True, False])
@@ -120,15 +118,14 @@ def test_tokens_are_cut_by_the_tokenizer_of_the_loss(layout):
     images = torch.randn(2, 3, *GRID)
     options = {'bnd': {'num_prefix_tokens': 1, 'grid_size': [2, 3]}}.get(layout, {'layout': layout})
     loss = TRGLoss(**ENDS, student_tokens=options)
-    tokens = tokens_of(loss, [model(label='teacher', is_teacher=True), model(layout)], images)
-    assert list(tokens.values) == ['teacher', 'student after']
-    assert tokens.grid == GRID
-    assert all(torch.equal(values, images.flatten(2).transpose(1, 2)) for values in tokens.values.values())
+    tokens, grid = tokens_of(loss, [model(label='teacher'), model(layout)], images)
+    assert (list(tokens), grid) == (['teacher', 'student after'], GRID)
+    assert all(torch.equal(values, images.flatten(2).transpose(1, 2)) for values in tokens.values())
 
 
 def test_without_a_teacher_a_student_stands_for_it():
-    tokens = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
-    assert list(tokens.values) == ['student after']
+    tokens, _ = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
+    assert list(tokens) == ['student after']
 
 
 def test_the_smaller_grid_counts():
@@ -138,49 +135,42 @@ def test_the_smaller_grid_counts():
 
     student, images = model(), torch.randn(2, 3, 4, 4)
     student.module.layer = Pooled('bchw')
-    tokens = tokens_of(TRGLoss(**ENDS), [model(label='teacher', is_teacher=True), student], images)
-    assert tokens.grid == (2, 2)
-    assert torch.allclose(tokens.values['teacher'], tokens.values['student after'])
+    tokens, grid = tokens_of(TRGLoss(**ENDS), [model(label='teacher'), student], images)
+    assert grid == (2, 2)
+    assert torch.allclose(tokens['teacher'], tokens['student after'])
 
 
 def test_hooks_see_the_plain_student_and_are_taken_away():
     student, images = model(), torch.randn(2, 3, *GRID)
-    found = hooked_features(student, [('student_model.layer', 'output'), ('.', 'input')], images)
+    found = hooked_features(student, ['student_model.layer', '.'], images)
     assert torch.equal(found['student_model.layer']['output'], images)
     assert torch.equal(found['.']['input'][0], images)
     assert not student.module.layer._forward_hooks
     with pytest.raises(TRGError, match=r"module path 'layr' .* got none; did you mean `layer`\?; name a layer with"):
-        hooked_features(student, [('layr', 'output')], images)
+        hooked_features(student, ['layr'], images)
 
 
 def test_penultimate_features_enter_the_last_layer():
-    images = torch.randn(60, 3, *GRID)
-    assert torch.allclose(penultimate_features(model(), images), images.mean((2, 3)))
+    images, cpu = torch.randn(60, 3, *GRID), torch.device('cpu')
+    assert torch.allclose(penultimate_features(model(), images, cpu), images.mean((2, 3)))
     convolutional = Model('student', 'conv', nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 1), nn.Flatten(2)))
-    assert torch.allclose(penultimate_features(convolutional, images), images.relu().mean((2, 3)))
+    assert torch.allclose(penultimate_features(convolutional, images, cpu), images.relu().mean((2, 3)))
 
 
 def test_the_chosen_cell():
-    tokens = Tokens({}, (4, 6))
-    assert cell_index(tokens, None, '`layer`') == (2, 3)
-    assert cell_index(tokens, [3, 5], '`layer`') == (3, 5)
+    assert choose_cell((4, 6), None, '`layer`') == (2, 3)
+    assert choose_cell((4, 6), [3, 5], '`layer`') == (3, 5)
     for outside in ([4, 0], [0, 6], [-1, 0]):
         with pytest.raises(TRGError, match=r'row from 0 to 3 and a column from 0 to 5 of the 4 x 6 tokens'):
-            cell_index(tokens, outside, '`layer`')
-    with pytest.raises(TRGError, match='more than one token an image, got 1; name a layer before pooling'):
-        cell_index(Tokens({}, (1, 1)), None, '`layer`')
+            choose_cell((4, 6), outside, '`layer`')
 
 
 def test_an_edge_is_drawn_to_the_middle_of_its_cell():
     from matplotlib.patches import ConnectionPatch, Rectangle
 
-    graphs = {
-        'teacher': [Neighbor(1, 0, 2, 0.9), Neighbor(2, 1, 0, 0.5)],
-        'student after': [Neighbor(2, 1, 0, 0.7), Neighbor(1, 1, 1, 0.2)],
-    }
-    images = Images(torch.zeros(3, 3, 4, 6), [0, 0, 1], [0, 1, 2], {0: 'cat', 1: 'dog'})
-    models = [model(label='teacher', is_teacher=True), model()]
-    figure = draw_graph(graphs, {'student after': 0.25}, models, images, torch.zeros(3, 4, 6, 3), (0, 1, 1), GRID)
+    graphs = {'teacher': {(1, 2): 0.9, (2, 3): 0.5}, 'student': {(2, 3): 0.7, (1, 4): 0.2}}
+    captions, titles, pixels = {'teacher': 'T', 'student': 'S'}, ['cat', 'cat', 'dog'], torch.zeros(3, 4, 6, 3)
+    figure = draw_graph(graphs, 'own', {'student': 0.25}, captions, titles, pixels, (0, 1, 1), GRID)
     edges = [artist for artist in figure.artists if isinstance(artist, ConnectionPatch)]
     assert [edge.xy2 for edge in edges] == [(4.5, 0.5), (0.5, 2.5), (0.5, 2.5), (2.5, 2.5)]
     assert {edge.xy1 for edge in edges} == {(2.5, 2.5)}
@@ -189,5 +179,5 @@ def test_an_edge_is_drawn_to_the_middle_of_its_cell():
     assert edges[2].get_linestyle() != edges[3].get_linestyle()
     corners = [patch.get_xy() for patch in figure.axes[4].patches if isinstance(patch, Rectangle)]
     assert corners == [(1.5, 1.5)]
-    assert figure.axes[3].get_ylabel() == 'student after\n(net)\n1 of 2 as the teacher\n(25% over all tokens)'
-    assert [axes.get_title() for axes in figure.axes[:3]] == ['class cat', 'class cat', 'class dog']
+    assert figure.axes[3].get_ylabel() == 'S\n1 of 2 as the teacher\n(25% over all tokens)'
+    assert [axes.get_title() for axes in figure.axes[:3]] == titles

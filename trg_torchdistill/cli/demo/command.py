@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.resources
 import json
 import os
 import re
@@ -11,9 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import trg_torchdistill
 from trg_torchdistill.cli.demo.report import RunResult, draw_report, report_lines
@@ -25,6 +23,8 @@ from trg_torchdistill.datasets import Digits
 from trg_torchdistill.errors import RunError
 
 CONFIGS = ('teacher', 'student', 'kd', 'trg', 'longtailed_kd', 'longtailed_trg')
+PACKAGE = Path(trg_torchdistill.__file__).parent
+SAMPLES = PACKAGE / 'samples' / 'digits'
 SECONDS_TO_STOP = 5
 LOG_LINES_SHOWN = 12
 
@@ -44,18 +44,18 @@ def run(args: argparse.Namespace) -> int:
         TRGError: If an optional package is missing.
         RunError: If a training fails.
     """
-    _check_optional_packages()
+    new_figure(1, 1)
+    Digits('val')
     out = Path(args.out).expanduser().resolve()
-    configs = _copy_configs(find_configs(), out / 'configs', args.quick)
+    configs = _copy_configs(out / 'configs', args.quick)
     began = time.perf_counter()
-    print(f'{len(CONFIGS)} trainings on handwritten digits; results in {args.out}/')
-    results = {}
+    print(f'{len(configs)} trainings on handwritten digits; results in {args.out}/')
+    results: dict[str, RunResult] = {}
     try:
-        for position, name in enumerate(CONFIGS):
-            prefix = f'[{position + 1}/{len(CONFIGS)}] {name:14}'
-            results[name] = Training(name, configs[name], out, args.seed, args.device).run(prefix)
+        for position, (name, config) in enumerate(configs.items(), 1):
+            results[name] = train(config, out, args.seed, args.device, f'[{position}/{len(configs)}] {name:14}')
     except KeyboardInterrupt:
-        print(f'\ninterrupted; {len(results)} of {len(CONFIGS)} trainings are finished in {args.out}/runs')
+        print(f'\ninterrupted; {len(results)} of {len(configs)} trainings are finished in {args.out}/runs')
         return EXIT_INTERRUPTED
     seconds = time.perf_counter() - began
     record = {'seed': args.seed, 'quick': args.quick, 'seconds': round(seconds, 1)}
@@ -69,86 +69,62 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Training:
-    """One YAML, trained by ``trg-torchdistill train`` in a process of its own.
+def train(config: Path, out: Path, seed: int, device: str, prefix: str) -> RunResult:
+    """Trains and tests one YAML by ``trg-torchdistill train`` in a process of its own, and returns the results.
 
     The host attaches the processes of a YAML to its classes, so two trainings do not share a process.
 
-    Attributes:
-        name: Name of the YAML.
-        config: Its path.
+    Args:
+        config: The YAML.
         out: Working folder: the relative paths of the YAML start here.
         seed: Seed of the training.
         device: Device of the training.
+        prefix: Stands before the progress that is shown.
+
+    Raises:
+        RunError: If the training fails.
     """
-
-    name: str
-    config: Path
-    out: Path
-    seed: int
-    device: str
-
-    def run(self, prefix: str) -> RunResult:
-        """Trains and tests, shows the progress after ``prefix``, and returns the results.
-
-        Raises:
-            RunError: If the training fails.
-        """
-        folder = self.out / 'runs' / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, '-m', 'trg_torchdistill', 'train', str(self.config), '--overwrite']
-        words += ['--seed', str(self.seed), '--device', self.device, '--run_dir', str(folder)]
-        log = folder / 'output.txt'
-        began = time.perf_counter()
-        with log.open('w', encoding='utf-8') as file:
-            process = subprocess.Popen(
-                words, cwd=self.out, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            try:
-                self._follow(process, file, prefix)
-            except KeyboardInterrupt:
-                _stop(process)
-                raise
-        if process.returncode != 0:
-            tail = '\n'.join(f'  {line}' for line in log.read_text(encoding='utf-8').splitlines()[-LOG_LINES_SHOWN:])
-            raise RunError(f'the training of {self.config} failed; the end of {log}:\n{tail}')
-        result = self._result(folder)
-        _show(f'{prefix} test top-1 {result.test["top1"]:6.2f} %   {time.perf_counter() - began:4.0f} s', final=True)
-        return result
-
-    def _follow(self, process: subprocess.Popen[str], log: Any, prefix: str) -> None:
-        """Copies the output of the training into its log and shows its last epoch."""
-        _show(f'{prefix} starting')
-        for line in process.stdout or ():
-            log.write(line)
-            log.flush()
-            if line.startswith('epoch'):
-                _show(f'{prefix} {" ".join(line.partition(" best")[0].split())}')
-        process.wait()
-
-    def _result(self, folder: Path) -> RunResult:
-        tested = json.loads((folder / 'test.json').read_text(encoding='utf-8'))
-        loader = parse_deferred(self.config.read_text(encoding='utf-8'))['train']['train_data_loader']
-        return RunResult(read_run(folder), tested['test'], loader['kwargs']['batch_size'])
+    folder = out / 'runs' / config.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, '-m', 'trg_torchdistill', 'train', str(config), '--overwrite']
+    words += ['--seed', str(seed), '--device', device, '--run_dir', str(folder)]
+    log = folder / 'output.txt'
+    began = time.perf_counter()
+    with log.open('w', encoding='utf-8') as file:
+        process = subprocess.Popen(
+            words, cwd=out, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            _follow(process, file, prefix)
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
+    if process.returncode != 0:
+        tail = '\n'.join(f'  {line}' for line in log.read_text(encoding='utf-8').splitlines()[-LOG_LINES_SHOWN:])
+        raise RunError(f'the training of {config} failed; the end of {log}:\n{tail}')
+    tested = json.loads((folder / 'test.json').read_text(encoding='utf-8'))['test']
+    loader = parse_deferred(config.read_text(encoding='utf-8'))['train']['train_data_loader']
+    _show(f'{prefix} test top-1 {tested["top1"]:6.2f} %   {time.perf_counter() - began:4.0f} s', final=True)
+    return RunResult(read_run(folder), tested, loader['kwargs']['batch_size'])
 
 
-def find_configs() -> Path:
-    """Returns the folder of the sample YAMLs, which are a part of the package."""
-    return Path(str(importlib.resources.files('trg_torchdistill') / 'samples' / 'digits'))
+def _follow(process: subprocess.Popen[str], log: TextIO, prefix: str) -> None:
+    """Copies the output of the training into its log and shows its last epoch."""
+    _show(f'{prefix} starting')
+    for line in process.stdout or ():
+        log.write(line)
+        log.flush()
+        if line.startswith('epoch'):
+            _show(f'{prefix} {" ".join(line.partition(" best")[0].split())}')
+    process.wait()
 
 
-def _check_optional_packages() -> None:
-    new_figure(1, 1)
-    Digits('val')
-
-
-def _copy_configs(source: Path, target: Path, quick: bool) -> dict[str, Path]:
-    """Copies the YAMLs into the working folder; ``quick`` sets their number of epochs to 1."""
+def _copy_configs(target: Path, quick: bool) -> dict[str, Path]:
+    """Copies the sample YAMLs into the working folder; ``quick`` sets their number of epochs to 1."""
     target.mkdir(parents=True, exist_ok=True)
     copies = {name: target / f'{name}.yaml' for name in CONFIGS}
     for path in copies.values():
-        text = (source / path.name).read_text(encoding='utf-8')
+        text = (SAMPLES / path.name).read_text(encoding='utf-8')
         if quick:
             text = re.sub(r'(num_epochs: &num_epochs) \d+', r'\1 1', text)
         path.write_text(text, encoding='utf-8')
@@ -160,7 +136,7 @@ def _environment() -> dict[str, str]:
 
     OpenMP's threads sleep while they wait: spinning ones slow a small model down tenfold when another process is busy.
     """
-    paths = [str(Path(trg_torchdistill.__file__).parents[1]), os.environ.get('PYTHONPATH', '')]
+    paths = [str(PACKAGE.parent), os.environ.get('PYTHONPATH', '')]
     python_path = os.pathsep.join(path for path in paths if path)
     return {'OMP_WAIT_POLICY': 'PASSIVE', **os.environ, 'PYTHONPATH': python_path}
 

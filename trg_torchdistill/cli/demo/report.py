@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trg_torchdistill.cli.plot.curves import History, draw_temperature, draw_terms
-from trg_torchdistill.cli.plot.figures import REFERENCE_COLOR, draw_lines, new_figure
+from trg_torchdistill.cli.plot.curves import History, leaf_terms
+from trg_torchdistill.cli.plot.figures import REFERENCE_COLOR, draw_line, finish_epochs, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,39 +84,39 @@ def report_lines(results: Mapping[str, RunResult], seed: int) -> list[str]:
 def draw_report(results: Mapping[str, RunResult]) -> Figure:
     """Draws validation accuracies, TRG's terms and its temperature.
 
-    Raises:
-        TRGError: If matplotlib is missing.
+    The terms, before their weights, differ by orders of magnitude: they are drawn over their values in the first epoch.
     """
     figure, (balanced, long_tailed, terms, temperature) = new_figure(2, 2)
-    teacher = results['teacher'].history[-1]['best_val_top1']
-    students = {title: results[name].history for name, title in TITLES.items() if name != 'teacher'}
-    draw_accuracy(balanced, students, teacher)
+    students = {name: title for name, title in TITLES.items() if name != 'teacher'}
+    _draw_accuracies(balanced, results, students)
     balanced.set_title(f'balanced, {results["kd"].train_images} training images')
-    pair = {title: results[name].history for name, title in LONG_TAILED_TITLES.items()}
-    draw_accuracy(long_tailed, pair, teacher, first_style=list(students).index('KD'))
+    _draw_accuracies(long_tailed, results, LONG_TAILED_TITLES, first_style=1)
     long_tailed.set_title(f'long-tailed, {results["longtailed_kd"].train_images} training images')
-    draw_terms(terms, results['trg'].history)
+    epochs = results['trg'].history
+    for position, (name, label) in enumerate(leaf_terms(epochs).items()):
+        first = epochs[0]['terms'][name]
+        ratios = [line['terms'][name] / first for line in epochs]
+        draw_line(terms, ratios, f'{label} (from {first:.3g})', position)
+    finish_epochs(terms, 'mean of the term / first epoch')
+    terms.legend(frameon=False, fontsize='small')
     terms.set_title('KD + TRG: terms of the loss')
-    draw_temperature(temperature, results['trg'].history)
+    draw_line(temperature, [line['temperature'] for line in epochs], 'temperature', 0)
+    finish_epochs(temperature, 'temperature of the global term')
+    temperature.set_ylim(bottom=0)
     temperature.set_title('KD + TRG: dynamic temperature')
     return figure
 
 
-def draw_accuracy(
-    axes: Axes, histories: Mapping[str, History], teacher: float | None = None, first_style: int = 0
+def _draw_accuracies(
+    axes: Axes, results: Mapping[str, RunResult], titles: Mapping[str, str], first_style: int = 0
 ) -> None:
-    """Draws the validation top-1 of each run, in percent.
-
-    Args:
-        axes: Panel to draw on.
-        histories: Epochs of each run, by the label of its line.
-        teacher: Accuracy of the teacher, a horizontal line.
-        first_style: Style of the first run, so that a method looks the same in two panels.
-    """
-    if teacher is not None:
-        axes.axhline(teacher, color=REFERENCE_COLOR, linestyle=':', linewidth=1.2, label='teacher')
-    series = {label: [line['val_top1'] for line in history] for label, history in histories.items()}
-    draw_lines(axes, series, 'validation top-1, %', first_style)
+    """Draws the validation top-1 of each run, and the teacher's; a method has its style in both panels."""
+    teacher = results['teacher'].history[-1]['best_val_top1']
+    axes.axhline(teacher, color=REFERENCE_COLOR, linestyle=':', linewidth=1.2, label='teacher')
+    for position, (name, title) in enumerate(titles.items(), first_style):
+        draw_line(axes, [line['val_top1'] for line in results[name].history], title, position)
+    finish_epochs(axes, 'validation top-1, %')
+    axes.legend(frameon=False, fontsize='small')
 
 
 def _verdict(results: Mapping[str, RunResult]) -> list[str]:

@@ -61,13 +61,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that a model takes for another.
-
-    Attributes:
-        true: Their class.
-        predicted: The class that scores highest.
-        count: Number of these images.
-    """
+    """The number of images of one class, ``true``, that a model takes for another, ``predicted``."""
 
     true: int
     predicted: int
@@ -93,9 +87,9 @@ def agreement(predictions: Predictions) -> Agreement:
     )
 
 
-def confusions(predictions: Predictions, model: int = 0) -> list[Confusion]:
-    """Returns each pair of classes that the model at a position confuses, the most frequent pairs first."""
-    pairs = zip(predictions.labels.tolist(), predictions.ranked[model][:, 0].tolist(), strict=True)
+def confusions(predictions: Predictions) -> list[Confusion]:
+    """Returns each pair of classes that the first model, the student, confuses, the most frequent pairs first."""
+    pairs = zip(predictions.labels.tolist(), predictions.ranked[0][:, 0].tolist(), strict=True)
     counts = Counter((true, predicted) for true, predicted in pairs if true != predicted)
     found = [Confusion(true, predicted, count) for (true, predicted), count in counts.items()]
     return sorted(found, key=lambda each: (-each.count, each.true, each.predicted))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +39,25 @@ def load_best(config: Config, student: nn.Module, best: Path, progress: Progress
     Raises:
         TRGError: If there are no weights to test, or they are not this student's.
     """
+    path = config.student_path
     if progress is not None and progress.best_value == 0:
         reporter.say(f'no epoch had a validation top-1 above 0, so {best} was not written; testing the last weights')
         return 'last weights'
-    if not best.exists():
-        return _other_weights(config, student, best, progress, reporter)
-    path = config.student_path
-    wanted = f'{config.where(*path, "dst_ckpt")} to hold weights of `{config.get(*path, "key")}`'
-    load_weights(student, read_checkpoint(str(best), wanted), str(best), wanted)
-    if progress is not None and progress.best_epoch is not None:
-        reporter.say(f'best weights: {best}, of epoch {progress.best_epoch + 1}')
-    return str(best)
-
-
-def _other_weights(
-    config: Config, student: nn.Module, best: Path, progress: Progress | None, reporter: Reporter
-) -> str:
+    if best.exists():
+        wanted = f'{config.where(*path, "dst_ckpt")} to hold weights of `{config.get(*path, "key")}`'
+        load_weights(student, read_checkpoint(str(best), wanted), str(best), wanted)
+        if progress is not None and progress.best_epoch is not None:
+            reporter.say(f'best weights: {best}, of epoch {progress.best_epoch + 1}')
+        return str(best)
     if progress is not None:
         reporter.say(f'{best} does not exist; testing the last weights')
         return 'last weights'
-    if not has_trained_weights(config, config.student_path):
+    if not has_trained_weights(config, path):
         raise TRGError(
-            f'expected {config.where(*config.student_path, "dst_ckpt")} to hold the weights to test, got {best}, '
-            'which does not exist; train first, or correct the path'
+            f'expected {config.where(*path, "dst_ckpt")} to hold the weights to test, got {best}, which does not '
+            'exist; train first, or correct the path'
         )
-    origin = load_start(config, config.student_path, student)
+    origin = load_start(config, path, student)
     reporter.say(f'{best} does not exist; testing the weights that the model starts from: {origin}')
     return 'initial weights'
 
@@ -94,38 +87,23 @@ def measure_models(
     datasets = config.mapping('datasets')
     loader = build_test_loader(config, placement)
     counts = unbalanced_counts(datasets[config.get(*config.stage_paths()[0], 'train_data_loader', 'dataset_id')])
-    test = partial(_test, config, loader, placement, counts, reporter)
     results: dict[str, Any] = {}
-    if teacher is not None and config.teacher_path is not None:
-        name = f'teacher {config.get(*config.teacher_path, "key")}'
-        results['teacher'] = test(teacher, name)
-    name = f'student {config.get(*config.student_path, "key")}'
-    results['test'] = test(student, name)
+    for side, model, path in (('teacher', teacher, config.teacher_path), ('student', student, config.student_path)):
+        if model is None or path is None:
+            continue
+        name, model = f'{side} {config.get(*path, "key")}', model.to(placement.device)
+        accuracy = evaluate(model, read(loader, config), placement.device, placement.processes, placement.precision)
+        reporter.say(accuracy_line(name, accuracy))
+        found = accuracy.as_dict()
+        if counts is not None:
+            found['groups'] = group_accuracy(accuracy.per_class, counts)
+            shown = (f'{group} {"-" if value is None else f"{value:.2f}"}' for group, value in found['groups'].items())
+            reporter.say(f'test {name}: classes by training images: {", ".join(shown)}')
+        results['test' if side == 'student' else side] = found
     results['weights'] = weights
-    if not placement.processes.is_first:
-        return
-    with replacing(files.test) as stream:
-        stream.write(f'{json.dumps(results)}\n'.encode())
-
-
-def _test(
-    config: Config,
-    loader: Any,
-    placement: Placement,
-    counts: list[int] | None,
-    reporter: Reporter,
-    model: nn.Module,
-    name: str,
-) -> dict[str, Any]:
-    model = model.to(placement.device)
-    accuracy = evaluate(model, read(loader, config), placement.device, placement.processes, placement.precision)
-    reporter.say(accuracy_line(name, accuracy))
-    if counts is None:
-        return accuracy.as_dict()
-    groups = group_accuracy(accuracy.per_class, counts)
-    shown = (f'{group} {"-" if value is None else format(value, ".2f")}' for group, value in groups.items())
-    reporter.say(f'test {name}: classes by training images: {", ".join(shown)}')
-    return {**accuracy.as_dict(), 'groups': groups}
+    if placement.processes.is_first:
+        with replacing(files.test) as stream:
+            stream.write(f'{json.dumps(results)}\n'.encode())
 
 
 def accuracy_line(name: str, accuracy: Accuracy) -> str:

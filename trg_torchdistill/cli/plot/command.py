@@ -11,29 +11,24 @@ from typing import TYPE_CHECKING
 import torch
 from torchdistill.common.main_util import set_seed
 
-from trg_torchdistill.cli.plot.context import draw_context
-from trg_torchdistill.cli.plot.curves import METRICS, draw_curves, read_runs
-from trg_torchdistill.cli.plot.embedding import draw_embedding, embed, load_tsne
-from trg_torchdistill.cli.plot.figures import blank_figure, save_figure
-from trg_torchdistill.cli.plot.graph import draw_graph
-from trg_torchdistill.cli.plot.images import Images, as_seen, draw_images, in_pairs, read_images
+from trg_torchdistill.cli.plot.curves import METRICS, draw_curves, read_run
+from trg_torchdistill.cli.plot.figures import new_figure, save_figure
+from trg_torchdistill.cli.plot.images import Images, as_seen, build_dataset, draw_images, in_pairs, read_images
 from trg_torchdistill.cli.plot.models import (
     AFTER,
     BEFORE,
     TEACHER,
     Model,
-    build_dataset,
     build_models,
     penultimate_features,
     read_config,
-    teacher_of,
 )
+from trg_torchdistill.cli.plot.pictures import draw_context, draw_embedding, draw_graph, embed, load_tsne
 from trg_torchdistill.cli.plot.tokens import (
-    Tokens,
-    cell_index,
-    choose_losses,
-    edges_to_other_images,
+    choose_cell,
+    losses_to_draw,
     neighbors_in_other_images,
+    shares_of_edges,
     tokens_of,
 )
 from trg_torchdistill.cli.probe.arguments import positive
@@ -42,7 +37,6 @@ from trg_torchdistill.cli.runtime.logs import logging_to
 from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.functional import LocalTerm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
         RunError: If a picture cannot be written.
     """
     paths = [Path(path).expanduser() for path in args.paths]
-    blank_figure(1, 1)
-    figures = _curves(args, paths) if _are_runs(paths) else _pictures(args, paths)
+    new_figure(1, 1)
+    figures = {'curves': _curves(args, paths)} if _are_runs(paths) else _pictures(args, paths[0])
     for name, figure in figures.items():
         for suffix in dict.fromkeys(args.format):
             file = Path(args.output).expanduser() / f'{name}.{suffix}'
@@ -126,13 +120,13 @@ def _are_runs(paths: Sequence[Path]) -> bool:
     return all(are_folders)
 
 
-def _curves(args: argparse.Namespace, folders: list[Path]) -> dict[str, Figure]:
+def _curves(args: argparse.Namespace, folders: list[Path]) -> Figure:
     for name in OF_CONFIG:
         if getattr(args, name) is not None:
             option = name.replace('_', '-')
             raise TRGError(f'expected `--{option}` with a YAML, got folders of runs; leave it out, or name the YAML')
     labels = _labels(args.labels, folders, 'folders')
-    return {'curves': draw_curves(read_runs(folders, labels))}
+    return draw_curves({label: read_run(folder) for label, folder in zip(labels, folders, strict=True)})
 
 
 def _labels(given: list[str] | None, paths: Sequence[Path], kind: str) -> list[str]:
@@ -154,29 +148,29 @@ def _labels(given: list[str] | None, paths: Sequence[Path], kind: str) -> list[s
     return labels
 
 
-def _pictures(args: argparse.Namespace, paths: list[Path]) -> dict[str, Figure]:
+def _pictures(args: argparse.Namespace, path: Path) -> dict[str, Figure]:
     wanted = args.only or PICTURES
     if 'tsne' in wanted:
         load_tsne()
-    seed = 0 if args.seed is None else args.seed
+    seed = args.seed or 0
     checkpoints = _checkpoints(args)
     device = choose_placement(args.device or 'cpu').device
+    figures = {}
     with logging_to(None), preserved_random_state():
         set_seed(seed)
-        config = read_config(str(paths[0]))
-        models = build_models(config, checkpoints, device)
+        config = read_config(str(path))
+        models = build_models(config, checkpoints)
+        captions = {model.label: f'{model.label}\n({model.key})' for model in models}
         dataset = build_dataset(config, args.dataset)
         sample = draw_images(dataset, args.samples or NUM_SAMPLES, seed)
-        figures = {}
         if set(wanted) - {'tsne'}:
-            shown = (
-                read_images(dataset, args.images) if args.images else sample.take(in_pairs(sample.labels, NUM_IMAGES))
-            )
-            figures = _token_pictures(args, config, models, shown, as_seen(shown.values, dataset))
+            chosen = in_pairs(sample.labels, NUM_IMAGES)
+            shown = read_images(dataset, args.images) if args.images else sample.take(chosen)
+            figures = _token_pictures(args, config, models, captions, shown, as_seen(shown.values, dataset), device)
         if 'tsne' in wanted:
-            points = {model.label: embed(penultimate_features(model, sample.values), seed) for model in models}
-            figures['tsne'] = draw_embedding(points, models, sample)
-    return {name: figures[name] for name in PICTURES if name in wanted}
+            points = {model.label: embed(penultimate_features(model, sample.values, device), seed) for model in models}
+            figures['tsne'] = draw_embedding(points, captions, sample)
+    return figures
 
 
 def _checkpoints(args: argparse.Namespace) -> dict[str, Path | None]:
@@ -195,38 +189,38 @@ def _checkpoints(args: argparse.Namespace) -> dict[str, Path | None]:
 
 
 def _token_pictures(
-    args: argparse.Namespace, config: Config, models: list[Model], shown: Images, pixels: torch.Tensor
+    args: argparse.Namespace,
+    config: Config,
+    models: list[Model],
+    captions: dict[str, str],
+    shown: Images,
+    pixels: torch.Tensor,
+    device: torch.device,
 ) -> dict[str, Figure]:
-    image = args.image or 0
+    image, wanted, figures = args.image or 0, args.only or PICTURES, {}
     if not 0 <= image < len(pixels):
         raise TRGError(f'expected `--image` to be one of the {len(pixels)} images, from 0, got {image}')
     layers = {'student': args.student_layer, 'teacher': args.teacher_layer}
-    size = (shown.values.shape[2], shown.values.shape[3])
-    (graph_loss, graph), (map_loss, maps) = choose_losses(config, models, size, layers, args.term)
-    figures = {}
-    if 'token_graph' in (args.only or PICTURES):
+    losses = losses_to_draw(config, models, (shown.values.shape[2], shown.values.shape[3]), layers, args.term)
+    if 'token_graph' in wanted:
         if len(pixels) < 2:
             raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
-        tokens = tokens_of(graph_loss, models, shown.values)
-        cell = cell_index(tokens, args.cell, f'`{graph_loss.student_module_path}`')
+        loss, graph = next((loss, loss.graph) for loss in losses if loss.graph is not None)
         graph = replace(graph, num_neighbors=args.neighbors or graph.num_neighbors)
+        tokens, grid = tokens_of(loss, models, shown.values.to(device))
+        row, column = choose_cell(grid, args.cell, f'`{loss.student_module_path}`')
         graphs = {
-            label: neighbors_in_other_images(values, tokens.grid, image, cell, graph)
-            for label, values in tokens.values.items()
+            label: neighbors_in_other_images(values, tokens.get(TEACHER, values), image, row * grid[1] + column, graph)
+            for label, values in tokens.items()
         }
-        shares = _shares(models, tokens, graph)
-        figures['token_graph'] = draw_graph(graphs, shares, models, shown, pixels, (image, *cell), tokens.grid)
-    if 'context_maps' in (args.only or PICTURES):
-        tokens = tokens_of(map_loss, models, shown.values)
-        cell = cell_index(tokens, args.cell, f'`{map_loss.student_module_path}`')
-        figures['context_maps'] = draw_context(tokens, models, pixels, image, cell, maps)
+        shares = shares_of_edges(tokens, graph) if TEACHER in tokens else {}
+        titles = [f'class {shown.names[label]}' for label in shown.labels]
+        place = (image, row, column)
+        figures['token_graph'] = draw_graph(graphs, graph.edges, shares, captions, titles, pixels, place, grid)
+    if 'context_maps' in wanted:
+        loss, maps = next((loss, loss.maps) for loss in losses if loss.maps is not None)
+        tokens, grid = tokens_of(loss, models, shown.values.to(device))
+        cell = choose_cell(grid, args.cell, f'`{loss.student_module_path}`')
+        of_image = {label: values[image, None] for label, values in tokens.items()}
+        figures['context_maps'] = draw_context(of_image, captions, pixels[image], cell, grid, maps)
     return figures
-
-
-def _shares(models: list[Model], tokens: Tokens, graph: LocalTerm) -> dict[str, float]:
-    """Returns the share of the teacher's edges that each student has, over all tokens; nothing without a teacher."""
-    teacher = teacher_of(models)
-    if teacher is None:
-        return {}
-    edges = {label: edges_to_other_images(values, tokens.grid, graph) for label, values in tokens.values.items()}
-    return {label: len(own & edges[teacher.label]) / len(edges[teacher.label]) for label, own in edges.items()}

@@ -8,11 +8,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trg_torchdistill.cli.plot.figures import PANEL_INCHES, blank_figure, draw_line, draw_lines, finish_epochs
+from trg_torchdistill.cli.plot.figures import PANEL_INCHES, draw_line, finish_epochs, new_figure
 from trg_torchdistill.errors import TRGError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 History: TypeAlias = Sequence[Mapping[str, Any]]
@@ -23,21 +22,12 @@ COLUMNS = 3
 INCHES = (PANEL_INCHES[0] * 0.8, PANEL_INCHES[1] * 0.8)
 
 
-def read_runs(folders: Sequence[Path], labels: Sequence[str]) -> dict[str, History]:
-    """Returns the epochs of each run, by its label.
-
-    Args:
-        folders: RUN_DIRs of ``train``.
-        labels: Their labels, all different.
+def read_run(folder: Path) -> History:
+    """Returns the epochs of a run in their order.
 
     Raises:
-        TRGError: If a folder holds no run, or no finished epoch.
+        TRGError: If the folder holds no run, or no finished epoch.
     """
-    return {label: read_run(folder) for label, folder in zip(labels, folders, strict=True)}
-
-
-def read_run(folder: Path) -> History:
-    """Returns the epochs of a run in their order; errors are those of :func:`read_runs`."""
     path = folder / METRICS
     if not path.is_file():
         raise TRGError(
@@ -60,39 +50,12 @@ def read_run(folder: Path) -> History:
     return history
 
 
-def panels_of(runs: Mapping[str, History]) -> dict[str, dict[str, list[list[float | None]]]]:
-    """Returns what the panels show: by axis label, by run, its lines, one number an epoch.
-
-    A run has several lines where a value is one for each parameter group or TRG term, and none where it lacks the
-    value. Panels that would be empty are left out; terms are those of any run, without the parents of parts.
-    """
-    epochs = [line for history in runs.values() for line in history]
-    readers: dict[str, Any] = {
-        'validation top-1, %': lambda line: line['val_top1'],
-        'training loss': lambda line: line['loss'],
-    }
-    for name, label in leaf_terms(epochs).items():
-        readers[f'term: {label}'] = lambda line, name=name: line['terms'].get(name)
-    readers['temperature'] = lambda line: line.get('temperature')
-    readers['learning rate'] = lambda line: line.get('lr')
-    panels = {
-        label: {run: _lines([read(line) for line in history]) for run, history in runs.items()}
-        for label, read in readers.items()
-    }
-    return {label: lines for label, lines in panels.items() if any(lines.values())}
-
-
 def draw_curves(runs: Mapping[str, History]) -> Figure:
-    """Draws a panel for each quantity; a run has one colour and one dash pattern in all of them.
-
-    Raises:
-        TRGError: If matplotlib is missing.
-    """
-    panels = panels_of(runs)
+    """Draws a panel for each quantity that any run has; a run has one colour and one dash pattern in all of them."""
+    panels = _panels(runs)
     num_columns = min(COLUMNS, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    figure = blank_figure(INCHES[0] * num_columns, INCHES[1] * num_rows + 0.5)
-    all_axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    figure, all_axes = new_figure(num_rows, num_columns, (INCHES[0] * num_columns, INCHES[1] * num_rows + 0.5))
     handles: dict[str, Any] = {}
     for axes, (label, lines) in zip(all_axes, panels.items(), strict=False):
         for position, (run, values) in enumerate(lines.items()):
@@ -110,31 +73,30 @@ def draw_curves(runs: Mapping[str, History]) -> Figure:
     return figure
 
 
-def draw_terms(axes: Axes, history: History) -> None:
-    """Draws the mean of each term of the loss, before its weight, over its mean in the first epoch.
-
-    The terms differ by orders of magnitude, hence the ratio; the label of a line gives the first mean.
-    """
-    series = {}
-    for name, label in leaf_terms(history).items():
-        values = [line['terms'].get(name) for line in history]
-        first = next((value for value in values if value), None)
-        if first is not None:
-            ratios = [None if value is None else value / first for value in values]
-            series[f'{label} (from {first:.3g})'] = ratios
-    draw_lines(axes, series, 'mean of the term / first epoch')
-
-
-def draw_temperature(axes: Axes, history: History) -> None:
-    """Draws the temperature of the global term; one line for each TRG term if they differ."""
-    values = [line.get('temperature') for line in history]
-    names = dict.fromkeys(name for value in values if isinstance(value, dict) for name in value)
-    series = {
-        name: [value.get(name) if isinstance(value, dict) else value for value in values]
-        for name in names or ['temperature']
+def _panels(runs: Mapping[str, History]) -> dict[str, dict[str, list[list[float | None]]]]:
+    """Returns by axis label and run the lines of each panel that has any, one number an epoch."""
+    readers: dict[str, Any] = {
+        'validation top-1, %': lambda line: line['val_top1'],
+        'training loss': lambda line: line['loss'],
     }
-    draw_lines(axes, series, 'temperature of the global term')
-    axes.set_ylim(bottom=0)
+    for name, label in leaf_terms([line for history in runs.values() for line in history]).items():
+        readers[f'term: {label}'] = lambda line, name=name: line['terms'].get(name)
+    readers['temperature'] = lambda line: line.get('temperature')
+    readers['learning rate'] = lambda line: line.get('lr')
+    panels = {
+        label: {run: _lines([read(line) for line in history]) for run, history in runs.items()}
+        for label, read in readers.items()
+    }
+    return {label: lines for label, lines in panels.items() if any(lines.values())}
+
+
+def _lines(values: Sequence[Any]) -> list[list[float | None]]:
+    """Returns a line for each part of the values: a learning rate a parameter group, a temperature a TRG term."""
+    rows = [
+        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        for value in values
+    ]
+    return [list(column) for column in zip_longest(*rows) if any(value is not None for value in column)]
 
 
 def leaf_terms(history: History) -> dict[str, str]:
@@ -146,13 +108,3 @@ def leaf_terms(history: History) -> dict[str, str]:
         if part or not any(other.startswith(f'{name}.') for other in names):
             labels[name] = parent if part in ('', parent) else f'{parent} {part}'
     return labels
-
-
-def _lines(values: Sequence[Any]) -> list[list[float | None]]:
-    """Returns one list of numbers for each part of a value that may be a number, a list, a mapping or None."""
-    rows = [
-        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        for value in values
-    ]
-    columns = [list(column) for column in zip_longest(*rows)]
-    return [column for column in columns if any(value is not None for value in column)]

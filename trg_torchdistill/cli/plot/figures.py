@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,10 @@ CHOSEN = STYLES[3][0]
 PANEL_INCHES = (5.0, 3.6)
 
 
-def blank_figure(width: float, height: float, title: str = '') -> Figure:
-    """Returns a figure without panels, in inches.
+def new_figure(
+    num_rows: int, num_columns: int, inches: tuple[float, float] | None = None, title: str = ''
+) -> tuple[Figure, list[Axes]]:
+    """Returns an empty figure and its panels, row by row; without ``inches`` of the whole they are ``PANEL_INCHES``.
 
     Raises:
         TRGError: If matplotlib is missing.
@@ -42,19 +44,10 @@ def blank_figure(width: float, height: float, title: str = '') -> Figure:
         raise TRGError(
             "expected matplotlib to be installed, got none; run: pip install 'trg_torchdistill[cli]'"
         ) from error
-    figure = Figure(figsize=(width, height), layout='constrained')
+    size = inches or (PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows)
+    figure = Figure(figsize=size, layout='constrained')
     if title:
         figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def new_figure(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
-    """Returns an empty figure and its panels, row by row.
-
-    Raises:
-        TRGError: If matplotlib is missing.
-    """
-    figure = blank_figure(PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows)
     return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
 
 
@@ -71,15 +64,13 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
         figure.savefig(stream, format=path.suffix[1:], dpi=dpi, metadata=metadata)
 
 
-def style_of(position: int) -> tuple[str, Any]:
-    """Returns the colour and the dashes of a line; more lines than ``STYLES`` combine them in other ways."""
-    rounds = position // len(STYLES)
-    return STYLES[position % len(STYLES)][0], STYLES[(position + rounds) % len(STYLES)][1]
-
-
 def draw_line(axes: Axes, values: Sequence[float | None], label: str, position: int) -> None:
-    """Draws one value an epoch, None leaving a gap, in the style of a position."""
-    color, dashes = style_of(position)
+    """Draws one value an epoch, None leaving a gap, in the style of a position.
+
+    More lines than ``STYLES`` combine their colours and dashes in other ways.
+    """
+    rounds, place = divmod(position, len(STYLES))
+    color, dashes = STYLES[place][0], STYLES[(place + rounds) % len(STYLES)][1]
     points = [float('nan') if value is None else value for value in values]
     marker = 'o' if len(points) == 1 else None
     epochs = range(1, len(points) + 1)
@@ -97,15 +88,6 @@ def finish_epochs(axes: Axes, label: str) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def draw_lines(axes: Axes, series: Mapping[str, Sequence[float | None]], label: str, first_style: int = 0) -> None:
-    """Fills a panel over epochs: a line for each name, and a legend where there are several."""
-    for position, (name, values) in enumerate(series.items(), first_style):
-        draw_line(axes, values, name, position)
-    finish_epochs(axes, label)
-    if len(axes.lines) > 1:
-        axes.legend(frameon=False, fontsize='small')
-
-
 def show_image(axes: Axes, pixels: Tensor) -> None:
     """Shows an image [H, W, 3] or [H, W] without ticks."""
     axes.imshow(pixels.numpy(), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
@@ -113,14 +95,7 @@ def show_image(axes: Axes, pixels: Tensor) -> None:
 
 
 def outline(axes: Axes, place: tuple[int, int], cell: tuple[float, float], color: str = CHOSEN) -> None:
-    """Draws the edges of a cell.
-
-    Args:
-        axes: Panel of an image.
-        place: Row and column of the cell.
-        cell: Height and width of a cell in pixels.
-        color: Colour of the edges.
-    """
+    """Draws the edges of the cell at a row and a column; ``cell`` is the height and width of one in pixels."""
     from matplotlib.patches import Rectangle
 
     corner = (place[1] * cell[1] - 0.5, place[0] * cell[0] - 0.5)

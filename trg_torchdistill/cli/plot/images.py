@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill.cli.data.classes import listed_classes
+from trg_torchdistill._checks import nearest
+from trg_torchdistill.cli.data.classes import class_names
+from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import resolve
 from trg_torchdistill.datasets.labels import known_labels
 from trg_torchdistill.errors import TRGError, explained
 
@@ -18,24 +21,31 @@ MAX_CLASSES = 10
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a data set, as the models get them.
-
-    Attributes:
-        values: Tensor [B, C, H, W].
-        labels: Class of each image.
-        positions: Position of each image in the data set.
-        names: Name of each class that occurs.
-    """
+    """Images [B, C, H, W] as the models get them, the class of each, and the names of all classes."""
 
     values: Tensor
     labels: list[int]
-    positions: list[int]
-    names: dict[int, str]
+    names: list[str]
 
-    def take(self, chosen: Sequence[int]) -> Images:
-        """Returns the images at the given places among these."""
-        labels, positions = [self.labels[place] for place in chosen], [self.positions[place] for place in chosen]
-        return Images(self.values[list(chosen)], labels, positions, self.names)
+    def take(self, places: Sequence[int]) -> Images:
+        """Returns those at the given places among these."""
+        return Images(self.values[list(places)], [self.labels[place] for place in places], self.names)
+
+
+def build_dataset(config: Config, name: str | None) -> Any:
+    """Builds one data set of a YAML, by default the one of its test.
+
+    Raises:
+        TRGError: If there is no such data set, or it cannot be built.
+    """
+    known = config.mapping('datasets')
+    key = config.get('test', 'test_data_loader', 'dataset_id') if name is None else name
+    if key not in known:
+        raise TRGError(
+            f'expected `--dataset` to be one of the keys under `datasets:`, {list(known)}, got {key!r}'
+            f'{nearest(key, list(known))}'
+        )
+    return resolve(known[key], (), f'look at {config.where("datasets")}')
 
 
 def read_images(dataset: Any, positions: Sequence[int]) -> Images:
@@ -49,19 +59,13 @@ def read_images(dataset: Any, positions: Sequence[int]) -> Images:
         raise TRGError(
             f'expected `--images` to be positions in the data set, from 0 to {len(dataset) - 1}, got {outside[0]}'
         )
-    values, labels = [], []
     with explained(
         'the data set did not give image tensors of one size, with labels',
         'look at its `transform:`, or name another data set with `--dataset`',
     ):
-        for position in positions:
-            item = dataset[position]
-            values.append(item[0])
-            labels.append(int(item[1]))
-        stacked = torch.stack(values)
-    known = dict(enumerate(listed_classes(dataset)))
-    names = {label: known.get(label, str(label)) for label in sorted(set(labels))}
-    return Images(stacked, labels, list(positions), names)
+        items = [dataset[position] for position in positions]
+        values, labels = torch.stack([item[0] for item in items]), [int(item[1]) for item in items]
+    return Images(values, labels, class_names(dataset, max(labels) + 1))
 
 
 def draw_images(dataset: Any, count: int, seed: int) -> Images:
@@ -84,23 +88,19 @@ def in_pairs(labels: Sequence[int], count: int) -> list[int]:
         >>> in_pairs([3, 5, 3, 7, 5, 3], 4)
         [0, 2, 1, 4]
     """
-    pairs: dict[int, list[int]] = {}
-    for place, label in enumerate(labels):
-        if len(pairs.setdefault(label, [])) < 2:
-            pairs[label].append(place)
-    chosen = [place for pair in pairs.values() if len(pair) == 2 for place in pair]
+    places = {label: [place for place, other in enumerate(labels) if other == label] for label in labels}
+    chosen = [place for of_class in places.values() if len(of_class) > 1 for place in of_class[:2]]
     rest = [place for place in range(len(labels)) if place not in chosen]
     return (chosen + rest)[:count]
 
 
-def as_seen(values: Tensor, dataset: Any) -> Tensor:
-    """Returns images [B, H, W, 3] or [B, H, W] with values from 0 to 1.
+def as_seen(images: Tensor, dataset: Any) -> Tensor:
+    """Returns images [B, C, H, W] as [B, H, W, 3] or [B, H, W], with values from 0 to 1.
 
     The ``Normalize`` of the data set's transform is undone; without one the batch is stretched from its least to its
     greatest value.
     """
-    normalization = _normalization(dataset)
-    images = values.float()
+    images, normalization = images.float(), _normalization(dataset)
     if normalization is None:
         low, high = images.min(), images.max()
         images = (images - low) / (high - low).clamp_min(torch.finfo(images.dtype).eps)
@@ -113,15 +113,13 @@ def as_seen(values: Tensor, dataset: Any) -> Tensor:
 
 def _normalization(dataset: Any) -> tuple[Any, Any] | None:
     """Mean and standard deviation of the last ``Normalize`` in the transform of a data set or of one inside it."""
-    while dataset is not None:
+    found = None
+    while dataset is not None and found is None:
         steps: list[Any] = [getattr(dataset, 'transform', None)]
-        found = None
         while steps:
             step = steps.pop(0)
             steps = [*getattr(step, 'transforms', ()), *steps]
             if type(step).__name__ == 'Normalize':
                 found = (step.mean, step.std)
-        if found is not None:
-            return found
         dataset = getattr(dataset, 'dataset', None)
-    return None
+    return found
