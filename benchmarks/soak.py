@@ -1,6 +1,6 @@
 """A long run of the full method in torchdistill's own box: does anything grow?
 
-python benchmarks/soak.py [--steps 2000] [--json FILE]
+python benchmarks/soak.py [--steps 2000] [--queue 1000] [--json FILE]
 
 The box of ``configs/sample/digits/trg.yaml`` (projection, contextual term, dynamic temperature, both processes) trains
 on scikit-learn's digits in batches of 10, five steps an epoch, with the host's processes and an evaluation of the
@@ -34,13 +34,16 @@ BATCH_SIZE, IMAGES = 10, 50
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 
 
-def make_box(epochs: int) -> Any:
-    """The host's box for that many epochs."""
+def make_box(epochs: int, queue_size: int) -> Any:
+    """The host's box for that many epochs; with a queue, edges are the teacher's and targets soft."""
     config = load_yaml_file(str(CONFIG))
     models = {name: config['models'][name] for name in ('teacher_model', 'student_model')}
     teacher, student = (get_model(model['key'], **model['kwargs']) for model in models.values())
     config['train']['num_epochs'] = epochs
     config['train']['train_data_loader']['kwargs']['batch_size'] = BATCH_SIZE
+    if queue_size:
+        options = {'edges': 'teacher', 'global_targets': 'teacher', 'queue_size': queue_size}
+        config['train']['criterion']['kwargs']['sub_terms']['trg']['criterion']['kwargs'] |= options
     return get_distillation_box(
         teacher, student, config['datasets'], config['train'], torch.device('cpu'), None, False, 1
     )
@@ -71,13 +74,13 @@ def note(box: Any, step: int) -> dict[str, int]:
     }
 
 
-def soak(steps: int, every: int) -> tuple[list[dict[str, int]], list[float]]:
+def soak(steps: int, every: int, queue_size: int = 0) -> tuple[list[dict[str, int]], list[float]]:
     """Trains and returns the notes, taken at ends of epochs, and the losses of all steps."""
     torch.manual_seed(0)
     notes: list[dict[str, int]] = []
     losses: list[float] = []
     epochs = math.ceil(steps * BATCH_SIZE / IMAGES)
-    box = make_box(epochs)
+    box = make_box(epochs, queue_size)
     gc.freeze()  # what is there already is neither looked through nor counted
     for epoch in range(epochs):
         box.pre_epoch_process(epoch=epoch)
@@ -118,10 +121,11 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=2000)
     parser.add_argument('--every', type=int, default=20, help='steps between two notes, a multiple of 5')
     parser.add_argument('--warm-up', type=int, default=500, help='steps before the slope')
+    parser.add_argument('--queue', type=int, default=0, help='`queue_size` of `TRGLoss`')
     parser.add_argument('--json', type=Path, help='file that gets all notes')
     options = parser.parse_args()
     torch.set_num_threads(1)
-    notes, losses = soak(options.steps, options.every)
+    notes, losses = soak(options.steps, options.every, options.queue)
     kept = [row for row in notes if row['step'] > options.warm_up]
     line = [row['step'] for row in kept], [row['resident_bytes'] for row in kept]
     bytes_a_step, error = slope(*line)

@@ -139,16 +139,19 @@ def adjacency_row(tokens, neighbors, i, sigma):
     ]
 
 
-def softmax(logits):
-    """Softmax of a list of scalars."""
+def log_softmax(logits):
+    """Logarithm of the softmax of a list of scalars."""
     largest = max(float(logit.detach()) for logit in logits)
-    weights = [torch.exp(logit - largest) for logit in logits]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    log_total = largest + torch.log(sum(torch.exp(logit - largest) for logit in logits))
+    return [logit - log_total for logit in logits]
 
 
-def kullback_leibler(p, q):
-    return sum(p_j * (torch.log(p_j) - torch.log(q_j)) for p_j, q_j in zip(p, q, strict=True))
+def softmax(logits):
+    return [torch.exp(log_weight) for log_weight in log_softmax(logits)]
+
+
+def kullback_leibler(log_p, log_q):
+    return sum(torch.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True))
 
 
 def context_matrix(tokens, temperature=None):
@@ -182,11 +185,11 @@ def edge_sets(student, teacher, num_neighbors, edges, edge_direction):
 
 
 def row(tokens, neighbors, support, i, sigma, row_distribution):
-    """Row i of a graph over the tokens of its support."""
+    """Logarithm of row i of a graph over the tokens of its support."""
     if row_distribution == 'proportional':
-        return softmax([-square_distance(tokens[i], tokens[j]) / (2 * sigma) for j in support])
+        return log_softmax([-square_distance(tokens[i], tokens[j]) / (2 * sigma) for j in support])
     affinities = adjacency_row(tokens, neighbors, i, sigma)
-    return softmax([affinities[j] for j in support])
+    return log_softmax([affinities[j] for j in support])
 
 
 def local_preserving_loss(
@@ -238,12 +241,12 @@ def global_relationship_loss(
     target_temperature = temperature if target_temperature is None else target_temperature
     total = torch.zeros((), dtype=torch.float64)
     for i in range(len(student)):
-        probabilities = softmax([(student[i] * column).sum() / temperature for column in columns])
+        log_p = log_softmax([(student[i] * column).sum() / temperature for column in columns])
         if targets == 'self':
-            total = total - torch.log(probabilities[i])
+            total = total - log_p[i]
         else:
-            wanted = softmax([(teacher[i] * column).sum() / target_temperature for column in columns])
-            total = total + kullback_leibler(wanted, probabilities)
+            log_q = log_softmax([(teacher[i] * column).sum() / target_temperature for column in columns])
+            total = total + kullback_leibler(log_q, log_p)
     return total if reduction == 'sum' else total / len(student)
 
 

@@ -182,8 +182,7 @@ class LocalTerm:
     def _logits(self, squares: Tensor, of_model: Tensor | None, rows: Rows) -> Tensor:
         """What the softmax of a row is of; the largest of a ``proportional`` one becomes 0."""
         if self.row_distribution == 'proportional':
-            logits = squares / (-2 * self.sigma)
-            return logits - rows.largest(logits.detach())
+            return rows.below_largest(squares / (-2 * self.sigma))
         affinity = gaussian_affinity(squares, self.sigma)
         return affinity if of_model is None else affinity * of_model
 

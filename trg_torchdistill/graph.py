@@ -174,14 +174,17 @@ class Rows:
             return edges.sum(1)
         return edges.new_zeros(self.count).index_add(0, self.columns.flatten(), edges.flatten())
 
-    def largest(self, pairs: Tensor) -> Tensor:
-        """Returns for each pair the largest value of its row, 0 for that of an empty one."""
+    def below_largest(self, pairs: Tensor) -> Tensor:
+        """Returns how far each value is below the largest of its row, 0 where there is no edge."""
         edges = pairs if self.is_edge is None else pairs.masked_fill(~self.is_edge, -torch.inf)
         if self.columns is None:
-            return edges.amax(1, keepdim=True)
-        zeros = edges.new_zeros(self.count)
-        largest = zeros.scatter_reduce(0, self.columns.flatten(), edges.flatten(), 'amax', include_self=False)
-        return largest[self.columns]
+            largest = edges.detach().amax(1, keepdim=True)
+        else:
+            places, zeros = self.columns.flatten(), pairs.new_zeros(self.count)
+            largest = zeros.scatter_reduce(0, places, edges.detach().flatten(), 'amax', include_self=False)[
+                self.columns
+            ]
+        return pairs - largest if self.is_edge is None else (pairs - largest).masked_fill(~self.is_edge, 0)
 
 
 def row_divergence(p: Tensor, q: Tensor, rows: Rows, num_columns: int | None = None) -> Tensor:
@@ -198,7 +201,7 @@ def row_divergence(p: Tensor, q: Tensor, rows: Rows, num_columns: int | None = N
     """
     p_weights, q_weights = p.exp(), q.exp()
     total = rows.sum(p_weights) if num_columns is None else num_columns + rows.sum(p.expm1())
-    total = total.clamp(min=1)
+    total = total.masked_fill(total == 0, 1)
     # log Z_q - log Z_p by log1p: each is about log M, and their difference is small.
     log_ratio_of_totals = torch.log1p(rows.sum(q_weights - p_weights) / total)
     return rows.sum(p_weights * (p - q)) / total + log_ratio_of_totals

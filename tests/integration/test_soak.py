@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 MEGABYTES = 2**20
 
 
-@pytest.fixture(scope='module')
-def soaked():
+@pytest.fixture(scope='module', params=[0, 200], ids=['no queue', 'queue'])
+def soaked(request):
     """Notes after the warm-up, and all losses."""
     folder = str(Path(__file__).parents[2] / 'benchmarks')
     sys.path.insert(0, folder)
@@ -20,7 +20,7 @@ def soaked():
         from soak import soak
     finally:
         sys.path.remove(folder)
-    notes, losses = soak(150, 10)
+    notes, losses = soak(150, 10, request.param)
     return [note for note in notes if note['step'] >= 50], losses
 
 
