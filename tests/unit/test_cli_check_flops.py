@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.integration.host import tiny_swin, tiny_vit
-from trg_torchdistill.cli.check import flops as check_flops
-from trg_torchdistill.cli.check.flops import Operations, default_batch_size
+from trg_torchdistill.cli.check import batch as check_batch
+from trg_torchdistill.cli.check.batch import Operations, default_batch_size
 from trg_torchdistill.cli.probe.probe import run_model
 
 
@@ -39,12 +39,12 @@ def probes_of(model):
 def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):
     probes, notices = probes_of(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))), []
     flops = 3 * 2 * (3 * 4 * 64 + 256 * 2)
-    assert default_batch_size(probes, 100, notices) == check_flops.MAX_BATCH_SIZE
+    assert default_batch_size(probes, 100, notices) == check_batch.MAX_BATCH_SIZE
     assert default_batch_size(probes, 3, notices) == 3
-    monkeypatch.setattr(check_flops, 'STEP_BUDGET', 8.5 * flops)
+    monkeypatch.setattr(check_batch, 'STEP_BUDGET', 8.5 * flops)
     assert default_batch_size(probes, 100, notices) == 8
-    monkeypatch.setattr(check_flops, 'STEP_BUDGET', 0)
-    assert default_batch_size(probes, 100, notices) == check_flops.MIN_BATCH_SIZE
+    monkeypatch.setattr(check_batch, 'STEP_BUDGET', 0)
+    assert default_batch_size(probes, 100, notices) == check_batch.MIN_BATCH_SIZE
     assert notices == []
 
 
@@ -60,13 +60,13 @@ def test_operations_are_those_that_torch_counts(build):
 
 def test_a_module_that_gets_an_expanded_parameter_is_counted():
     notices = []
-    assert default_batch_size(probes_of(TokenHead()), 100, notices) == check_flops.MAX_BATCH_SIZE
+    assert default_batch_size(probes_of(TokenHead()), 100, notices) == check_batch.MAX_BATCH_SIZE
     assert notices == []
 
 
 def test_operations_that_cannot_be_counted_cost_the_count_only():
     notices = []
-    assert default_batch_size(probes_of(Unwatched(3, 4, 1)), 100, notices) == check_flops.MIN_BATCH_SIZE
+    assert default_batch_size(probes_of(Unwatched(3, 4, 1)), 100, notices) == check_batch.MIN_BATCH_SIZE
     assert [(notice.kind, notice.text) for notice in notices] == [
         (
             'uncounted_step',

@@ -6,7 +6,7 @@ from torch import nn
 from torchdistill.core.distillation import DistillationBox
 from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
-from trg_torchdistill.cli.check.maps import check_maps
+from trg_torchdistill.cli.check.batch import check_maps
 from trg_torchdistill.cli.check.setup import RandomImages, batch_size_of, restored_host
 from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
