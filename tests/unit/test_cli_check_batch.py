@@ -1,4 +1,4 @@
-"""Operations of a step, counted without watching modules, and the batch size that follows from them."""
+"""The batch size that follows from the operations of a step, counted without watching modules, and from its maps."""
 
 import pytest
 import torch
@@ -7,8 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.integration.host import tiny_swin, tiny_vit
 from trg_torchdistill.cli.check import batch as check_batch
-from trg_torchdistill.cli.check.batch import Operations, default_batch_size
+from trg_torchdistill.cli.check.batch import Operations, check_maps, default_batch_size
 from trg_torchdistill.cli.probe.probe import run_model
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 
 
 class TokenHead(nn.Module):
@@ -67,10 +68,26 @@ def test_a_module_that_gets_an_expanded_parameter_is_counted():
 def test_operations_that_cannot_be_counted_cost_the_count_only():
     notices = []
     assert default_batch_size(probes_of(Unwatched(3, 4, 1)), 100, notices) == check_batch.MIN_BATCH_SIZE
-    assert [(notice.kind, notice.text) for notice in notices] == [
-        (
-            'uncounted_step',
-            'the operations of a step cannot be counted, LookupError: not under a dispatch mode; the batch has 4 '
-            'images here, `--batch-size` sets another',
-        )
-    ]
+    [notice] = notices
+    assert notice.kind == 'uncounted_step'
+    assert notice.text == (
+        'the operations of a step cannot be counted, LookupError: not under a dispatch mode; the batch has 4 images '
+        'here, `--batch-size` sets another'
+    )
+
+
+def contextual(path, **options):
+    ends = {'student_module_io': 'output', 'teacher_module_path': 'layer', 'teacher_module_io': 'output'}
+    kwargs = {'student_module_path': path, **ends, **options}
+    term = {'criterion': {'key': 'TokenContextualLoss', 'kwargs': kwargs}, 'weight': 1.0}
+    return Config(None, '', {'train': {'criterion': {'kwargs': {'sub_terms': {'context': term}}}}})
+
+
+def test_context_maps_that_do_not_fit_are_known_before_anything_runs():
+    probes = {'student': run_model('net', nn.Sequential(nn.Conv2d(3, 1, 1), nn.AvgPool2d(16)), (128, 128))}
+    assert check_maps(contextual('1'), ('train',), probes, 32) == 32
+    assert check_maps(contextual('student_model.0', student_tokens={'patch_size': 2}), ('train',), probes, 32) == 2
+    told = '`context` has 16384 x 16384 numbers an image, about 8 GiB each; choose later'
+    with pytest.raises(UnknownHereError, match=told):
+        check_maps(contextual('0'), ('train',), probes, 32)
+    assert check_maps(Config(None, '', {'train': {'criterion': {}}}), ('train',), probes, 32) == 32
