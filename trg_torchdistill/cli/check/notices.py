@@ -107,11 +107,10 @@ def _schedule_notices(config: Config, stage: Path, box: Box) -> Found:
 
 
 def _teacher_notices(config: Config, stage: Path, box: Box, sides: Sides) -> Found:
-    teacher = sides.model('teacher')
-    if teacher is None:
+    if 'teacher' not in sides.probes:
         return
     of_stage = box.model('teacher')
-    own = {id(parameter) for parameter in teacher.parameters()}
+    own = {id(parameter) for parameter in sides.probes['teacher'].model.parameters()}
     trained = [id(parameter) in own for parameter in of_stage.parameters() if parameter.requires_grad]
     if any(trained):
         text = (

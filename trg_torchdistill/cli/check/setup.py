@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, RandomSampler
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
@@ -46,15 +46,6 @@ class Sides:
     size: ImageSize
     weights: dict[str, str]
     trained: frozenset[str]
-
-    def model(self, side: str) -> nn.Module | None:
-        """Returns the model of a side, None if the YAML has none."""
-        return self.probes[side].model if side in self.probes else None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the random labels."""
-        return self.probes['student'].num_logits or 2
 
 
 class RandomImages(Dataset[Any]):
@@ -111,10 +102,9 @@ def build_sides(
     else:
         pair = probe_pair(config, stage, size, num_classes)
         probes, found = {'teacher': pair.teacher, 'student': pair.student}, pair.size
-    paths = {'teacher': config.teacher_path, 'student': config.student_path}
     weights, trained = {}, set()
     for side, probe in probes.items():
-        path = paths[side] or ()
+        path = config.student_path if side == 'student' else ('models', 'teacher_model')
         source = source_of(config, path)
         if source is not None and Path(source).exists():
             load_start(config, path, probe.model)
@@ -184,7 +174,7 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
         num_batches: Batches an epoch.
     """
     shape = sides.probes['student'].image_shape[1:]
-    data = RandomImages(batch_size * num_batches, shape, sides.num_classes)
+    data = RandomImages(batch_size * num_batches, shape, sides.probes['student'].num_logits or 2)
     train = resolve(config.data['train'], (), '')
     copied = Config(config.path, config.text, {**config.data, 'train': train})
     for stage in config.stage_paths():

@@ -101,7 +101,9 @@ def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_s
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
         named = {name: value for name, value in box.student.named_parameters() if value.requires_grad}
-        unreached = _unreached(loss, named)
+        parameters = list(named.values())
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if named else ()
+        unreached = {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
         wanted = [value for value in student.parameters() if value.requires_grad]
         if named.keys() <= unreached:  # the stage trains something else, such as a part of the teacher
             unreached = set()
@@ -195,13 +197,6 @@ def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[T
         found.append(Term(name, float(weight), number, norm))
     total = sum(term.gradient_norm for term in found)
     return [replace(term, share=term.gradient_norm / total) for term in found] if total > 0 else found
-
-
-def _unreached(loss: Tensor, named: dict[str, nn.Parameter]) -> set[str]:
-    if not named:
-        return set()
-    gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
 
 
 def _check_finite(loss: Tensor, terms: Sequence[Term]) -> None:

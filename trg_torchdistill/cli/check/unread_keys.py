@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,8 @@ def ignored_keywords(target: Any, names: Collection[str]) -> list[str]:
 
     Keywords that go on to another call than ``super().__init__`` count as looked at, as does a class without source.
     """
-    if not inspect.isclass(target) or not _takes_any(target.__init__):
+    parameters = inspect.signature(target.__init__).parameters.values() if inspect.isclass(target) else ()
+    if inspect.Parameter.VAR_KEYWORD not in [parameter.kind for parameter in parameters]:
         return []
     try:
         source = ''.join(inspect.getsource(cls) for cls in _own_classes(target))
@@ -182,11 +183,6 @@ def _hint(path: tuple[str, ...], known: Collection[str]) -> str:
 
 def _own_classes(target: type) -> list[type]:
     return [cls for cls in target.__mro__ if cls not in (object, nn.Module)]
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _named(target: type) -> set[str]:

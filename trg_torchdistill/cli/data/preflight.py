@@ -126,7 +126,10 @@ def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Samp
         )
     with untouched_data(loader):
         with explained(f'the sampler of {where} failed'):
-            indices = _first_indices(loader) or [0]
+            if loader.batch_sampler is None:
+                indices = [next(iter(loader.sampler))]
+            else:
+                indices = list(next(iter(loader.batch_sampler), [])) or [0]
         if type(loader.dataset.source) is BaseDatasetWrapper:  # it unpacks a pair
             item = checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]])
             if not isinstance(item, (tuple, list)) or len(item) != 2:
@@ -136,12 +139,6 @@ def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Samp
     sample = Sample(config, path, name, loader, indices, items[0], batch)
     check_batch(sample)
     return sample
-
-
-def _first_indices(loader: Any) -> list[Any]:
-    if loader.batch_sampler is None:
-        return [next(iter(loader.sampler))]
-    return list(next(iter(loader.batch_sampler), []))
 
 
 def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placement) -> int:
