@@ -148,7 +148,11 @@ def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) ->
     if not isinstance(student, Student4TRG):
         return
     trained = {id(parameter) for parameter in box.trained}
-    left_out = [name for name, part in student.projectors.items() if not {id(p) for p in part.parameters()} <= trained]
+    left_out = [
+        name
+        for name, part in student.projectors.items()
+        if not all(id(parameter) in trained for parameter in part.parameters())
+    ]
     if left_out:
         text = (
             f'the optimizer does not train the projections `{"`, `".join(left_out)}`; add '

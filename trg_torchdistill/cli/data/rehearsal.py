@@ -131,7 +131,8 @@ def _run(box: SimpleNamespace, config: Config, stage: tuple[str, ...], length: i
         every, unit = math.lcm(box.scheduling_step, box.grad_accum_step), 'scheduling step'
         count = max(count // every, 1) if length is None else count * length // every
     name, advice = type(box.lr_scheduler).__name__, _change(config, stage, 'scheduler')
-    for step in (*range(1, min(count, MAX_STEPS) + 1), *([count] if count > MAX_STEPS else [])):
+    last = [count] if count > MAX_STEPS else []
+    for step in (*range(1, min(count, MAX_STEPS) + 1), *last):
         with explained(f'`{name}` failed in {unit} {step}', advice):
             if step > MAX_STEPS:
                 box.lr_scheduler.last_epoch = step - 1
