@@ -25,7 +25,7 @@ from trg_torchdistill._checks import (
     nearest,
 )
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import UnreadableError, read_saved, replacing
+from trg_torchdistill.files import UnreadableError, read_saved, save
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
 
@@ -167,8 +167,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""
         if self.projector_ckpt is not None and is_main_process():
-            with replacing(self.projector_ckpt) as stream:
-                torch.save({name: unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
+            save({name: unwrapped(part).state_dict() for name, part in self.projectors.items()}, self.projector_ckpt)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state dict of the plain student; that of a module around this one has the projections as well.

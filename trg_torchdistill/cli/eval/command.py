@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
@@ -32,7 +31,7 @@ from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import identity, is_address, replacing
+from trg_torchdistill.files import identity, is_address, write_json_lines
 
 ROWS = 10
 
@@ -206,5 +205,4 @@ def _show(found: Evaluation, config: Config, args: argparse.Namespace) -> None:
     for line in as_text(found, args.rows):
         print(line)
     if args.json is not None:
-        with replacing(Path(args.json).expanduser()) as stream:
-            stream.write(f'{json.dumps(as_json(found))}\n'.encode())
+        write_json_lines(Path(args.json).expanduser(), [as_json(found)])

@@ -21,11 +21,11 @@ from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.checkpoint import draw_apart, restore_training_state
-from trg_torchdistill.cli.train.metrics import write_metrics
 from trg_torchdistill.cli.train.resume import resume_line, tell_changes
 from trg_torchdistill.cli.train.tracker import Tracker, check_tracker
 from trg_torchdistill.cli.train.trainer import Trainer
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.files import write_json_lines
 from trg_torchdistill.host import Box
 
 
@@ -117,7 +117,7 @@ def prepare(
         if state is None:
             files.test.unlink(missing_ok=True)
         files.error.unlink(missing_ok=True)
-        write_metrics(files.metrics, progress.history)
+        write_json_lines(files.metrics, progress.history)
     return trainer
 
 

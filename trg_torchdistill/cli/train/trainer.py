@@ -21,11 +21,12 @@ from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.precision import Precision
 from trg_torchdistill.cli.runtime.processes import Processes, StopSignals
 from trg_torchdistill.cli.runtime.progress import Reporter, epoch_line
-from trg_torchdistill.cli.train.checkpoint import best_checkpoint, save_atomically, training_state
-from trg_torchdistill.cli.train.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of
+from trg_torchdistill.cli.train.checkpoint import training_state
+from trg_torchdistill.cli.train.metrics import TermMeter, learning_rate_of, temperature_of
 from trg_torchdistill.cli.train.parallel import join_stage, share_buffers
 from trg_torchdistill.cli.train.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
+from trg_torchdistill.files import save, write_json_lines
 from trg_torchdistill.host import Box
 
 
@@ -76,7 +77,7 @@ class Trainer:
         seed = self.args['seed']
         state = training_state(self.box, progress, self.config.text, seed, self.processes, self.precision)
         if self.processes.is_first:
-            save_atomically(state, self.files.last)
+            save(state, self.files.last)
         self.progress = progress
 
     def train(self) -> None:
@@ -131,7 +132,8 @@ class Trainer:
         if accuracy.top1 > best_value:
             best_value, best_epoch = accuracy.top1, epoch
             if self.processes.is_first:
-                save_atomically(best_checkpoint(self.box, self.student, best_value, self.args), self.files.best)
+                best = {'model': self.student.state_dict(), 'best_value': best_value, **self.box.optimizer_state()}
+                save({**best, 'args': self.args}, self.files.best)  # as the example trainer writes it
         line = {
             'epoch': epoch,
             'loss': loss,
@@ -155,7 +157,7 @@ class Trainer:
         )
         self.save_state(progress)
         if self.processes.is_first:
-            append_metrics(self.files.metrics, line)
+            write_json_lines(self.files.metrics, progress.history)
         self.reporter.say(epoch_line(line, self.box.num_epochs))
 
     def _train_steps(self, epoch: int, meter: TermMeter, signals: StopSignals) -> tuple[float, int]:
