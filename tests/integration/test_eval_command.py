@@ -1,16 +1,14 @@
 """`trg-torchdistill eval` from the command line's words to its JSON, on tiny models."""
 
 import json
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ranks
 import tiny
 import torch
+from ranks import Launch
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 from tiny import CE, KD, NUM_CLASSES, stage, train, whole_yaml, write
 
@@ -263,9 +261,8 @@ def test_two_processes_measure_the_same(tmp_path):
     torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     config = write_yaml(tmp_path, [('size: 48', 'size: 49')])
     alone = evaluate(config)
-    words = ['--standalone', '--nproc_per_node', '2', '-m', 'trg_torchdistill', 'eval', config, '--device', 'cpu']
-    command = [sys.executable, '-m', 'torch.distributed.run', *words, '--json', str(tmp_path / 'shared.json')]
-    subprocess.run(command, check=True, env=ranks.environment(), capture_output=True, timeout=120)
+    code, _, err = Launch('eval', config, '--json', str(tmp_path / 'shared.json')).end()
+    assert code == 0, err
     shared = json.loads((tmp_path / 'shared.json').read_text())
     assert alone['test']['n'] == 49
     assert shared['agreement'].pop('divergence') == pytest.approx(alone['agreement'].pop('divergence'), rel=1e-6)

@@ -1,4 +1,4 @@
-"""`torchrun ... -m trg_torchdistill train` on the CPU: real launches, which the tests share.
+"""`torchrun ... -m trg_torchdistill train` on the CPU: launches, which the tests share; one is by torchrun itself.
 
 The main run has all that must come back exactly: two stages, a batch sampler of its own, momentum, BatchNorm, dropout,
 random images and tokens, scaled float16 gradients, shards of unequal size, and 24 steps.
@@ -6,13 +6,12 @@ random images and tokens, scaled float16 gradients, shards of unequal size, and 
 
 import json
 import shutil
-import signal
+import time
 
 import pytest
-import ranks
 import tiny
 import torch
-from ranks import DDP
+from ranks import DDP, Launch
 from tiny import (
     CE,
     KD,
@@ -67,7 +66,7 @@ def assert_equal_models(processes):
             assert all(line[name] == lines[0][name] for line in lines), name
 
 
-# name -> YAML, what process 1 does at which of its images, and options; all start at once
+# name -> YAML, what process 1 does at which of its images, and options; all start at once, `whole` by torchrun
 LAUNCHES = {
     'whole': (TWO_STAGES, '', OPTIONS),
     'interrupted': (TWO_STAGES, "rank: 1, image: 27, does: 'interrupt'", OPTIONS),  # in the third epoch of 11 images
@@ -89,10 +88,10 @@ def finished(tmp_path_factory):
     """(folder, exit code, output, errors) of each launch."""
     folders = {name: tmp_path_factory.mktemp(name) for name in LAUNCHES}
     launched = {
-        name: ranks.start(write_yaml(folders[name], train, watched=watched), *options)
+        name: Launch('train', write_yaml(folders[name], train, watched=watched), *options, by_torchrun=name == 'whole')
         for name, (train, watched, options) in LAUNCHES.items()
     }
-    return {name: (folders[name], *ranks.end_of(process)) for name, process in launched.items()}
+    return {name: (folders[name], *launch.end()) for name, launch in launched.items()}
 
 
 @pytest.fixture(scope='module')
@@ -175,7 +174,7 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
     assert command.startswith('torchrun --nproc_per_node 2 -m trg_torchdistill train ')
     assert command.endswith('--seed 3 --amp fp16 -adjust_lr --device cpu --resume')
     resumed = copy_of_run(folder, 'resumed')
-    code, _, err = ranks.end_of(ranks.start(write_yaml(resumed), *OPTIONS, '--resume'))
+    code, _, err = Launch('train', write_yaml(resumed), *OPTIONS, '--resume').end()
     assert code == 0, err
     assert tiny.without_times(lines_of(resumed)) == tiny.without_times(lines_of(whole[0]))
     assert comparable(last_state(resumed)) == comparable(last_state(whole[0]))
@@ -185,7 +184,7 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
 def test_another_number_of_processes_continues_with_a_warning(interrupted):
     folder = copy_of_run(interrupted[0], 'four')
     shutil.rmtree(folder / 'ranks')
-    code, out, err = ranks.end_of(ranks.start(write_yaml(folder), *OPTIONS, '--resume', processes=4))
+    code, out, err = Launch('train', write_yaml(folder), *OPTIONS, '--resume', processes=4).end()
     assert code == 0, err
     assert out.count('WARNING: this run went on in 2 processes, now they are 4') == 1
     found = dumps(folder)
@@ -212,10 +211,11 @@ def test_a_failure_ends_all_processes_with_one_message(name, finished):
 
 def test_ending_torchrun_ends_the_training_and_keeps_the_state(tmp_path):
     config = write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED))
-    with ranks.start(config) as launched:
-        assert next(line for line in launched.stdout if not line.startswith('weights of ')).startswith('epoch ')
-        launched.send_signal(signal.SIGTERM)
-        out, _ = launched.communicate(timeout=60)
+    launch = Launch('train', config)
+    while '\nepoch ' not in launch.output()[0] and launch.process.is_alive():
+        time.sleep(0.05)
+    launch.process.terminate()
+    _, out, _ = launch.end()
     assert out.count('interrupted; ') == 1
     done = last_state(tmp_path)['progress']['epochs_done']
     assert f'keeps the state after epoch {done} of 10000' in out

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
@@ -16,7 +15,7 @@ from trg_torchdistill.cli.data.classes import class_counts, class_names
 from trg_torchdistill.cli.data.preflight import look_at_data
 from trg_torchdistill.cli.data.reading import read
 from trg_torchdistill.cli.eval.report import Evaluation, as_json, as_text
-from trg_torchdistill.cli.measure.evaluation import CONVENTIONS, Predictions, class_groups, predict, unbalanced_counts
+from trg_torchdistill.cli.measure.evaluation import CONVENTIONS, class_groups, predict, unbalanced_counts
 from trg_torchdistill.cli.measure.run_files import refuse_named_file
 from trg_torchdistill.cli.measure.testing import TEST_LOADER, accuracy_line, build_test_loader, load_best
 from trg_torchdistill.cli.probe.arguments import positive
@@ -88,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         look_at_data(config, [TEST_LOADER], sides, placement).tell(reporter)
         loader = build_test_loader(config, placement)
         predictions = predict(models, read(loader, config), placement.device, processes, placement.precision)
-        names = _names(config, predictions)
+        num_classes = max(*predictions.num_classes, int(predictions.labels.max()) + 1)
+        names = class_names(config.mapping('datasets')[config.get(*TEST_LOADER, 'dataset_id')], num_classes)
         if processes.is_first:
             _show(Evaluation(args.config, weights, predictions, names, train_counts, conventions), config, args)
     return 0
@@ -180,21 +180,11 @@ def _load_student(config: Config, student: nn.Module, source: str | None, report
             found = 'a folder; name a file in it, such as last.pt' if file.is_dir() else 'which does not exist'
             raise TRGError(f'expected {wanted}, got {source}, {found}')
         source = str(file)
-    load_weights(student, _weights_in(read_checkpoint(source, wanted)), source, wanted)
+    checkpoint = read_checkpoint(source, wanted)
+    modules = checkpoint.get('modules')  # those of a ``last.pt``
+    of_run = modules.get('student') if isinstance(modules, Mapping) else None
+    load_weights(student, of_run if isinstance(of_run, Mapping) else checkpoint, source, wanted)
     return source
-
-
-def _weights_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the student's weights in a ``last.pt``; any other checkpoint as it is."""
-    modules = checkpoint.get('modules')
-    student = modules.get('student') if isinstance(modules, Mapping) else None
-    return student if isinstance(student, Mapping) else checkpoint
-
-
-def _names(config: Config, predictions: Predictions) -> list[str]:
-    """Returns a name for each class that the models or the labels know."""
-    num_classes = max(*predictions.num_classes, int(predictions.labels.max()) + 1)
-    return class_names(config.mapping('datasets')[config.get(*TEST_LOADER, 'dataset_id')], num_classes)
 
 
 def _show(found: Evaluation, config: Config, args: argparse.Namespace) -> None:

@@ -112,9 +112,6 @@ def joined(device: str) -> Iterator[Processes]:
     On GPUs tensors go through nccl and everything else through gloo, on CPUs all goes through gloo. An error in any of
     the processes is reported by one of them: by the first if it fails too, as all do over a mistake in the YAML.
 
-    Args:
-        device: The word after ``--device``.
-
     Raises:
         TRGError: If the environment is not torchrun's.
         RunError: If another process ended without a word.

@@ -87,14 +87,9 @@ def restore_training_state(
     processes: Processes,
     precision: Precision,
 ) -> Progress:
-    """Puts a newly built box where the training stood, the random generators last.
+    """Puts a newly built box, in its first stage, where the training of ``path`` stood, the random generators last.
 
-    Args:
-        box: Distillation or training box, in its first stage.
-        state: What :func:`load_training_state` read.
-        path: Where it was read from, for the message.
-        processes: Those that continue; when they are more or fewer than before, random generators start anew.
-        precision: Precision of the training, whose scale is restored too.
+    These start anew when the processes that continue are more or fewer than before.
 
     Raises:
         TRGError: If the state is of other models, losses or stages than the YAML's.

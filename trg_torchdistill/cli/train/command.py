@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
                     with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
                         trainer.train()
                 except KeyboardInterrupt:
-                    return _interrupted(args, trainer)
+                    command = resume_command(args.words, processes)
+                    reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
+                    return EXIT_INTERRUPTED
             trainer.box.clean_modules()
             progress = trainer.progress
         weights = load_best(config, student, files.best, progress, reporter) if processes.is_first else ''
@@ -120,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
     """Opens the log, once it is known that it is no other file of the run."""
-    folder = [] if args.run_dir is None else [Path(args.run_dir)]
-    of_run = [file for each in folder for file in RunFiles(each, each).beside_the_weights]
+    of_run = () if args.run_dir is None else RunFiles(Path(args.run_dir), Path()).beside_the_weights
     refuse_named_file('--run_log', args.run_log, args.config, *of_run)
     with logging_to(args.run_log, processes.rank):
         yield
@@ -130,12 +131,6 @@ def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None
 def _kept(trainer: Trainer) -> str:
     if not trainer.files.last.exists():
         return ''
-    done, total = trainer.progress.epochs_done, trainer.box.num_epochs
-    state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
-    return f'{trainer.files.last} keeps {state}'
-
-
-def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
-    command = resume_command(args.words, trainer.processes)
-    trainer.reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
-    return EXIT_INTERRUPTED
+    done = trainer.progress.epochs_done
+    point = f'after epoch {done}' if done else 'before epoch 1'
+    return f'{trainer.files.last} keeps the state {point} of {trainer.box.num_epochs}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -96,15 +96,11 @@ class Trainer:
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
         except Exception as error:
             self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
-            if self.is_new and not self.has_stepped and not isinstance(error, RunError):
-                self._leave_no_run()
+            leaves_a_run = self.has_stepped or not self.is_new or isinstance(error, RunError)
+            if self.processes.is_first and not leaves_a_run:  # a corrected YAML starts without an option
+                self.files.last.unlink(missing_ok=True)
+                self.files.metrics.unlink(missing_ok=True)
             raise
-
-    def _leave_no_run(self) -> None:
-        """Takes back what was written before the first step, so that a corrected YAML starts without an option."""
-        if self.processes.is_first:
-            self.files.last.unlink(missing_ok=True)
-            self.files.metrics.unlink(missing_ok=True)
 
     def _stop_if_told(self, told: float, cause: Exception | None = None) -> None:
         if told:
@@ -149,15 +145,15 @@ class Trainer:
         if self.precision.scales_gradients:
             line['skipped_steps'] = self.precision.skipped_steps
             self.precision.skipped_steps = 0
-        self._end_epoch(accuracy.top1)
+        # the scheduler wants `mode: 'max'` then, which was checked
+        metrics = {'metrics': accuracy.top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
+        with explained('the post-epoch process failed'):
+            self.box.post_epoch_process(**metrics)
         self.tracker.end_epoch(epoch, accuracy.top1, accuracy.top5)
         history = [*self.progress.history, line]
-        progress = replace(
-            self.progress, epochs_done=epoch + 1, best_value=best_value, best_epoch=best_epoch, history=history
-        )
-        self.save_state(progress)
+        self.save_state(Progress(epoch + 1, best_value, best_epoch, history, self.progress.saves_teacher))
         if self.processes.is_first:
-            write_json_lines(self.files.metrics, progress.history)
+            write_json_lines(self.files.metrics, history)
         self.reporter.say(epoch_line(line, self.box.num_epochs))
 
     def _train_steps(self, epoch: int, meter: TermMeter, signals: StopSignals) -> tuple[float, int]:
@@ -216,9 +212,3 @@ class Trainer:
             'Try a lower learning rate, `max_grad_norm:` under `optimizer:`, or a lower weight of that term'
             + ('' if self.precision.name is None else f', or train without `--amp {self.precision.name}`')
         )
-
-    def _end_epoch(self, val_top1: float) -> None:
-        """Runs the post-epoch process; `ReduceLROnPlateau` gets the accuracy, so `mode: 'max'` is checked before."""
-        metrics = {'metrics': val_top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
-        with explained('the post-epoch process failed'):
-            self.box.post_epoch_process(**metrics)
