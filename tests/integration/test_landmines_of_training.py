@@ -66,10 +66,13 @@ def test_landmine_13_processes_of_the_last_box_serve_every_box(tmp_path):
 
 
 def test_landmine_13_processes_also_serve_a_training_box(tmp_path, caplog):
-    box = make_training_box(load(tmp_path, CE_ONLY), TinyCnn())
+    text = CE_ONLY.replace(SGD, f"{SGD}\nscheduler: {{key: 'ExponentialLR', kwargs: {{gamma: 0.5}}}}")
+    box = make_training_box(load(tmp_path, text), TinyCnn())
+    rate = box.optimizer.param_groups[0]['lr']
     with caplog.at_level(logging.INFO):
         losses = [train_epoch(box, epoch)[0] for epoch in range(2)]
     assert losses[1] < losses[0]
+    assert box.optimizer.param_groups[0]['lr'] == rate / 4
     assert 'TRGLoss' not in caplog.text
 
 
@@ -81,7 +84,9 @@ def test_landmine_14_no_forward_process_of_a_kind_that_nobody_calls():
 def test_landmine_15_number_of_epochs_is_read_when_an_epoch_starts(tmp_path):
     box = box_from(tmp_path, full_method(num_epochs=3))
     box.num_epochs = 5  # a trainer may change it after the box is built
-    box.pre_epoch_process(epoch=2)
+    box.pre_epoch_process()
+    assert our_losses(box)['trg'].current_temperature is None
+    box.pre_epoch_process(epoch=2, whatever='a trainer passes')
     assert our_losses(box)['trg'].current_temperature == pytest.approx(0.3)
 
 
@@ -106,11 +111,8 @@ class LossWrapper(nn.Module):
 def test_landmine_16_losses_are_found_behind_a_wrapper_and_without_a_yaml_key():
     plain = TRGLoss(*PATHS)
     wrapped = get_loss_wrapper(TRGLoss(*PATHS), {'key': 'trg_test_loss_wrapper'})
-    terms = {
-        'plain': {'criterion': plain, 'weight': 1.0},
-        'wrapped': {'criterion': wrapped, 'weight': 1.0},
-        'ce': {'criterion': nn.CrossEntropyLoss(), 'weight': 1.0},
-    }
+    losses = {'plain': plain, 'wrapped': wrapped, 'ce': nn.CrossEntropyLoss()}
+    terms = {name: {'criterion': loss, 'weight': 1.0} for name, loss in losses.items()}
     assert relation_losses(WeightedSumLoss(sub_terms=terms)) == {'plain': plain, 'wrapped': wrapped.low_level_loss}
     assert relation_losses(WeightedSumLoss()) == {}
     assert relation_losses(nn.CrossEntropyLoss()) == {}

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchdistill.losses.high_level import WeightedSumLoss
 
 from tests.integration.host import box_from, full_method
 from tests.unit.boxes import FakeBox, training_box
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.host import Box, terms_of
+from trg_torchdistill.host import Box
 
 
 def test_epoch_of_a_box_without_stages():
@@ -77,10 +76,6 @@ def test_terms_leave_the_loss_for_a_while_only():
     with pytest.raises(KeyboardInterrupt), box.without(['a']):
         raise KeyboardInterrupt
     assert box.criterion.term_dict is terms
-
-
-def test_a_loss_without_terms():
-    assert terms_of(nn.CrossEntropyLoss()) == terms_of(WeightedSumLoss()) == {}
 
 
 def test_a_state_brings_back_what_training_changed(tmp_path):
