@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def environment():
 
 
 class Launch:
-    """A command in several processes: by the launcher of torchrun, or by torchrun itself."""
+    """A command in several processes, by the launcher of torchrun or by torchrun itself, or in one without it."""
 
     def __init__(self, command, config, *words, processes=2, by_torchrun=False):
         folder = Path(config).parent
@@ -42,6 +43,13 @@ class Launch:
         words = [command, config, *words, '--device', 'cpu']
         self.process = FORKS.Process(target=_launch, args=(words, processes, by_torchrun, self.streams))
         self.process.start()
+
+    def interrupted_after_an_epoch(self, number):
+        """Sends a signal when an epoch is over; returns what :meth:`end` does."""
+        while '\nepoch ' not in self.output()[0] and self.process.is_alive():
+            time.sleep(0.05)
+        os.kill(self.process.pid, number)
+        return self.end()
 
     def output(self):
         """What it has written to stdout and stderr, torchrun's report among it."""
@@ -59,6 +67,8 @@ def _launch(words, processes, by_torchrun, streams):
     if by_torchrun:
         launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
         os.execve(sys.executable, [sys.executable, *launcher, '-m', 'trg_torchdistill', *words], environment())
+    if processes == 1:
+        _run(words)
     config = LaunchConfig(
         1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
         start_method='fork', logs_specs=DefaultLogsSpecs(),

@@ -6,7 +6,7 @@ random images and tokens, scaled float16 gradients, shards of unequal size, and 
 
 import json
 import shutil
-import time
+import signal
 
 import pytest
 import tiny
@@ -210,12 +210,8 @@ def test_a_failure_ends_all_processes_with_one_message(name, finished):
 
 
 def test_ending_torchrun_ends_the_training_and_keeps_the_state(tmp_path):
-    config = write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED))
-    launch = Launch('train', config)
-    while '\nepoch ' not in launch.output()[0] and launch.process.is_alive():
-        time.sleep(0.05)
-    launch.process.terminate()
-    _, out, _ = launch.end()
+    launch = Launch('train', write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED)))
+    _, out, _ = launch.interrupted_after_an_epoch(signal.SIGTERM)
     assert out.count('interrupted; ') == 1
     done = last_state(tmp_path)['progress']['epochs_done']
     assert f'keeps the state after epoch {done} of 10000' in out

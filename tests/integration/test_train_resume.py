@@ -1,15 +1,13 @@
 """A run that was stopped goes on as if it had not been: from Ctrl-C to damaged files, with real trainings."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from ranks import Launch
 from tiny import (
     CE,
     ITEMS_AN_EPOCH,
@@ -62,11 +60,8 @@ TRAININGS = {
     'adam': stage(4, CE + KD, optimizer="optimizer: {key: 'Adam', kwargs: {lr: 0.01}}\n"),
     'teacher_trained_too': stage(4, CE + KD, sides=TRAINED_TEACHER),
     'term_with_memory': stage(4, CE + MEMORY),
-    'scheduler': stage(4, CE + KD, more=STEP_LR),
-    'scheduler_by_steps': stage(4, CE + KD, more=STEPWISE_LR),
     'scheduler_on_plateau': stage(4, CE + KD, more=PLATEAU),
     'rest_of_accumulated_gradients': stage(4, CE + KD, optimizer=ACCUMULATION),
-    'trg': stage(4, CE + KD + TRG, sides=TRG_SIDES),
     'stage_2_begun': stages(stage(1, CE + KD), stage(3, CE + TRG, sides=TRG_SIDES, more=STEP_LR)),
     'stage_2_after_the_resume': stages(stage(3, CE + KD), stage(1, CE + TRG, sides=TRG_SIDES)),
     'stage_2_about_to_begin': stages(stage(2, CE + TRG, sides=TRG_SIDES), stage(2, CE + KD, loaders='')),
@@ -118,17 +113,11 @@ def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupte
 
 
 def test_the_process_survives_a_real_ctrl_c(tmp_path):
-    config = write_training(tmp_path, stage(10_000, CE))
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
-    words = [sys.executable, '-m', 'trg_torchdistill', 'train', config]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        first = next(line for line in process.stdout if not line.startswith('weights of the '))
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)[0]
-    assert first.startswith('epoch ')
-    assert process.returncode == 130
+    launch = Launch('train', write_training(tmp_path, stage(10_000, CE)), processes=1)
+    code, out, _ = launch.interrupted_after_an_epoch(signal.SIGINT)
+    assert code == 130
     done = last_state(tmp_path)['progress']['epochs_done']
-    assert f'keeps the state after epoch {done} of 10000' in rest
+    assert f'keeps the state after epoch {done} of 10000' in out
 
 
 def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
