@@ -197,14 +197,13 @@ def plain_model(model: nn.Module) -> nn.Module:
     return inner
 
 
-def outer_wrapper_error(model: nn.Module) -> str | None:
-    """Says what is wrong when a ``Student4TRG`` was wrapped from outside, else returns None."""
+def check_outermost(model: nn.Module) -> None:
+    """Raises TRGError if a ``Student4TRG`` was wrapped from outside."""
     if check_if_wrapped(model) and isinstance(model.module, Student4TRG):
-        return (
+        raise TRGError(
             f'expected `Student4TRG` to be the outermost module of the student, got {type(model).__name__} around it: '
             'its projections would not run; leave `wrapper:` under `train.student` empty'
         )
-    return None
 
 
 def _check_path(name: str, path: str, student: nn.Module) -> None:

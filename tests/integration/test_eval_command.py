@@ -65,6 +65,7 @@ def test_the_same_numbers_as_train(tmp_path, capsys):
     config = write_yaml(tmp_path, train_kwargs=LONG_TAILED, stage=teacher_in_eval_mode)
     assert train(config, '--seed', '1') == 0
     trained = capsys.readouterr().out.splitlines()
+    assert any('classes by training images: many ' in line for line in trained)
     found, tested = evaluate(config), json.loads((tmp_path / 'student' / 'test.json').read_text())
     assert found['weights'] == tested['weights'] == str(tmp_path / 'student.pt')
     for side in ('test', 'teacher'):

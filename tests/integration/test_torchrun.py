@@ -12,21 +12,7 @@ import pytest
 import tiny
 import torch
 from ranks import DDP, Launch
-from tiny import (
-    CE,
-    KD,
-    LOADERS,
-    SIDES,
-    TRG,
-    TRG_SIDES,
-    comparable,
-    last_state,
-    lines_of,
-    stage,
-    stages,
-    whole_yaml,
-    write,
-)
+from tiny import CE, KD, LOADERS, SIDES, TRG, TRG_SIDES, last_state, lines_of, stage, stages
 
 pytestmark = pytest.mark.slow
 
@@ -46,9 +32,9 @@ OPTIONS = ('--seed', '3', '--amp', 'fp16', '-adjust_lr')
 
 
 def write_yaml(folder, train=TWO_STAGES, size=22, watched=''):
-    text = whole_yaml(folder, train, train_kwargs=f"size: {size}, folder: '{folder}', {watched}")
+    text = tiny.whole_yaml(folder, train, train_kwargs=f"size: {size}, folder: '{folder}', {watched}")
     text = text.replace("- name: 'tiny'", "- name: 'tiny'\n  - name: 'ranks'").replace('size: 48', 'size: 49')
-    return write(
+    return tiny.write(
         folder,
         text.replace("key: 'tiny.Blobs', init: {kwargs: {size: 22", "key: 'ranks.Watched', init: {kwargs: {size: 22"),
     )
@@ -97,11 +83,6 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope='module')
 def whole(finished):
     return finished['whole']
-
-
-@pytest.fixture(scope='module')
-def interrupted(finished):
-    return finished['interrupted']
 
 
 def copy_of_run(folder, name):
@@ -166,8 +147,8 @@ def test_accuracy_is_that_of_one_process(whole):
     assert (best['val_top1'], best['val_top5']) == (alone['test']['top1'], alone['test']['top5'])
 
 
-def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupted):
-    folder, _, out, _ = interrupted
+def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, finished):
+    folder, _, out, _ = finished['interrupted']
     assert last_state(folder)['progress']['epochs_done'] == 2
     assert out.count('interrupted; ') == 1
     command = out.splitlines()[-1].strip()
@@ -177,12 +158,12 @@ def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupte
     code, _, err = Launch('train', write_yaml(resumed), *OPTIONS, '--resume').end()
     assert code == 0, err
     assert tiny.without_times(lines_of(resumed)) == tiny.without_times(lines_of(whole[0]))
-    assert comparable(last_state(resumed)) == comparable(last_state(whole[0]))
+    assert tiny.comparable(last_state(resumed)) == tiny.comparable(last_state(whole[0]))
     assert [lines[2:] for lines in dumps(resumed)] == [lines[2:] for lines in dumps(whole[0])]
 
 
-def test_another_number_of_processes_continues_with_a_warning(interrupted):
-    folder = copy_of_run(interrupted[0], 'four')
+def test_another_number_of_processes_continues_with_a_warning(finished):
+    folder = copy_of_run(finished['interrupted'][0], 'four')
     shutil.rmtree(folder / 'ranks')
     code, out, err = Launch('train', write_yaml(folder), *OPTIONS, '--resume', processes=4).end()
     assert code == 0, err

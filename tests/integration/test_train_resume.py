@@ -10,22 +10,17 @@ import torch
 from ranks import Launch
 from tiny import (
     CE,
-    ITEMS_AN_EPOCH,
     KD,
     MEMORY,
     SIDES,
     STEP_LR,
     TRG,
     TRG_SIDES,
-    assert_a_resume_is_exact,
     last_state,
     lines_of,
     stage,
     stages,
     train,
-    whole_yaml,
-    without_times,
-    write,
     write_training,
 )
 
@@ -71,41 +66,44 @@ TRAININGS = {
 
 
 @pytest.fixture
-def interrupted_after(monkeypatch):
-    """Returns a function that makes the training data raise KeyboardInterrupt, as Ctrl-C does, after some epochs."""
-    return lambda epochs: monkeypatch.setattr(tiny, 'items_until_interrupt', round(epochs * ITEMS_AN_EPOCH))
+def interrupt(monkeypatch):
+    """Trains with data that raise KeyboardInterrupt, as Ctrl-C does, after some epochs."""
+
+    def run(epochs, *words):
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny, 'items_until_interrupt', round(epochs * tiny.ITEMS_AN_EPOCH))
+            assert train(*words) == 130
+
+    return run
 
 
 @pytest.mark.parametrize('name', TRAININGS)
 def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
-    assert_a_resume_is_exact(tmp_path, monkeypatch, TRAININGS[name])
+    tiny.assert_a_resume_is_exact(tmp_path, monkeypatch, TRAININGS[name])
 
 
 @pytest.mark.parametrize('words', [('--amp', 'bf16'), ('--amp', 'fp16'), ('--channels_last',)], ids=' '.join)
 def test_a_resumed_run_of_everything_equals_an_uninterrupted_one(words, tmp_path, monkeypatch, capsys):
-    assert_a_resume_is_exact(tmp_path, monkeypatch, EVERYTHING, *words)
+    tiny.assert_a_resume_is_exact(tmp_path, monkeypatch, EVERYTHING, *words)
     assert f'{" ".join(words)} --resume' in capsys.readouterr().out
 
 
-def test_stopped_in_the_first_epoch_and_without_a_seed(tmp_path, interrupted_after, monkeypatch):
+def test_stopped_in_the_first_epoch_and_without_a_seed(tmp_path, interrupt):
     config = write_training(tmp_path, TRAININGS['kd'])
-    interrupted_after(0.5)
-    assert train(config) == 130
+    interrupt(0.5, config)
     start = last_state(tmp_path)
     assert start['progress']['epochs_done'] == 0
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
     for _ in range(2):
         torch.save(start, tmp_path / 'student' / 'last.pt')
         assert train(config, '--resume') == 0
         (tmp_path / f'{len(list(tmp_path.glob("*.jsonl")))}.jsonl').write_text(json.dumps(lines_of(tmp_path)))
     first, second = (json.loads((tmp_path / name).read_text()) for name in ('0.jsonl', '1.jsonl'))
-    assert without_times(first) == without_times(second)
+    assert tiny.without_times(first) == tiny.without_times(second)
 
 
-def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupted_after, capsys):
+def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupt, capsys):
     config = write_training(tmp_path, TRAININGS['kd'])
-    interrupted_after(1.5)
-    assert train(config, '--seed', '3', '--run_dir', str(tmp_path / 'my run'), '-student_only') == 130
+    interrupt(1.5, config, '--seed', '3', '--run_dir', str(tmp_path / 'my run'), '-student_only')
     out = capsys.readouterr().out
     assert f'{tmp_path}/my run/last.pt keeps the state after epoch 1 of 4' in out
     command = f"trg-torchdistill train {config} --seed 3 --run_dir '{tmp_path}/my run' -student_only --resume"
@@ -127,8 +125,10 @@ def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
     trainings['random'] = (stage(1, CE + TRG, sides=TRG_SIDES), '')
     saved = {}
     for name, (text, source) in trainings.items():
-        text = whole_yaml(tmp_path / name, text).replace('width: 6}, src_ckpt: ', f'width: 6}}, src_ckpt: {source}')
-        assert train(write(tmp_path / name, text)) == 0
+        text = tiny.whole_yaml(tmp_path / name, text).replace(
+            'width: 6}, src_ckpt: ', f'width: 6}}, src_ckpt: {source}'
+        )
+        assert train(tiny.write(tmp_path / name, text)) == 0
         saved[name] = 'teacher' in last_state(tmp_path / name)['modules']
     assert saved == {'eval': False, 'train': True, 'random': True}
 
@@ -192,39 +192,35 @@ def test_a_change_that_the_state_would_hide_is_refused(name, tmp_path, capsys):
     changed = Path(config).read_text().replace(found, replacement, 1)
     assert changed != Path(config).read_text()
     capsys.readouterr()
-    assert train(write(tmp_path, changed), '--resume', *words) == 2
+    assert train(tiny.write(tmp_path, changed), '--resume', *words) == 2
     assert part in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'} == before
 
 
-def test_the_optimizer_of_a_later_stage_may_change(tmp_path, interrupted_after, monkeypatch):
+def test_the_optimizer_of_a_later_stage_may_change(tmp_path, interrupt):
     config = write_training(tmp_path, stages(stage(2, CE), stage(1, CE, loaders='', more=STEP_LR)))
-    interrupted_after(1.4)
-    assert train(config) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    interrupt(1.4, config)
     text = Path(config).read_text()
     start = text.index('stage2')
-    assert train(write(tmp_path, text[:start] + text[start:].replace('lr: 0.05', 'lr: 0.01')), '--resume') == 0
+    assert train(tiny.write(tmp_path, text[:start] + text[start:].replace('lr: 0.05', 'lr: 0.01')), '--resume') == 0
     assert [line['lr'] for line in lines_of(tmp_path)] == [0.05, 0.05, 0.01]
 
 
 def test_a_resume_needs_no_file_of_the_weights_that_it_has(tmp_path, capsys):
     torch.save(tiny.tiny_net().state_dict(), tmp_path / 'start.pt')
-    text = whole_yaml(tmp_path, stage(1, CE)).replace(
+    text = tiny.whole_yaml(tmp_path, stage(1, CE)).replace(
         'width: 4}\n    src_ckpt:', f'width: 4}}\n    src_ckpt: {tmp_path}/start.pt'
     )
-    assert train(write(tmp_path, text)) == 0
+    assert train(tiny.write(tmp_path, text)) == 0
     assert f'weights of the student tiny_net: {tmp_path}/start.pt\n' in capsys.readouterr().out
     (tmp_path / 'start.pt').unlink()
-    assert train(write(tmp_path, text.replace('num_epochs: 1', 'num_epochs: 2')), '--resume') == 0
+    assert train(tiny.write(tmp_path, text.replace('num_epochs: 1', 'num_epochs: 2')), '--resume') == 0
     assert 'weights of the student tiny_net: those of the run\n' in capsys.readouterr().out
 
 
-def test_a_resume_repairs_metrics(tmp_path, interrupted_after, monkeypatch):
+def test_a_resume_repairs_metrics(tmp_path, interrupt):
     config = write_training(tmp_path, stage(4, CE))
-    interrupted_after(2.5)
-    assert train(config) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    interrupt(2.5, config)
     (tmp_path / 'student' / 'metrics.jsonl').write_text('{"epoch": 0}\n{"epo')
     assert train(config, '--resume') == 0
     assert [line['epoch'] for line in lines_of(tmp_path)] == [0, 1, 2, 3]
@@ -240,13 +236,11 @@ def test_a_state_of_another_model_is_refused_and_kept(tmp_path, capsys):
     assert (tmp_path / 'student' / 'last.pt').read_bytes() == before
 
 
-def test_a_stage_checkpoint_is_not_overwritten_by_a_resume(tmp_path, interrupted_after, monkeypatch):
+def test_a_stage_checkpoint_is_not_overwritten_by_a_resume(tmp_path, interrupt):
     text = stages(stage(1, CE + KD), stage(3, CE + KD, loaders=''))
     text += f"student: {{dst_ckpt: '{tmp_path}/stage1.pt'}}\n"
     config = write_training(tmp_path, text)
-    interrupted_after(2.5)
-    assert train(config) == 130
+    interrupt(2.5, config)
     before = (tmp_path / 'stage1.pt').read_bytes()
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
     assert train(config, '--resume') == 0
     assert (tmp_path / 'stage1.pt').read_bytes() == before

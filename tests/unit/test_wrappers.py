@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill import Student4TRG, wrappers
-from trg_torchdistill.wrappers import TokenProjector, outer_wrapper_error
+from trg_torchdistill.wrappers import TokenProjector, check_outermost
 
 CPU = torch.device('cpu')
 PROJECTORS = {
@@ -209,10 +209,10 @@ def test_only_the_main_process_writes_and_nothing_without_the_option(option, is_
 
 
 def test_outer_wrapper_is_named():
-    assert outer_wrapper_error(wrap()) is None
-    assert outer_wrapper_error(Student()) is None
-    assert outer_wrapper_error(nn.DataParallel(Student())) is None
-    assert 'got DataParallel around it' in outer_wrapper_error(nn.DataParallel(wrap()))
+    for model in (wrap(), Student(), nn.DataParallel(Student())):
+        check_outermost(model)
+    with pytest.raises(ValueError, match='got DataParallel around it'):
+        check_outermost(nn.DataParallel(wrap()))
 
 
 @pytest.mark.parametrize('name', ['layer4', 'a_b', 'Ü'])

@@ -37,13 +37,8 @@ class Trainer:
     Attributes:
         box: Distillation or training box. In a multi-stage training it replaces its models, optimizer and criterion.
         student: The plain student, which is validated and saved.
-        files: Where the first process writes.
-        progress: How far the training is.
         config: The YAML; its text is kept in the state to find changes.
         args: Plain values of the command line, kept with the best weights.
-        reporter: What the user sees.
-        placement: Device, processes and precision.
-        tracker: The experiment tracker of the YAML.
         is_new: Whether no state of an earlier run is continued.
         has_stepped: Whether weights have changed.
         joined_stage: Number of the stage that several processes have made their common one.
