@@ -58,6 +58,7 @@ class Launch:
     def end(self):
         """Waits for the end; returns the exit code, the output and the errors."""
         self.process.join(120)
+        self.process.kill()
         return self.process.exitcode, *self.output()
 
 

@@ -90,12 +90,6 @@ def test_landmine_15_number_of_epochs_is_read_when_an_epoch_starts(tmp_path):
     assert our_losses(box)['trg'].current_temperature == pytest.approx(0.3)
 
 
-def test_landmine_15_resumed_epoch_has_its_own_temperature(tmp_path):
-    box = box_from(tmp_path, full_method(num_epochs=3))
-    train_epoch(box, 2)
-    assert our_losses(box)['trg'].current_temperature == pytest.approx(0.1)
-
-
 @register_loss_wrapper(key='trg_test_loss_wrapper')
 class LossWrapper(nn.Module):
     """Stands for any wrapper of the host: it holds the loss as `low_level_loss`."""
@@ -156,23 +150,6 @@ def test_landmine_18_nan_weights_are_not_hidden(tmp_path):
     box.org_student_model.layer4[0].weight.data[0, 0, 0, 0] = torch.nan
     one_step(box)
     assert not any(term.isfinite() for _, term in our_losses(box)['trg'].terms().values())
-
-
-def test_landmine_19_bfloat16_autocast_around_the_forward_process(tmp_path):
-    inner = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
-    box = box_from(tmp_path, full_method(inner))
-    box.pre_epoch_process(epoch=0)
-    images, targets, supp_dict = next(iter(box.train_data_loader))
-    exact = box.forward_process(images, targets, supp_dict)
-    terms = [term for loss in our_losses(box).values() for _, term in loss.terms().values()]
-    with torch.autocast('cpu', torch.bfloat16):
-        loss = box.forward_process(images, targets, supp_dict)
-    low = [term for loss in our_losses(box).values() for _, term in loss.terms().values()]
-    assert [term.dtype for term in low] == [torch.float32] * 3
-    assert torch.allclose(torch.stack(low), torch.stack(terms), rtol=0.05)
-    assert torch.allclose(loss.float(), exact, rtol=0.05)
-    box.post_forward_process(loss=loss)
-    assert all(parameter.isfinite().all() for parameter in box.student_model.parameters())
 
 
 def test_landmine_29_no_key_of_ours_hides_or_is_hidden_by_another():

@@ -1,6 +1,5 @@
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
@@ -30,27 +29,6 @@ def test_means_are_over_steps_and_before_the_weight():
         assert meter.means() == {'ce': 3.0}
     term(torch.tensor(100.0))
     assert meter.means() == {'ce': 3.0}
-
-
-def test_parts_of_our_losses_are_named_after_the_term():
-    loss = trg(0.1)
-    features = torch.randn(2, 4, 3, 3)
-    with TermMeter(criterion_of(relation=loss)) as meter:
-        total = [loss({'output': {'output': features}}, {'output': {'output': features + 1}}, None) for _ in range(2)]
-    means = meter.means()
-    assert list(means) == ['relation', 'relation.local', 'relation.global']
-    assert means['relation'] == pytest.approx(sum(total).item() / 2)
-    assert means['relation'] == pytest.approx(means['relation.local'] + means['relation.global'])
-
-
-def test_names_of_values_that_are_not_finite():
-    first, second = Term(), Term()
-    with TermMeter(criterion_of(first=first, second=second)) as meter:
-        second(torch.tensor(float('inf')))
-        first(torch.tensor(1.0))
-        assert meter.not_finite() == ['second']
-        second(torch.tensor(0.0))
-        assert meter.not_finite() == []
 
 
 def test_a_loss_without_terms():

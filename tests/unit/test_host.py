@@ -13,24 +13,6 @@ from trg_torchdistill.errors import TRGError
 from trg_torchdistill.host import Box
 
 
-def test_epoch_of_a_box_without_stages():
-    box = Box(training_box(num_epochs=7))
-    assert [box.epoch_in_stage(epoch) for epoch in (0, 6)] == [(0, 7), (6, 7)]
-    assert (box.stage, box.first_epoch) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ('stage_number', 'stage_end_epoch', 'epoch', 'expected'),
-    [(1, 2, 0, (0, 2)), (1, 2, 1, (1, 2)), (2, 5, 2, (0, 3)), (2, 5, 4, (2, 3)), (3, 6, 5, (0, 1))],
-)
-def test_epoch_of_a_box_with_stages(stage_number, stage_end_epoch, epoch, expected):
-    stages = {f'stage{number}': {'num_epochs': count} for number, count in ((1, 2), (2, 3), (3, 1))}
-    stage = {'stage_number': stage_number, 'stage_end_epoch': stage_end_epoch, 'train_config': stages}
-    box = Box(training_box(lacking=('teacher_model',), num_epochs=6, **stage))
-    assert box.epoch_in_stage(epoch) == expected
-    assert box.first_epoch == epoch - expected[0]
-
-
 @pytest.mark.parametrize(
     ('kind', 'lacking'),
     [

@@ -42,10 +42,7 @@ class Placement:
 def choose_placement(name: str, processes: Processes | None = None, adjust_lr: bool = False) -> Placement:
     """Returns the placement for ``--device``; ``auto`` is the GPU where there is one, else the CPU.
 
-    Args:
-        name: The word after ``--device``.
-        processes: Those of the training, which get a GPU each; None where only one process makes sense.
-        adjust_lr: Whether learning rates are multiplied with the number of processes.
+    Each of several ``processes`` gets a GPU; without any, only one process makes sense.
 
     Raises:
         TRGError: If there is no such device, or ``torchrun`` started several processes of a command for one.
