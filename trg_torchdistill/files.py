@@ -15,8 +15,6 @@ import torch
 
 from trg_torchdistill.errors import RunError, TRGError
 
-URL_PREFIXES = ('https://', 'http://')
-
 
 class UnreadableError(TRGError):
     """A file cannot be opened, is damaged, or was not written by ``torch.save``; the text says which."""
@@ -33,7 +31,7 @@ def shown_path(path: str) -> str:
 
 def is_address(source: str) -> bool:
     """Whether a text is an ``http(s)://`` address, not a file."""
-    return source.startswith(URL_PREFIXES)
+    return source.startswith(('https://', 'http://'))
 
 
 def identity(path: str | Path) -> object:

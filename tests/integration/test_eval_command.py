@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from ranks import Launch
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 from tiny import CE, KD, NUM_CLASSES, stage, train, whole_yaml, write
 
@@ -246,15 +245,3 @@ def test_words_that_do_not_fit_the_yaml(tmp_path, capsys):
     assert f'expected CONFIG to be a YAML file, got the folder {tmp_path}; name the YAML' in capsys.readouterr().err
     assert refused(write_yaml(tmp_path), '--groups', 'thirds') == 2
     assert 'for `--groups thirds`, got 4 of each class; leave `--groups` out' in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_measure_the_same(tmp_path):
-    config = write_yaml(tmp_path, [('size: 48', 'size: 49')])
-    alone = evaluate(config)
-    code, _, err = Launch('eval', config, '--json', str(tmp_path / 'shared.json')).end()
-    assert code == 0, err
-    shared = json.loads((tmp_path / 'shared.json').read_text())
-    assert alone['test']['n'] == 49
-    assert shared['agreement'].pop('divergence') == pytest.approx(alone['agreement'].pop('divergence'), rel=1e-6)
-    assert shared == alone

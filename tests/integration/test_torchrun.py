@@ -14,6 +14,8 @@ import torch
 from ranks import DDP, Launch
 from tiny import CE, KD, LOADERS, SIDES, TRG, TRG_SIDES, last_state, lines_of, stage, stages
 
+from trg_torchdistill.cli.main import main
+
 pytestmark = pytest.mark.slow
 
 DUMP = "post_epoch_process: 'dump_each_process'\n"
@@ -147,6 +149,17 @@ def test_accuracy_is_that_of_one_process(whole):
     assert (best['val_top1'], best['val_top5']) == (alone['test']['top1'], alone['test']['top5'])
 
 
+def test_eval_of_two_processes_measures_what_one_does(whole, tmp_path):
+    words = [str(whole[0] / 'config.yaml'), '--seed', '3', '--json']
+    code, _, err = Launch('eval', *words, str(tmp_path / 'together.json')).end()
+    assert code == 0, err
+    assert main(['eval', *words, str(tmp_path / 'alone.json')]) == 0
+    together, alone = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('together', 'alone'))
+    assert alone['test']['n'] == 49
+    assert together['agreement'].pop('divergence') == pytest.approx(alone['agreement'].pop('divergence'), rel=1e-6)
+    assert together == alone
+
+
 def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, finished):
     folder, _, out, _ = finished['interrupted']
     assert last_state(folder)['progress']['epochs_done'] == 2
@@ -190,12 +203,18 @@ def test_a_failure_ends_all_processes_with_one_message(name, finished):
         assert last_state(folder)['progress']['epochs_done'] == 1
 
 
-def test_ending_torchrun_ends_the_training_and_keeps_the_state(tmp_path):
-    launch = Launch('train', write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED)))
-    _, out, _ = launch.interrupted_after_an_epoch(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ('processes', 'number', 'code'),
+    [(1, signal.SIGINT, 130), (2, signal.SIGTERM, 1)],
+    ids=['Ctrl-C without torchrun', 'the end of torchrun'],
+)
+def test_a_signal_ends_the_training_and_keeps_the_state(processes, number, code, tmp_path):
+    launch = Launch('train', write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED)), processes=processes)
+    found, out, _ = launch.interrupted_after_an_epoch(number)
     assert out.count('interrupted; ') == 1
     done = last_state(tmp_path)['progress']['epochs_done']
     assert f'keeps the state after epoch {done} of 10000' in out
+    assert found == code
 
 
 def test_a_state_of_before_there_were_processes_is_read(tmp_path):

@@ -1,13 +1,11 @@
 """A run that was stopped goes on as if it had not been: from Ctrl-C to damaged files, with real trainings."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from ranks import Launch
 from tiny import (
     CE,
     KD,
@@ -110,14 +108,6 @@ def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupt,
     assert out.splitlines()[-1].strip() == command
 
 
-def test_the_process_survives_a_real_ctrl_c(tmp_path):
-    launch = Launch('train', write_training(tmp_path, stage(10_000, CE)), processes=1)
-    code, out, _ = launch.interrupted_after_an_epoch(signal.SIGINT)
-    assert code == 130
-    done = last_state(tmp_path)['progress']['epochs_done']
-    assert f'keeps the state after epoch {done} of 10000' in out
-
-
 def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
     torch.save(tiny.tiny_net(width=6).state_dict(), tmp_path / 'teacher.pt')
     trainings = {'eval': (stage(1, CE + TRG, sides=TRG_SIDES), f"'{tmp_path}/teacher.pt'")}
@@ -160,24 +150,15 @@ def test_more_epochs_continue_a_finished_run_and_a_changed_yaml_is_told(tmp_path
 
 
 COSINE = "scheduler: {key: 'CosineAnnealingLR', kwargs: {T_max: 2}}\n"
+SCHEDULED = stage(2, CE, more=COSINE)
 TWO_STAGES = stages(stage(1, CE, more=COSINE), stage(2, CE, loaders='', more=STEP_LR))
 # name: (text of `train:`, what is replaced in the YAML after the run, by what, part of the message)
 UNFOLLOWED = {
-    'scheduler': (
-        stage(2, CE, more=COSINE),
-        'T_max: 2',
-        'T_max: 4',
-        "kwargs` (line 29) to be {'T_max': 2}, with which",
-    ),
-    'other scheduler': (stage(2, CE, more=COSINE), COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
-    'no scheduler': (stage(2, CE, more=COSINE), COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
+    'scheduler': (SCHEDULED, 'T_max: 2', 'T_max: 4', "kwargs` (line 29) to be {'T_max': 2}, with which"),
+    'other scheduler': (SCHEDULED, COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
+    'no scheduler': (SCHEDULED, COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
     'learning rate': (stage(2, CE), 'lr: 0.05', 'lr: 0.01', "got {'lr': 0.01, 'momentum': 0.9}: a resumed optimizer"),
-    'file of the best weights': (
-        stage(2, CE),
-        'student.pt',
-        'other.pt',
-        ': the best weights so far are in that file, and',
-    ),
+    'file of the best weights': (stage(2, CE), 'student.pt', 'other.pt', ': the best weights so far are in that file'),
     'scheduler of the last stage': (TWO_STAGES, 'gamma: 0.5', 'gamma: 0.1', 'train.stage2.scheduler.kwargs` (line '),
     'epochs of a stage that is over': (TWO_STAGES, 'num_epochs: 1', 'num_epochs: 2', 'that stage is over'),
 }

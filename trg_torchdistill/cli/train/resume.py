@@ -17,7 +17,6 @@ from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.checkpoint import load_training_state
 from trg_torchdistill.errors import TRGError
 
-Path = tuple[str, ...]
 MAX_CHANGES_SHOWN = 6
 # What the state of an optimizer and a scheduler brings along, whatever the YAML says.
 STORED = {'optimizer': ('key', 'kwargs', 'module_wise_configs'), 'scheduler': ('key', 'kwargs')}
@@ -117,7 +116,7 @@ def resume_command(words: Sequence[str], processes: Processes) -> str:
     return shlex.join([*launcher, *of_the_start.parse_known_args(words)[1], '--resume'])
 
 
-def _changed(path: Path, before: Config, now: Config, reason: str, files: RunFiles) -> TRGError:
+def _changed(path: tuple[str, ...], before: Config, now: Config, reason: str, files: RunFiles) -> TRGError:
     return TRGError(
         f'expected {now.where(*path)} to be {before.get(*path)}, with which the run of {files.folder} began, got '
         f'{now.get(*path)}: {reason}. Undo the change, or start anew with `--overwrite` or another `dst_ckpt:`; to '
