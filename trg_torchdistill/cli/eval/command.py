@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from torch import nn
@@ -145,7 +144,7 @@ def _load_models(
     weights = _load_student(config, models[0], args.checkpoint, reporter) if processes.is_first else ''
     weights = processes.from_first(weights)
     models = [model.to(placement.device) for model in models]
-    processes.copy_from_first(chain.from_iterable(model.state_dict().values() for model in models))
+    processes.copy_from_first(models)
     return models, weights
 
 

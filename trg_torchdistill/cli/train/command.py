@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from torch.backends import cudnn
@@ -82,10 +81,11 @@ def run(args: argparse.Namespace) -> int:
             check_for_several_processes(config, reporter)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
         files = files_of_run(config, args.run_dir)
+        state = None
         if not args.test_only:
             rehearse(config, placement.device, images_by_process(config, processes.size))
             check_collisions(config, files, args.run_log)
-        state = None if args.test_only else earlier_state(args, config, files, processes)
+            state = earlier_state(args, config, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
             teacher, student, origins = build_models(args, config, state, placement)
@@ -110,12 +110,10 @@ def run(args: argparse.Namespace) -> int:
         weights = processes.from_first(weights)
         if args.test_only:
             tell_origins(config, {**origins, 'student': weights}, reporter)
-        tested = {'teacher': None if args.student_only else teacher, 'student': student}
-        processes.copy_from_first(
-            chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
-        )
+        teacher = None if args.student_only else teacher
+        processes.copy_from_first([student] if teacher is None else [teacher, student])
         with traceback_kept(files.error, args.run_log, str):
-            measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
+            measure_models(config, teacher, student, weights, placement, files, reporter)
     return 0
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler
 from torch.utils.data.distributed import DistributedSampler
@@ -64,12 +62,7 @@ def join_stage(box: Box, config: Config, processes: Processes) -> None:
             kwargs = {'find_unused_parameters': box.any_frozen(side), **kwargs, 'device_ids': None}
             box.replace_model(side, DistributedDataParallel(model, **kwargs))
     _check_shared(box, config, stage)
-    processes.copy_from_first([*_once(box, nn.Module.parameters), *_once(box, nn.Module.buffers)])
-
-
-def share_buffers(box: Box, processes: Processes) -> None:
-    """Gives all processes the buffers of the first one, as the wrapped models do before their next step."""
-    processes.copy_from_first(_once(box, nn.Module.buffers))
+    processes.copy_from_first(box.modules().values())
 
 
 def _wrapper_key(wrapper: Any) -> Any:
@@ -124,8 +117,3 @@ def _check_shared(box: Box, config: Config, stage: tuple[str, ...]) -> None:
                     f'expected {config.where(*stage)} to train only what the processes share, got `{name}` of '
                     f'`{kind}`, which no DistributedDataParallel holds; {advice}, or train in one process'
                 )
-
-
-def _once(box: Box, tensors_of: Callable[[nn.Module], Iterable[Tensor]]) -> Iterable[Tensor]:
-    """Returns the parameters or the buffers of all models, in the same order in each process."""
-    return dict.fromkeys(tensor for module in box.modules().values() for tensor in tensors_of(module))

@@ -23,7 +23,7 @@ from trg_torchdistill.cli.runtime.processes import Processes, StopSignals
 from trg_torchdistill.cli.runtime.progress import Reporter, epoch_line
 from trg_torchdistill.cli.train.checkpoint import training_state
 from trg_torchdistill.cli.train.metrics import TermMeter, learning_rate_of, temperature_of
-from trg_torchdistill.cli.train.parallel import join_stage, share_buffers
+from trg_torchdistill.cli.train.parallel import join_stage
 from trg_torchdistill.cli.train.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
 from trg_torchdistill.files import save, write_json_lines
@@ -112,8 +112,8 @@ class Trainer:
         with TermMeter(self.box.criterion) as meter:
             loss, num_images = self._train_steps(epoch, meter, signals)
         trained = time.perf_counter()
-        if self.processes.are_several:
-            share_buffers(self.box, self.processes)
+        # as the wrapped models do before their next step
+        self.processes.copy_from_first(self.box.modules().values(), only_buffers=True)
         loader = count_each_image_once(self.box.val_data_loader)
         accuracy = evaluate(
             self.student, read(loader, self.config), self.placement.device, self.processes, self.precision
