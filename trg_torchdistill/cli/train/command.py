@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.cli.runtime.logs import logging_to, traceback_kept
 from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.precision import DTYPES, choose_precision
-from trg_torchdistill.cli.runtime.processes import Processes, joined
+from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
 from trg_torchdistill.cli.train.parallel import check_for_several_processes
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         TRGError: For a mistake in the YAML or the command line.
         RunError: If the loss becomes NaN or infinite.
     """
-    with joined(args.device) as processes, _logging_to(args, processes):
+    with joined(args.device) as processes, logging_to(_run_log(args), processes.rank):
         reporter = choose_reporter(processes.is_first)
         placement = choose_placement(args.device, processes, args.adjust_lr)
         seed_equally(args.seed, processes)
@@ -117,13 +115,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
-    """Opens the log, once it is known that it is no other file of the run."""
+def _run_log(args: argparse.Namespace) -> str | None:
+    """Returns ``--run_log``, once it is known that it is no other file of the run."""
     of_run = () if args.run_dir is None else RunFiles(Path(args.run_dir), Path()).beside_the_weights
     refuse_named_file('--run_log', args.run_log, args.config, *of_run)
-    with logging_to(args.run_log, processes.rank):
-        yield
+    run_log: str | None = args.run_log
+    return run_log
 
 
 def _kept(trainer: Trainer) -> str:
