@@ -76,13 +76,6 @@ def test_help_of_train_has_the_example_trainers_flags(capsys):
     assert [flag for flag in flags.split() if flag not in text] == []
 
 
-@pytest.mark.slow
-def test_the_module_runs():
-    words = [sys.executable, '-m', 'trg_torchdistill', '--version']
-    result = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith('trg-torchdistill ')
-
-
 @pytest.mark.parametrize('word', ['--help', '--version', 'unknown', ''])
 def test_what_needs_no_torch_is_answered_without_it(word, capsys):
     """In a process of its own, in which torch cannot be imported; the answer is that of the package."""
