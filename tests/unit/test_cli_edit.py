@@ -5,7 +5,7 @@ import difflib
 import pytest
 
 from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
-from trg_torchdistill.cli.recipe.edit import EditError, edit_text, first_difference, list_changes, unshared
+from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes, unshared
 from trg_torchdistill.cli.recipe.render import Inline, entry, inline
 
 TEXT = """\
@@ -197,7 +197,7 @@ def test_changes_are_listed_by_what_happened():
     before = {'a': 1, 'b': [1, 2], 'c': None, 'd': {'e': 1}, 'f': 0}
     after = {'a': 2, 'b': [1, 2, 3], 'c': 4, 'd': {'e': 1, 'g': {}}}
     assert list_changes(before, after) == (['b.2', 'c', 'd.g'], ['a'], ['f'])
-    assert first_difference({'a': [1, {'b': True}]}, {'a': [1, {'b': 1}]}) == '`a.1.b`'
+    assert list_changes({'a': [1, {'b': True}]}, {'a': [1, {'b': 1}]}) == ([], ['a.1.b'], [])
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from torch import nn
 from torchvision import models
 
 from tests.integration.host import NUM_CLASSES, TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
-from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.build import build_untrained
 from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.layouts import sequence_grid
-from trg_torchdistill.cli.probe.probe import build_untrained, run_model
+from trg_torchdistill.cli.probe.probe import run_model
+from trg_torchdistill.cli.probe.trial import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
 from trg_torchdistill.errors import TRGError

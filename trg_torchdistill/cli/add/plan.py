@@ -105,7 +105,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
     ):
         ours, found = f'{key}_with_trg', stage.get(key)
         if found in HOST_DEFAULTS:
-            plan.changed.append(_name(choice.stage, key))
+            plan.changed.append('.'.join((*choice.stage, key)))
             plan.notes.append(f'`{key}:` was {found!r}, which ours calls first.')
         elif found not in (None, ours):
             plan.notes.append(f'`{key}:` stays {found!r}: {purpose}, unless it calls `{ours}` itself.')
@@ -154,7 +154,7 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
         wrapper['kwargs']['find_unused_parameters'] = True
     if outer is not None:
         student['wrapper'] = None
-        plan.changed.append(_name(choice.stage, 'student', 'wrapper'))
+        plan.changed.append('.'.join((*choice.stage, 'student', 'wrapper')))
         shown = outer.get('key') if isinstance(outer, dict) else outer
         plan.notes.append(
             f"the student's `wrapper:` was {shown!r}, now it is empty: `Student4TRG` wraps the student itself when "
@@ -224,7 +224,7 @@ def _set_forward_proc(plan: Plan, choice: Choice, side: str, block: dict[str, An
         plan.notes.append(f'the {side} returns no tensor; `forward_proc:` stays {found!r}, it must return the logits.')
         return
     if found is not None:
-        plan.changed.append(_name(choice.stage, side, 'forward_proc'))
+        plan.changed.append('.'.join((*choice.stage, side, 'forward_proc')))
     block['forward_proc'] = ours
     plan.notes.append(
         f'the {side} returns no tensor: its `forward_proc:` is now {ours!r}. `trg-torchdistill train` evaluates such a '
@@ -247,7 +247,3 @@ def _free(terms: dict[str, Any], name: str) -> str:
     """Returns a name that no term has."""
     names = [name, *(f'{name}_{number}' for number in range(2, len(terms) + 3))]
     return next(candidate for candidate in names if candidate not in terms)
-
-
-def _name(stage: Stage, *keys: str) -> str:
-    return '.'.join((*stage, *keys))

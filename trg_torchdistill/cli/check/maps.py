@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trg_torchdistill.cli.probe.build import relations_in
 from trg_torchdistill.cli.probe.probe import ModelProbe
-from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 from trg_torchdistill.losses import RelationLoss
 

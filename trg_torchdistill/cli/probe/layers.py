@@ -24,9 +24,10 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         return _named_layer(probe, side, path)
     stages = _stages(probe)
     if not stages:
+        size = ' x '.join(map(str, probe.image_shape[2:]))
         raise TRGError(
             f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
-            f'pooling, got none for images of {_size(probe)}; give a larger `--input-size` or a `--{side}-layer`'
+            f'pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
         )
     last = [record for record in stages if _is_in_trunk(probe, record)] or stages
     # The outermost module that returns it: `layer4`, not `layer4.1`.
@@ -40,7 +41,7 @@ def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
         blocks = {record.same_as: record for record in _stages(probe) if _is_in_trunk(probe, record)}
     blocks.pop(chosen.same_as, None)
     offered: dict[tuple[int, ...] | None, list[Record]] = {}
-    for record in sorted(blocks.values(), key=lambda record: record.order or 0, reverse=True):
+    for record in sorted(blocks.values(), key=lambda record: record.order, reverse=True):
         of_shape = offered.setdefault(record.shape, [])
         if record.path.count('.') <= chosen.path.count('.') + 1 and len(of_shape) < 1 + (record.shape == chosen.shape):
             of_shape.append(record)
@@ -90,16 +91,12 @@ def _stages(probe: ModelProbe) -> list[Record]:
 
     A fully convolutional head makes a map of its classes: it is as wide as the logits, and no weights come after it.
     """
-    running = sorted((record for record in probe.records if record.runs), key=lambda record: record.order or 0)
-    last_weights = max((record.order or 0 for record in running if record.has_weights), default=0)
+    running = sorted((record for record in probe.records if record.runs), key=lambda record: record.order)
+    last_weights = max((record.order for record in running if record.has_weights), default=0)
     return [
         record
         for record in running
         if record.is_stage
         and record.is_spatial
-        and not (record.width == probe.num_logits and (record.order or 0) >= last_weights)
+        and not (record.width == probe.num_logits and record.order >= last_weights)
     ]
-
-
-def _size(probe: ModelProbe) -> str:
-    return ' x '.join(str(side) for side in probe.image_shape[2:])

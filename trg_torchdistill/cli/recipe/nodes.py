@@ -25,7 +25,6 @@ class Node:
         column: Column of its first key or item; of an empty one and of a scalar, of ``start``.
         flow: Whether it is written in brackets or braces.
         anchor: Name of its anchor, or of the anchor an alias stands for.
-        tag: Its tag, None when there is none.
         text: Value of a scalar.
         keys: Names of the keys of a mapping, one for each of ``values``.
         values: Values of a mapping, items of a sequence.
@@ -39,7 +38,6 @@ class Node:
     column: int
     flow: bool = True
     anchor: str | None = None
-    tag: str | None = None
     text: str = ''
     keys: list[str] = field(default_factory=list)
     values: list[Node] = field(default_factory=list)
@@ -51,10 +49,6 @@ class Node:
         yield self
         for value in self.values:
             yield from value.walk()
-
-    def resolved(self) -> Node:
-        """Returns the node that an alias stands for, any other node itself."""
-        return self if self.target is None else self.target.resolved()
 
 
 def compose(text: str) -> Node:
@@ -92,7 +86,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             node.kind, node.anchor, node.target = 'alias', event.anchor, self.anchors[event.anchor]
             return node
-        node.anchor, node.tag = event.anchor, event.tag
+        node.anchor = event.anchor
         if isinstance(event, yaml.ScalarEvent):
             node.text = event.value
             node.end = start + len(self.text[start:end].rstrip())
@@ -114,7 +108,7 @@ class _Composer:
                 node.first = item.start
                 node.column = self._column(node, item, event.start_mark.column)
             if node.kind == 'mapping':
-                node.keys.append(item.resolved().text)
+                node.keys.append((item.target or item).text)
                 item = self.node()
             node.values.append(item)
             node.end = max(node.end, item.end)
