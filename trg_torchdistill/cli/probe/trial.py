@@ -45,8 +45,9 @@ def try_sizes(
     Raises:
         TRGError: If a model cannot be built, or takes none of the sizes.
     """
-    paths = {'teacher': config.teacher_path, 'student': config.student_path}
-    models = {side: build_untrained(config, path, num_classes) for side, path in paths.items() if path is not None}
+    found = (('teacher', config.teacher_path), ('student', config.student_path))
+    paths = {side: path for side, path in found if path is not None}
+    models = {side: build_untrained(config, path, num_classes) for side, path in paths.items()}
     refused: list[str] = []
     for candidate in image_sizes(config, stage, list(models.values())[::-1]) if size is None else [size]:
         try:
