@@ -15,6 +15,7 @@ from torchdistill.models.official import get_image_classification_model
 from torchdistill.models.registry import get_model
 
 from trg_torchdistill.cli.probe.weights import check_stage_files, load_start, require_file
+from trg_torchdistill.cli.recipe.called import sub_terms
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
 from trg_torchdistill.cli.runtime.placement import Placement
@@ -121,12 +122,11 @@ def relations_in(config: Config, stage: tuple[str, ...]) -> dict[str, RelationLo
         TRGError: If one cannot be built.
     """
     classes, found = relation_loss_classes(), {}
-    terms = (*stage, 'criterion', 'kwargs', 'sub_terms')
-    for name, term in (config.get(*terms) or {}).items():
-        criterion = term['criterion']
+    for path in sub_terms(config, stage):
+        criterion = config.get(*path, 'criterion')
         if isinstance(criterion, dict) and criterion['key'] in classes:
-            with explained(f'building {config.where(*terms, name, "criterion")} failed'):
-                found[str(name)] = classes[criterion['key']](**criterion.get('kwargs') or {})
+            with explained(f'building {config.where(*path, "criterion")} failed'):
+                found[str(path[-1])] = classes[criterion['key']](**criterion.get('kwargs') or {})
     return found
 
 

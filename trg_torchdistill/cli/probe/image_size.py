@@ -75,7 +75,7 @@ def _sizes_of_data(config: Config, stage: tuple[str, ...]) -> list[ImageSize]:
 
 def _size_of_dataset(block: Any) -> ImageSize | None:
     """Returns the size of a data set's images: its last crop, else its resizing, else what its class is known for."""
-    calls = [(_name(deferred), _arguments(deferred)) for deferred in deferred_in(block)]
+    calls = [_call(deferred) for deferred in deferred_in(block)]
     for wanted in (CROPS, ('Resize',)):
         for name, arguments in reversed(calls):
             sides = _sides(arguments.get('size')) if name.rpartition('.')[2] in wanted else None
@@ -127,18 +127,11 @@ def _sides(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _name(deferred: Deferred) -> str:
-    content = deferred.content
-    key = content.get('key') if isinstance(content, dict) else None
-    package = content.get('package') if isinstance(content, dict) else None
-    return f'{package}.{key}' if package else str(key)
-
-
-def _arguments(deferred: Deferred) -> dict[str, Any]:
-    init = deferred.content.get('init') if isinstance(deferred.content, dict) else None
-    kwargs = init.get('kwargs') if isinstance(init, dict) else None
+def _call(deferred: Deferred) -> tuple[str, dict[str, Any]]:
+    """Returns what a tag names and its arguments, of which the first without a name counts as the size."""
+    key, package, kwargs = deferred.get('key'), deferred.get('package'), deferred.get('init', 'kwargs')
     arguments = dict(kwargs) if isinstance(kwargs, dict) else {}
-    positional = init.get('args') if isinstance(init, dict) else None
+    positional = deferred.get('init', 'args')
     if isinstance(positional, list) and positional:
         arguments.setdefault('size', positional[0])
-    return arguments
+    return f'{package}.{key}' if package else str(key), arguments

@@ -57,10 +57,7 @@ class Config:
 
     def get(self, *path: str) -> Any:
         """Returns the value at a path, None when there is none."""
-        value: Any = self.data
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return value_at(self.data, path)
 
     def mapping(self, *path: str) -> dict[str, Any]:
         """Returns the mapping at a path.
@@ -76,13 +73,24 @@ class Config:
                 f'expected {self.where(*path)} to be a mapping, got nothing; torchdistill needs it even where it is '
                 f'empty: write `kwargs: {{}}` under {self.where(*path[:-1])}'
             )
-        found = 'nothing' if value is None else repr(value)
-        raise TRGError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
+        raise TRGError(f'expected {self.where(*path)} to be a mapping, got {shown(value)}; add or correct it')
 
     def where(self, *path: str | int) -> str:
         """Returns a path as text, with the line on which it stands if it is in the file."""
         line = line_of(self.text, path)
         return f'`{".".join(map(str, path))}`' + ('' if line is None else f' (line {line})')
+
+
+def value_at(value: Any, path: tuple[str, ...]) -> Any:
+    """Returns what stands at a path in a mapping of mappings, None when there is nothing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def shown(value: object) -> str:
+    """Returns a value for a message."""
+    return 'nothing' if value is None else repr(value)
 
 
 def load_config(path: str) -> Config:

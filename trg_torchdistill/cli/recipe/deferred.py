@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from torchdistill.common import main_util, yaml_util
 
-from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, read_config
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, read_config, value_at
 from trg_torchdistill.cli.recipe.text import contents, start_of_paths, tag_name
 from trg_torchdistill.errors import TRGError, placed
 
@@ -31,6 +31,10 @@ class Deferred:
 
     tag: str
     content: Any
+
+    def get(self, *path: str) -> Any:
+        """Returns the value at a path in its mapping, None when there is none."""
+        return value_at(self.content, path)
 
 
 class DeferredLoader(yaml.FullLoader):
