@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from torchdistill.common.main_util import import_dependencies
 
-from trg_torchdistill.cli.recipe.text import build, parsed, read_text
+from trg_torchdistill.cli.recipe.text import build, problem, read_text
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -110,10 +110,14 @@ def read_config(path: str, parse: Callable[[str], Any]) -> Config:
         parse: What makes values of its text.
 
     Raises:
-        TRGError: If there is no such file, or it is no YAML mapping.
+        TRGError: If there is no such file, it is no YAML mapping, or a value or an object in it cannot be built.
     """
     file, text = read_text(path)
-    data = parsed(path, text, parse)
+    with explained(f'expected {path} to be valid YAML, got a value that cannot be read', 'correct it'):
+        try:
+            data = parse(text)
+        except yaml.YAMLError as error:
+            raise TRGError(f'expected {path} to be valid YAML, got{problem(error, text)}') from error
     if not isinstance(data, dict):
         raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, with_home(data))
