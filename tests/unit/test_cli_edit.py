@@ -45,11 +45,6 @@ test:
 """
 
 
-def wanted(change):
-    tree = unshared(parse_deferred(TEXT))
-    return change(tree) or tree
-
-
 def edited(change, text=TEXT):
     """Edits, checks that the text holds what was wanted, and returns what went (-) and came (+)."""
     tree = unshared(parse_deferred(text))
@@ -81,7 +76,8 @@ def test_a_key_keeps_its_place_among_the_wanted_keys():
         stage = tree['train']['stage1']
         tree['train']['stage1'] = {'num_epochs': 3, 'pre': 'x', **{k: v for k, v in stage.items() if k != 'num_epochs'}}
 
-    tree = wanted(change)
+    tree = unshared(parse_deferred(TEXT))
+    change(tree)
     new = edit_text(TEXT, tree).splitlines()
     assert new[:6] == ['# header', '', 'dependencies:', "  - name: 'trg'", '', 'datasets:']
     assert new[new.index('    num_epochs:   3') + 1] == "    pre: 'x'"

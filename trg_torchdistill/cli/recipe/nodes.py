@@ -91,8 +91,9 @@ class _Composer:
 
     def _fill(self, node: Node) -> None:
         for event in self.events:
+            end = event.end_mark.index
             if isinstance(event, yaml.CollectionEndEvent):
-                node.end = event.end_mark.index if node.flow else node.end
+                node.end = end if node.flow else node.end
                 return
             item = self.node(event)
             if not node.values:
