@@ -10,6 +10,7 @@ from trg_torchdistill.cli.add.prefix import PREFIX, add_prefix
 from trg_torchdistill.cli.add.targets import Stage
 from trg_torchdistill.cli.probe.probe import Record
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import walk
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.render import Inline
 from trg_torchdistill.errors import TRGError
@@ -74,7 +75,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     _add_teacher(config, plan, choice, stage)
     _add_student(config, plan, choice, stage)
     terms = stage['criterion']['kwargs']['sub_terms']
-    if not _names_logits(terms):
+    if not any(value == '.' for _, value in walk(terms)):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
     _add_terms(choice, terms)
     return plan
@@ -192,12 +193,6 @@ def projector_name(path: str) -> str:
     """Returns a name for the projection of a layer: its path, as an identifier."""
     name = ''.join(letter if letter.isalnum() else '_' for letter in path)
     return name if name.isidentifier() else f'layer_{name}'
-
-
-def _names_logits(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return any(_names_logits(item) for item in (value.values() if isinstance(value, dict) else value))
-    return bool(value == '.')
 
 
 def _hook(config: Config, stage: Stage, side: str, block: dict[str, Any], paths: list[str]) -> None:

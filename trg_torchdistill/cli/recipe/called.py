@@ -15,7 +15,7 @@ from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.deferred import Deferred
+from trg_torchdistill.cli.recipe.deferred import Deferred, walk
 
 LOADERS = ('train_data_loader', 'val_data_loader')
 
@@ -44,8 +44,7 @@ def calls(config: Config) -> Iterator[tuple[Call, dict[Any, Any]]]:
         if call.target is not None and isinstance(keywords, dict):
             yield call, keywords
     yield from _parameter_group_calls(config)
-    for section in ('datasets', 'models', 'train', 'test'):
-        yield from _import_calls(config.get(section), (section,))
+    yield from _import_calls(config)
 
 
 def module_calls(config: Config) -> Iterator[Call]:
@@ -105,16 +104,13 @@ def parameter_groups(config: Config) -> str:
     return 'module_wise_kwargs' if config.teacher_path is None else 'module_wise_configs'
 
 
-def _import_calls(value: Any, path: tuple[str, ...]) -> Iterator[tuple[Call, dict[Any, Any]]]:
-    if isinstance(value, Deferred):
-        keywords = value.get('init', 'kwargs')
-        target = _imported(value) if value.tag == '!import_call' and isinstance(keywords, dict) else None
-        if target is not None:
-            yield Call((*path, 'init', 'kwargs'), target), keywords
-        value = value.content
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from _import_calls(item, (*path, key))
+def _import_calls(config: Config) -> Iterator[tuple[Call, dict[Any, Any]]]:
+    for section in ('datasets', 'models', 'train', 'test'):
+        for path, value in walk(config.get(section), (section,)):
+            keywords: Any = value.get('init', 'kwargs') if isinstance(value, Deferred) else None
+            target = _imported(value) if isinstance(keywords, dict) and value.tag == '!import_call' else None
+            if target is not None:
+                yield Call((*path, 'init', 'kwargs'), target), keywords
 
 
 def _imported(deferred: Deferred) -> Any:

@@ -87,17 +87,20 @@ def load_deferred(path: str) -> Config:
     return read_config(path, parse_deferred)
 
 
+def walk(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yields a value and all inside it, in the order of the file, each after its path; tags add nothing to a path."""
+    yield path, value
+    inside = value.content if isinstance(value, Deferred) else value
+    items: Any = inside.items() if isinstance(inside, dict) else ()
+    if isinstance(inside, (list, tuple)):
+        items = enumerate(inside)
+    for key, item in items:
+        yield from walk(item, (*path, key))
+
+
 def deferred_in(value: Any) -> Iterator[Deferred]:
     """Yields every :class:`Deferred` in a value, an outer one before those inside it, in the order of the file."""
-    if isinstance(value, Deferred):
-        yield value
-        value = value.content
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from deferred_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from deferred_in(item)
+    return (inner for _, inner in walk(value) if isinstance(inner, Deferred))
 
 
 def resolve(value: Any, refused: Collection[int], advice: str) -> Any:
