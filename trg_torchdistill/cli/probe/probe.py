@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.probe.cell_order import out_of_order
-from trg_torchdistill.cli.probe.layouts import Evidence, is_pooling, layout_of, sequence_grid
+from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
 from trg_torchdistill.io import first_tensor
@@ -213,14 +213,7 @@ class _Watch:
         shape = None if tensor is None else tuple(tensor.shape)
         layout, grid, prefix = None, None, 0
         if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
-            layout = layout_of(shape, self.evidence.channels(tensor))
-            if layout in ('bchw', 'bhwc'):
-                grid = (shape[2], shape[3]) if layout == 'bchw' else (shape[1], shape[2])
-            elif layout == 'bnd':
-                fit = sequence_grid(shape[1], maps)
-                layout, (prefix, grid) = (None, (0, None)) if fit is None else (layout, fit)
-            elif layout == 'bd':
-                grid = (1, 1)
+            layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
         passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
         return Record(
             path,
