@@ -1,5 +1,7 @@
 """What the probe sees in real models: which modules run, what they return, and the layer that is taken."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,8 @@ from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.tokens import Tokenizer
 
+PREFIX = {'num_prefix_tokens': 1}
+
 
 def probe(model, size=16):
     return run_model(type(model).__name__, model, (size, size))
@@ -31,19 +35,26 @@ def config(text, tmp_path):
     [
         (models.resnet18, 64, 'layer4', (512, 2, 2), {}),
         (models.resnet18, 32, 'layer3', (256, 2, 2), {}),
+        (models.resnet50, 32, 'layer3', (1024, 2, 2), {}),
         (models.mobilenet_v3_small, 64, 'features', (576, 2, 2), {}),
         (models.efficientnet_b0, 64, 'features', (1280, 2, 2), {}),
         (models.convnext_tiny, 64, 'features', (768, 2, 2), {}),
         (models.squeezenet1_1, 64, 'features', (512, 3, 3), {}),
         (models.vgg11, 64, 'features', (512, 2, 2), {}),
         (models.densenet121, 64, 'features', (1024, 2, 2), {}),
+        (models.shufflenet_v2_x1_0, 96, 'conv5', (1024, 3, 3), {}),
+        (functools.partial(models.googlenet, init_weights=False), 96, 'inception5b', (1024, 3, 3), {}),
         (models.swin_t, 64, 'features', (2, 2, 768), {'layout': 'bhwc'}),
-        (tiny_vit, 16, 'encoder.layers', (17, 16), {'num_prefix_tokens': 1}),
+        (functools.partial(models.VisionTransformer, 64, 8, 3, 3, 48, 96), 64, 'encoder.layers', (65, 48), PREFIX),
+        (TinyCnn, 16, 'layer4', (8, 4, 4), {}),
+        (tiny_vit, 16, 'encoder.layers', (17, 16), PREFIX),
         (tiny_swin, 16, 'features', (4, 4, 16), {'layout': 'bhwc'}),
     ],
 )
-def test_the_last_map_before_pooling_is_taken(build, size, path, shape, tokens):
+def test_the_last_map_before_pooling_is_taken_and_every_token_is_in_its_row(build, size, path, shape, tokens):
+    torch.manual_seed(0)
     found = probe(build(), size)
+    assert [record.path for record in found.records if not record.is_in_order] == []
     chosen = choose_layer(found, 'student')
     assert (chosen.path, chosen.shape[1:], chosen.tokens) == (path, shape, tokens)
     grid = Tokenizer(**chosen.tokens)(torch.zeros(chosen.shape))
