@@ -14,7 +14,6 @@ from trg_torchdistill.cli.add.report import report
 from trg_torchdistill.cli.add.targets import choose_stage
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
 from trg_torchdistill.cli.probe.layers import choose_layer
-from trg_torchdistill.cli.probe.probe import Record
 from trg_torchdistill.cli.probe.trial import guess_warning, try_sizes
 from trg_torchdistill.cli.recipe.config import Config, import_packages
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
@@ -57,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
     layers = {side: choose_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
     for side, record in layers.items():
-        _check_tokens(side, record)
+        try:  # as the losses will, on an output of the same shape
+            Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
+        except TRGError as error:
+            raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
     logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]
     choice = Choice(stage, layers['teacher'], layers['student'], args.weight, args.contextual_weight, logits_only)
     plan = make_plan(config, choice)
@@ -106,11 +108,3 @@ def _check_output(args: argparse.Namespace) -> None:
         raise TRGError(f'expected `-o` to be a file to write, got {args.output}, {found}')
     if output.exists() and not args.overwrite:
         raise TRGError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
-
-
-def _check_tokens(side: str, record: Record) -> None:
-    """Cuts an output of the same shape into tokens, as the losses will."""
-    try:
-        Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
-    except TRGError as error:
-        raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error

@@ -59,31 +59,22 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     fitting = [stage.path for stage in _stages(probe)]
     last = f'; a layer that fits is `{fitting[-1]}`' if fitting else ''
     if record is None:
+        top = ', '.join(f'`{name}`' for name, _ in probe.model.named_children())
         known = [known.path for known in probe.records]
-        top = [name for name, _ in probe.model.named_children()]
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest(path, known)}; its '
-            f'top modules are {", ".join(f"`{name}`" for name in top)}'
-        )
-    if not record.runs:
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module that the forward pass of `{probe.key}` calls, got {path!r}, '
-            f'which did not run, so that its hook would never fire{last}'
-        )
-    if not record.is_in_order:
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}` whose tokens stand in the rows of the image, '
-            f'got {path!r}, where they are in windows or in another order, so that the losses would pair the wrong '
-            f'cells{last}'
-        )
-    if record.layout is None:
-        found = record.value_type if record.shape is None else f'{record.value_type} {list(record.shape)}'
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}` whose output is a feature map, a token '
-            f'sequence or a vector of each image, got {path!r}, which returns {found} for a batch of '
-            f'{probe.image_shape[0]}{last}'
-        )
-    return record
+        wanted, found = f'of `{probe.key}`', f'{nearest(path, known)}; its top modules are {top}'
+    elif not record.runs:
+        wanted = f'that the forward pass of `{probe.key}` calls'
+        found = f', which did not run, so that its hook would never fire{last}'
+    elif not record.is_in_order:
+        wanted = f'of `{probe.key}` whose tokens stand in the rows of the image'
+        found = f', where they are in windows or in another order, so that the losses would pair the wrong cells{last}'
+    elif record.layout is None:
+        shape = '' if record.shape is None else f' {list(record.shape)}'
+        wanted = f'of `{probe.key}` whose output is a feature map, a token sequence or a vector of each image'
+        found = f', which returns {record.value_type}{shape} for a batch of {probe.image_shape[0]}{last}'
+    else:
+        return record
+    raise TRGError(f'expected `--{side}-layer` to be a module {wanted}, got {path!r}{found}')
 
 
 def _stages(probe: ModelProbe) -> list[Record]:

@@ -191,19 +191,15 @@ def _check_value(config: Config, path: tuple[Any, ...], value: Any, kind: str) -
 def _unmet(value: Any, words: set[str]) -> str | None:
     """Returns what a value of the types in ``words`` would be, None if this may be one, or is built by a tag."""
     if words & NUMBERS and not words - NUMBERS - BESIDE_NUMBERS:
-        return _unmet_number(value, words)
+        expected = 'a number' if 'float' in words else 'a whole number'
+        if value is None:
+            return None if words & OPTIONAL else expected
+        if isinstance(value, bool):
+            return None if 'bool' in words else expected
+        refused = (str, list, dict, float) if 'exact' in words else (str, list, dict)
+        return expected if isinstance(value, refused) else None
     if isinstance(value, bool) and words & {'str', 'Literal'} and not words & {'bool', 'True', 'False'}:
         return 'text'
     if isinstance(value, str) and 'bool' in words and not words - OPTIONAL - {'bool'}:
         return 'true or false'
     return None
-
-
-def _unmet_number(value: Any, words: set[str]) -> str | None:
-    expected = 'a number' if 'float' in words else 'a whole number'
-    if value is None:
-        return None if words & OPTIONAL else expected
-    if isinstance(value, bool):
-        return None if 'bool' in words else expected
-    refused = (str, list, dict, float) if 'exact' in words else (str, list, dict)
-    return expected if isinstance(value, refused) else None
