@@ -49,9 +49,9 @@ def edit_text(text: str, wanted: Any) -> str:
         found = parse_deferred(changed)
     except yaml.YAMLError as error:
         raise EditError(f'the changed text is no YAML any more: {error}') from error
-    differences = itertools.chain(*list_changes(wanted, found))
-    for path in differences:
-        raise EditError(f'the changed text holds something else at `{path}`')
+    difference = next(itertools.chain(*list_changes(wanted, found)), None)
+    if difference is not None:
+        raise EditError(f'the changed text holds something else at `{difference}`')
     return changed
 
 
