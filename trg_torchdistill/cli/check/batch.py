@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trg_torchdistill.cli.check.unread_keys import Notice
+from trg_torchdistill.cli.probe.build import relations_in
 from trg_torchdistill.cli.probe.probe import ModelProbe
-from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.losses import RelationLoss

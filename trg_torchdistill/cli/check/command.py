@@ -34,9 +34,8 @@ from trg_torchdistill.cli.data.rehearsal import rehearse
 from trg_torchdistill.cli.measure.run_files import check_collisions, files_of_run
 from trg_torchdistill.cli.measure.testing import TEST_LOADER
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
-from trg_torchdistill.cli.probe.build import build_box
+from trg_torchdistill.cli.probe.build import build_box, offline
 from trg_torchdistill.cli.probe.hooks import check_module_paths
-from trg_torchdistill.cli.probe.offline import offline
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
-from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.trial import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import Student4TRG

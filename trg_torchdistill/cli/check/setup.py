@@ -16,9 +16,9 @@ from torchdistill.core.distillation import DistillationBox, MultiStagesDistillat
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
-from trg_torchdistill.cli.probe.pair import probe_pair
-from trg_torchdistill.cli.probe.probe import ModelProbe, build_untrained, run_model
+from trg_torchdistill.cli.probe.image_size import ImageSize
+from trg_torchdistill.cli.probe.probe import ModelProbe
+from trg_torchdistill.cli.probe.trial import try_sizes
 from trg_torchdistill.cli.probe.weights import asks_for_pretrained, load_start, source_of, stage_blocks
 from trg_torchdistill.cli.recipe.called import LOADERS
 from trg_torchdistill.cli.recipe.config import Config, with_home
@@ -96,15 +96,11 @@ def build_sides(
     Raises:
         TRGError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
     """
-    if config.teacher_path is None:
-        probe, found = _probe_student(config, stage, size, num_classes)
-        probes = {'student': probe}
-    else:
-        pair = probe_pair(config, stage, size, num_classes)
-        probes, found = {'teacher': pair.teacher, 'student': pair.student}, pair.size
+    trial = try_sizes(config, stage, size, num_classes)
+    paths = {'teacher': config.teacher_path, 'student': config.student_path}
     weights, trained = {}, set()
-    for side, probe in probes.items():
-        path = config.student_path if side == 'student' else ('models', 'teacher_model')
+    for side, probe in trial.probes.items():
+        path = paths[side] or ()
         source = source_of(config, path)
         if source is not None and Path(source).exists():
             load_start(config, path, probe.model)
@@ -113,24 +109,7 @@ def build_sides(
         else:
             asks = is_address(source or '') or asks_for_pretrained(config, path)
             weights[side] = 'random weights here, nothing is downloaded' if asks else 'random weights'
-    return Sides(probes, found, weights, frozenset(trained))
-
-
-def _probe_student(
-    config: Config, stage: tuple[str, ...], size: ImageSize | None, num_classes: int | None
-) -> tuple[ModelProbe, ImageSize]:
-    student = build_untrained(config, config.student_path, num_classes)
-    refused = []
-    for candidate in image_sizes(config, stage, [student]) if size is None else [size]:
-        try:
-            key = str(config.get(*config.student_path, 'key'))
-            return run_model(key, student, (candidate.height, candidate.width)), candidate
-        except TRGError as error:
-            refused.append(f'{candidate}: {error}')
-    raise TRGError(
-        f'expected the size of the images, got none that the model takes; give the right one with `--input-size`. '
-        f'Tried {"; ".join(refused)}'
-    )
+    return Sides(trial.probes, trial.size, weights, frozenset(trained))
 
 
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.probe.forward import forward_loss
-from trg_torchdistill.cli.probe.outputs import outputs_explained
+from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of

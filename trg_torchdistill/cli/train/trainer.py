@@ -14,8 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trg_torchdistill.cli.data.reading import count_each_image_once, read
 from trg_torchdistill.cli.measure.evaluation import evaluate
 from trg_torchdistill.cli.measure.run_files import Progress, RunFiles
-from trg_torchdistill.cli.probe.forward import forward_loss
-from trg_torchdistill.cli.probe.outputs import outputs_explained
+from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.precision import Precision
