@@ -7,18 +7,18 @@ share one launch. Without `gather`, the token graph is per rank: a rank's terms 
 import pytest
 import torch
 from helpers import assert_close, run_processes
-from host import KD_TERM, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
+from host import KD, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
 from torch import distributed as dist
 
 pytestmark = pytest.mark.slow
 
 FULL = full_method(batch_size=4)
-USES_LABEL = 'target: {uses_label: True}\n        weight: '
+USES_LABEL = 'target: {uses_label: True}}\n        weight: '
 ACCUMULATED = "optimizer: {key: 'SGD', grad_accum_step: 2, kwargs: {lr: 0.1}}"
 # name -> YAML, and the parameters that must not move
 RUNS = {
     'full method': (FULL, ()),
-    'with KD': (full_method(KD_TERM, batch_size=4), ()),
+    'with KD': (full_method(KD, batch_size=4), ()),
     'accumulated gradients': (full_method(batch_size=4, optimizer=ACCUMULATED), ()),
     'frozen layer (landmine 23)': (
         FULL.replace("key: 'Student4TRG'", "key: 'Student4TRG'\n    frozen_modules: ['layer3']"),
