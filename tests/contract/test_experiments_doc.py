@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from configs.generator import parameters
 from configs.generator.__main__ import files
 
@@ -10,6 +12,7 @@ DOCS = Path(__file__).parents[2] / 'docs'
 TEXT = (DOCS / 'experiments.md').read_text(encoding='utf-8')
 
 
+@pytest.mark.slow
 def test_the_table_of_the_models_is_what_the_command_prints():
     assert '\n'.join(parameters.table()) in TEXT
 

@@ -50,13 +50,15 @@ def data(grid, tmp_path_factory):
     return out
 
 
-class InTurn(contextlib.nullcontext):
+def in_turn(workers):
     """An executor that does a job where it is submitted: `train` handles signals, as the main thread alone may."""
 
-    def submit(self, job, *args):
+    def submit(job, *args):
         future = Future()
         future.set_result(job(*args))
         return future
+
+    return contextlib.nullcontext(SimpleNamespace(submit=submit))
 
 
 @pytest.fixture
@@ -85,6 +87,6 @@ def run_stage(grid, data, tmp_path, monkeypatch):
         return ended.value.code, [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
 
     monkeypatch.setattr(grid, 'subprocess', SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
-    monkeypatch.setattr(grid, 'ThreadPoolExecutor', InTurn)
+    monkeypatch.setattr(grid, 'ThreadPoolExecutor', in_turn)
     monkeypatch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
     return stage

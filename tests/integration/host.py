@@ -28,6 +28,7 @@ SIDES = """
 teacher: {forward_proc: 'forward_batch_only', requires_grad: False}
 student: {forward_proc: 'forward_batch_only'}
 """
+HOOKED = SIDES.replace("'forward_batch_only'", "'forward_batch_only', forward_hook: {input: [], output: ['layer2']}")
 CE = """
 ce:
   criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}

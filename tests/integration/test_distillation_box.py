@@ -6,7 +6,6 @@ import pytest
 from host import (
     BOTH_PROCESSES,
     KD,
-    LAYER4,
     TinyCnn,
     TinyDeit,
     TinyHuggingFace,
@@ -65,86 +64,65 @@ def test_projector_weights_are_in_the_optimizer_once(tmp_path):
         assert id(parameter) not in optimized
 
 
-VIT = "forward_hook: {input: [], output: ['encoder.ln']}"
-VIT_BLOCK = "forward_hook: {input: [], output: ['encoder.layers.encoder_layer_0']}"
-SWIN = "forward_hook: {input: [], output: ['features.3']}"
-POOL = "forward_hook: {input: [], output: ['pool']}"
 NO_CLASS_TOKEN = '{num_prefix_tokens: 1}'
-VIT_TO_VIT = f'student_tokens: {NO_CLASS_TOKEN}\nteacher_tokens: {NO_CLASS_TOKEN}'
-PROJECTED = "projection_module_path: 'projectors.layer4'"
+
+
+def tokens(student='', teacher=''):
+    """Options of a term that say what the tokens of each side are."""
+    sides = {'student_tokens': student, 'teacher_tokens': teacher}
+    return ''.join(f'{name}: {options}\n' for name, options in sides.items() if options)
+
+
+def hooked(path):
+    return f"forward_hook: {{input: [], output: ['{path}']}}"
+
+
+def alike(model, path='layer4', options='', teacher=None):
+    """A row of one kind of model on both sides: builders, hooks and the term."""
+    return teacher or model, model, hooked(path), hooked(path), trg_term(path, path, options)
+
+
+def projected(teacher, student, teacher_path, path, widths, options, tokens=''):
+    """A row with a projection of the student's feature: builders, hooks and the term."""
+    name = path.split('.')[-1]
+    block = projection(name, path, *widths)
+    block = block.replace(f'{widths[1]}}}', f'{widths[1]}, tokens: {tokens}}}') if tokens else block
+    term = trg_term(f'student_model.{path}', teacher_path, f"projection_module_path: 'projectors.{name}'\n{options}")
+    return teacher, student, hooked(teacher_path), block, term
+
+
+def wide_cnn():
+    return TinyCnn(12)
+
+
+def coarse_cnn(width=8):
+    return TinyCnn(width, side=2)
+
+
+VIT_TO_VIT = tokens(NO_CLASS_TOKEN, NO_CLASS_TOKEN)
+BHWC = "{layout: 'bhwc'}"
 KINDS = {
-    'pooled vectors': (TinyCnn, TinyCnn, POOL, POOL, trg_term('pool', 'pool')),
-    'patches of 2 x 2': (
-        TinyCnn,
-        TinyCnn,
-        LAYER4,
-        LAYER4,
-        trg_term(options='student_tokens: {patch_size: 2}\nteacher_tokens: {patch_size: 2}'),
+    'pooled vectors': alike(TinyCnn, 'pool'),
+    'patches of 2 x 2': alike(TinyCnn, options=tokens('{patch_size: 2}', '{patch_size: 2}')),
+    'smaller teacher grid': alike(TinyCnn, options=ALL_TOKENS, teacher=coarse_cnn),
+    'smaller student grid': alike(coarse_cnn, options=ALL_TOKENS, teacher=TinyCnn),
+    'smaller student grid, projected': projected(wide_cnn, coarse_cnn, 'layer4', 'layer4', (8, 12), ALL_TOKENS),
+    'smaller teacher grid, projected': projected(
+        lambda: coarse_cnn(12), TinyCnn, 'layer4', 'layer4', (8, 12), ALL_TOKENS
     ),
-    'smaller teacher grid': (lambda: TinyCnn(8, side=2), TinyCnn, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'smaller student grid': (TinyCnn, lambda: TinyCnn(8, side=2), LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'smaller student grid, projected': (
-        lambda: TinyCnn(12),
-        lambda: TinyCnn(8, side=2),
-        LAYER4,
-        projection(),
-        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    'Swin maps': alike(tiny_swin, 'features.3', tokens(BHWC, BHWC)),
+    'CNN from Swin': projected(tiny_swin, TinyCnn, 'features.3', 'layer4', (8, 16), tokens(teacher=BHWC)),
+    'ViT sequences': alike(tiny_vit, 'encoder.ln', VIT_TO_VIT),
+    'ViT, an encoder layer': alike(tiny_vit, 'encoder.layers.encoder_layer_0', VIT_TO_VIT),
+    'ViT, wider teacher of finer patches': projected(
+        lambda: tiny_vit(20, 2), tiny_vit, 'encoder.ln', 'encoder.ln', (16, 20), VIT_TO_VIT, NO_CLASS_TOKEN
     ),
-    'smaller teacher grid, projected': (
-        lambda: TinyCnn(12, side=2),
-        TinyCnn,
-        LAYER4,
-        projection(),
-        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    'CNN from ViT': projected(tiny_vit, TinyCnn, 'encoder.ln', 'layer4', (8, 16), tokens(teacher=NO_CLASS_TOKEN)),
+    'ViT from CNN': projected(
+        TinyCnn, tiny_vit, 'layer4', 'encoder.ln', (16, 8), tokens(NO_CLASS_TOKEN), NO_CLASS_TOKEN
     ),
-    'Swin maps': (
-        tiny_swin,
-        tiny_swin,
-        SWIN,
-        SWIN,
-        trg_term('features.3', 'features.3', "student_tokens: {layout: 'bhwc'}\nteacher_tokens: {layout: 'bhwc'}"),
-    ),
-    'CNN from Swin': (
-        tiny_swin,
-        TinyCnn,
-        SWIN,
-        projection(out_features=16),
-        trg_term('student_model.layer4', 'features.3', f"{PROJECTED}\nteacher_tokens: {{layout: 'bhwc'}}"),
-    ),
-    'ViT sequences': (tiny_vit, tiny_vit, VIT, VIT, trg_term('encoder.ln', 'encoder.ln', VIT_TO_VIT)),
-    'ViT, an encoder layer': (
-        tiny_vit,
-        tiny_vit,
-        VIT_BLOCK,
-        VIT_BLOCK,
-        trg_term('encoder.layers.encoder_layer_0', 'encoder.layers.encoder_layer_0', VIT_TO_VIT),
-    ),
-    'ViT, wider teacher of finer patches': (
-        lambda: tiny_vit(20, 2),
-        tiny_vit,
-        VIT,
-        projection('ln', 'encoder.ln', 16, 20).replace('20}', f'20, tokens: {NO_CLASS_TOKEN}}}'),
-        trg_term('student_model.encoder.ln', 'encoder.ln', f"projection_module_path: 'projectors.ln'\n{VIT_TO_VIT}"),
-    ),
-    'CNN from ViT': (
-        tiny_vit,
-        TinyCnn,
-        VIT,
-        projection(out_features=16),
-        trg_term('student_model.layer4', 'encoder.ln', f'{PROJECTED}\nteacher_tokens: {NO_CLASS_TOKEN}'),
-    ),
-    'ViT from CNN': (
-        TinyCnn,
-        tiny_vit,
-        LAYER4,
-        projection('ln', 'encoder.ln', 16, 8).replace('8}', f'8, tokens: {NO_CLASS_TOKEN}}}'),
-        trg_term(
-            'student_model.encoder.ln',
-            options=f"projection_module_path: 'projectors.ln'\nstudent_tokens: {NO_CLASS_TOKEN}",
-        ),
-    ),
-    'DeiT-like tuple of heads': (TinyDeit, TinyDeit, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'ModelOutput-like object': (TinyHuggingFace, TinyHuggingFace, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+    'DeiT-like tuple of heads': alike(TinyDeit, options=ALL_TOKENS),
+    'ModelOutput-like object': alike(TinyHuggingFace, options=ALL_TOKENS),
 }
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from host import BOTH_PROCESSES, trg_term
-from tiny import CE, KD, SIDES, STEP_LR, TRG, TRG_SIDES, stage, stages, tiny_net, whole_yaml, write
+from host import BOTH_PROCESSES, HOOKED, trg_term
+from tiny import CE, KD, STEP_LR, TRG, TRG_SIDES, stage, stages, tiny_net, whole_yaml, write
 
 CHECKOUT = os.environ.get('TORCHDISTILL_EXAMPLES', '')
 SCRIPT = Path(CHECKOUT) / 'examples' / 'torchvision' / 'image_classification.py'
@@ -31,7 +31,6 @@ pytestmark = [
     ),
 ]
 
-HOOKED = SIDES.replace("'forward_batch_only'", "'forward_batch_only', forward_hook: {input: [], output: ['layer2']}")
 FULL_SIDES = TRG_SIDES.replace('forward_batch_only', 'forward_logits_only')
 FULL_SIDES = FULL_SIDES.replace("pre_epoch_process: 'pre_epoch_process_with_trg'\n", BOTH_PROCESSES)
 FULL_SIDES = FULL_SIDES.replace('requires_grad: False', "requires_grad: False\n  wrapper: 'DataParallel'")

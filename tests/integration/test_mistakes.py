@@ -223,15 +223,6 @@ def test_mistakes_on_the_command_line(train, words, part, tmp_path, capsys):
     assert part in capsys.readouterr().err
 
 
-def test_missing_file(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert main(['train', 'nowhere.yaml']) == 2
-    assert capsys.readouterr().err == (
-        f'error: expected CONFIG to be a YAML file, got nowhere.yaml (looked for in {tmp_path}), which does not exist '
-        'or is no file\n'
-    )
-
-
 def test_several_processes_that_torchrun_did_not_start(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     config = write(tmp_path, whole_yaml(tmp_path, stage(1, CE)))
