@@ -84,13 +84,14 @@ def batch(dtype):
 
 
 def all_gradients(rank):
+    """By split, precision, variant and `gather`; without it, of one split in one precision."""
+    runs = [(*run, True) for run in itertools.product((0, 1), PRECISIONS, VARIANTS)]
     results = {}
-    for split, precision, (name, options) in itertools.product((0, 1), PRECISIONS, VARIANTS.items()):
+    for split, precision, name, gather in (*runs, *((0, 'float64', name, False) for name in VARIANTS)):
         dtype = getattr(torch, precision)
         images = batch(dtype).split(SPLITS[dist.get_world_size()][split])[rank]
-        for gather in (True, False):
-            options_of_run = options | {'gather': gather}
-            results[split, precision, name, gather] = gradients(images, dtype, options_of_run, DistributedDataParallel)
+        options = VARIANTS[name] | {'gather': gather}
+        results[split, precision, name, gather] = gradients(images, dtype, options, DistributedDataParallel)
     return results
 
 
