@@ -1,8 +1,9 @@
 """The table of :mod:`test_mistakes`: what is replaced in a good YAML by what, and parts of the message."""
 
-from tiny import CE, KD, SIDES, STEP_LR, TRG, TRG_SIDES, stage
+from tiny import CE, KD, SIDES, STEP_LR, TRG, TRG_SIDES, stage, stages
 from torchdistill.misc import log
 
+ONE = stage(1, CE, more=STEP_LR)
 GOOD = stage(2, CE + KD, more=STEP_LR)
 WITH_TRG = stage(1, CE + TRG, sides=TRG_SIDES)
 WITHOUT_LOGITS_ONLY = stage(1, CE, sides=SIDES.replace('forward_batch_only', 'forward_logits_only'))
@@ -19,6 +20,7 @@ SGD = "key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}"
 LR, AT_LR = 'lr: 0.05', '`train.optimizer.kwargs.lr` (line 28)'
 STEPS = "'StepLR', kwargs: {step_size: 1, gamma: 0.5}"
 LOADER, AT_LOADER = 'batch_size: 8, num_workers: 0', '`train.train_data_loader.kwargs'
+BATCH_SAMPLER = "batch_sampler: {key: 'BatchSampler', kwargs: {batch_size: 8, drop_last: True}}"
 RANDOM = "RandomSampler'}, kwargs: }"
 VAL = "val: !import_call {key: 'tiny.Blobs', init: {kwargs: {size: 48, noise: 0}}}"
 NEAREST_HINT = 'is the package that registers it named under `dependencies:`?'
@@ -43,6 +45,8 @@ SECTIONS = {
 }  # fmt: skip
 
 MODELS = {
+    'student block without a teacher': ('  teacher_model:', '  other_model:',
+     ['rename it to `model:`, or add `models.teacher_model`']),
     'no student': ('student_model:', 'studnet_model:', ['expected `models.model` to be a mapping']),
     'no dst_ckpt': ('dst_ckpt:', 'dst:', ['`models.student_model` (line 10)', 'add one, such as `dst_ckpt:']),
     'unknown model': (STUDENT, "    key: 'tiny_nett'",
@@ -151,6 +155,19 @@ TRAINING = {
      ['`train.scheduler.scheduling_step` (line 29) to be 0', 'after each epoch, got 1; remove it']),
 }  # fmt: skip
 
+LATER_STAGES = {
+    'optimizer of stage2': ('', '', ['change `train.stage2.optimizer.kwargs`'],
+     stages(ONE, ONE.replace(LR, 'lr: -1.0'))),
+    'loader of stage2': ('', '', ['`train.stage2.train_data_loader`'],
+     stages(ONE, ONE.replace('batch_size: 8', 'batch_size: 0'))),
+    'scheduler of stage2': ('', '', ['change `train.stage2.scheduler.kwargs`'],
+     stages(ONE, ONE.replace('step_size: 1', 'step_size: 0'))),
+    'hook of stage2': ('', '', ['`train.stage2.student.forward_hook.output`'],
+     stages(ONE, ONE.replace(STUDENT_SIDE, hooked(['layer9'])))),
+    'no stage2': ('', '', ['to be stage1, stage2, got stage1, stage3'],
+     stages(ONE, ONE, ONE).replace('stage2:', 'old:')),
+}  # fmt: skip
+
 DATA = {
     'unknown class': ("'tiny.Blobs'", "'tiny.Blob'", ['AttributeError', "no attribute 'Blob'"]),
     'data set': (VAL, 'val: 3', ['`datasets.val` (line 7) to be a data set that a tag makes, got 3']),
@@ -163,13 +180,15 @@ DATA = {
     'no sampler': ('  sampler:', '  samplers:', ['`train.train_data_loader` (line', 'to have a `sampler:`']),
     'sampler': (RANDOM, "RandomSampler'}, kwargs: {num_samples: -3}}", ['sampler.kwargs` (line 20)', 'num_samples=-3']),
     'batch sampler and batch size': (f'kwargs: {{{LOADER}}}',
-     "batch_sampler: {key: 'BatchSampler', kwargs: {batch_size: 8, drop_last: True}}\n    kwargs: {batch_size: 8}",
+     f'{BATCH_SAMPLER}\n    kwargs: {{batch_size: 8}}',
      ['batch_sampler option is mutually exclusive', '`train.train_data_loader.batch_sampler.kwargs` (line 21)']),
     'workers': (LOADER, 'batch_size: 8, num_workers: -1', ['`train.train_data_loader` (line 18) refused its']),
     'prefetch without workers': (LOADER, f'{LOADER}, prefetch_factor: 2', ['refused its', f'change {AT_LOADER}`']),
     'persistent without workers': (LOADER, f'{LOADER}, persistent_workers: True', ['persistent_workers option needs']),
     'timeout without workers': (LOADER, f'{LOADER}, timeout: 5', ['refused its', f'change {AT_LOADER}` (line 21)']),
     'shuffle beside a sampler': (LOADER, f'{LOADER}, shuffle: True', ['mutually exclusive with shuffle']),
+    'test loader': ('test:\n  test_data_loader:\n', f'test:\n  test_data_loader:\n    {BATCH_SAMPLER}\n',
+     ['batch_sampler option is mutually exclusive', '`test.test_data_loader.batch_sampler.kwargs` (line 49)']),
     'validation loader': ('batch_size: 16,', 'batch_size: -1,', ['`train.val_data_loader` (line 22) refused']),
 }  # fmt: skip
 
@@ -204,7 +223,7 @@ NUMBERS = {
     'boolean as a name': ('momentum: 0.9', 'on: 0.9', ['keys under `train.optimizer.kwargs` (line 28) to be names']),
 }  # fmt: skip
 
-TABLES = (SECTIONS, MODELS, SIDES_OF_A_STAGE, TERMS, TRAINING, DATA, NUMBERS)
+TABLES = (SECTIONS, MODELS, SIDES_OF_A_STAGE, TERMS, TRAINING, LATER_STAGES, DATA, NUMBERS)
 MISTAKES = {name: (*row, GOOD)[:4] for table in TABLES for name, row in table.items()}
 # Of tags that `check` leaves alone, of the data, and of files, of which it warns.
 TOLD_BY_TRAIN_ALONE = {
