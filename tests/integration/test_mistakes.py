@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from check_yaml import QUICK
 from mistakes import (
     FOUND_IN_THE_FIRST_STEP,
     GOOD,
@@ -12,7 +11,7 @@ from mistakes import (
     TABLES,
     TOLD_BY_TRAIN_ALONE,
 )
-from tiny import CE, Blobs, stage, stages, tiny_net, whole_yaml, write
+from tiny import CE, QUICK, Blobs, stage, stages, tiny_net, whole_yaml, write
 from torchdistill.models.registry import register_model
 from torchdistill.optim.registry import OPTIM_DICT
 

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_yaml import check, kinds, terms
 from host import BOTH_PROCESSES, HOOKED, trg_term
-from tiny import KD, lines_of, stage, train, whole_yaml, write
+from tiny import KD, check, kinds, lines_of, stage, terms, train, whole_yaml, write
 from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
 
 from trg_torchdistill.cli.main import main

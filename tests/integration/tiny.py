@@ -17,6 +17,8 @@ __all__ = ['CE', 'KD', 'LOADERS', 'SGD', 'SIDES', 'STEP_LR', 'stage', 'stages'] 
 NUM_CLASSES = 6
 ITEMS_AN_EPOCH = 24
 
+QUICK = ('--input-size', '8', '--steps', '1')
+
 items_until_interrupt = None
 
 
@@ -203,6 +205,24 @@ def write(folder, text, name='config.yaml'):
 
 def train(*words):
     return main(['train', *words])
+
+
+def check(folder, capsys, train, *words, change=('', ''), **options):
+    """The exit code and the JSON object of `check` for the text of a `train:` block; `change` replaces in the YAML."""
+    text = whole_yaml(folder, train, **options)
+    assert change[0] in text
+    text = text.replace(*change, 1) if change[0] else text
+    capsys.readouterr()
+    code = main(['check', write(folder, text), '--json', *QUICK, *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def kinds(report):
+    return [warning['kind'] for warning in report['warnings']]
+
+
+def terms(report, position=0):
+    return {term['name']: term for term in report['stages'][position]['terms']}
 
 
 def lines_of(folder):
