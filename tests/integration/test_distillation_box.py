@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 from host import (
     BOTH_PROCESSES,
     KD,
@@ -16,6 +17,7 @@ from host import (
     projection,
     tiny_swin,
     tiny_vit,
+    train_epoch,
     train_yaml,
     trg_term,
 )
@@ -168,3 +170,28 @@ def test_logits_of_a_two_headed_student_are_their_mean_in_the_hosts_own_kd(tmp_p
     assert_loss_falls(box)
     for head in (box.org_student_model.fc, box.org_student_model.head_dist):
         assert head.weight in box.optimizer.state, 'a head got no gradient'
+
+
+def trained(tmp_path, compiles):
+    torch.manual_seed(0)
+    contextual = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
+    box = box_from(tmp_path, full_method(contextual), num_images=16)
+    if compiles:
+        box.org_student_model.compile(backend='aot_eager')
+    losses = [train_epoch(box, epoch) for epoch in range(2)]
+    return losses, {name: loss.epoch_means() for name, loss in our_losses(box).items()}
+
+
+@pytest.mark.slow
+def test_a_student_compiled_in_place_trains_like_a_plain_one(tmp_path):
+    """Its hooks still see the features."""
+    from torch._dynamo.utils import counters  # takes seconds
+
+    torch.compiler.reset()
+    counters.clear()
+    plain, compiled = trained(tmp_path, False), trained(tmp_path, True)
+    assert counters['stats']['unique_graphs'] > 0
+    for losses, expected in zip(compiled[0], plain[0], strict=True):
+        assert losses == pytest.approx(expected, rel=1e-4)
+    for name, means in plain[1].items():
+        assert compiled[1][name] == pytest.approx(means, rel=1e-4)
