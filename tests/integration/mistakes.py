@@ -6,7 +6,7 @@ from torchdistill.misc import log
 ONE = stage(1, CE, more=STEP_LR)
 GOOD = stage(2, CE + KD, more=STEP_LR)
 WITH_TRG = stage(1, CE + TRG, sides=TRG_SIDES)
-WITHOUT_LOGITS_ONLY = stage(1, CE, sides=SIDES.replace('forward_batch_only', 'forward_logits_only'))
+LOGITS_ONLY = stage(1, CE, sides=SIDES.replace('forward_batch_only', 'forward_logits_only'))
 # Of the student, the one term reads `layer2`, and nothing is trained up to there.
 FROZEN = stage(1, f'context:{TRG.partition("context:")[2]}', sides="""
 teacher: {forward_hook: {output: ['layer2']}, forward_proc: 'forward_batch_only', requires_grad: False}
@@ -31,6 +31,7 @@ def hooked(output):
     return STUDENT_SIDE.replace('{', f'{{forward_hook: {{output: {output}}}, ')
 
 
+# name: (what of the YAML, what is there instead, parts of the message, the `train:` block if it is not GOOD)
 SECTIONS = {
     'YAML syntax': ('log_freq: 10', 'log_freq: [10', ['to be valid YAML', 'on line ']),
     'unknown tag': ('log_freq: 10', 'log_freq: !wrong 10', ['to be valid YAML', 'on line 16: could not']),
@@ -77,7 +78,7 @@ MODELS = {
     'feature as wide as the logits': (f'{STUDENT}\n    {STUDENT_KWARGS}',
      "    key: 'tiny_pair_net'\n    kwargs: {width: 6, scale: 2}",
      ['expected `tiny_pair_net` to return logits', 'change `forward_proc:` of this model, or return `.logits`'],
-     WITHOUT_LOGITS_ONLY),
+     LOGITS_ONLY),
 }  # fmt: skip
 
 SIDES_OF_A_STAGE = {
