@@ -89,7 +89,12 @@ REFUSALS = [
 
 @pytest.mark.parametrize(
     ('words', 'code', 'when', 'message', 'name'),
-    [(*row, name) for row in REFUSALS for name in RAISED if (row[3], name) != (FAILS, 'TRGError')],
+    [
+        pytest.param(*row, name, id=f'{row[0][0]}, {row[2]}, {name}')
+        for row in REFUSALS
+        for name in RAISED
+        if (row[3], name) != (FAILS, 'TRGError')
+    ],
 )
 def test_whatever_a_model_raises_is_told_with_the_place(words, code, when, message, name, tmp_path, capsys):
     kwargs = f"key: 'refusing_net'\n    kwargs: {{width: 4, name: '{name}', when: '{when}'}}"

@@ -75,6 +75,7 @@ def test_train_keeps_its_mean(tmp_path, caplog):
     assert line['terms']['far'] == line['terms']['far.distance'] > 0
 
 
+@pytest.mark.slow
 def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
     titles = []
 
