@@ -5,8 +5,23 @@ import math
 
 import pytest
 import torch
-from check_yaml import QUICK, check, kinds, terms
-from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage, stages, tiny_net, whole_yaml, write
+from tiny import (
+    CE,
+    KD,
+    QUICK,
+    SGD,
+    SIDES,
+    TRG,
+    TRG_SIDES,
+    check,
+    kinds,
+    stage,
+    stages,
+    terms,
+    tiny_net,
+    whole_yaml,
+    write,
+)
 from torchdistill.core.distillation import DistillationBox
 
 from trg_torchdistill.cli.main import main

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from check_yaml import check, kinds
 from host import KD_TERM, TinyCnn, box_from, full_method, train_yaml
-from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, stage, whole_yaml, write
+from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, check, kinds, stage, whole_yaml, write
 from torch.nn import functional
 
 from trg_torchdistill.cli.check.cost import step_cost

@@ -7,8 +7,7 @@ from pathlib import Path
 import odd  # noqa: F401 (registers its models)
 import pytest
 import ranks
-from check_yaml import QUICK
-from tiny import CE, KD, last_state, lines_of, stage, train, whole_yaml, without_times, write
+from tiny import CE, KD, QUICK, last_state, lines_of, stage, train, whole_yaml, without_times, write
 
 from trg_torchdistill.cli.data.preflight import Findings
 from trg_torchdistill.cli.main import main

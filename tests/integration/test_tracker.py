@@ -5,8 +5,7 @@ import types
 
 import pytest
 import tiny
-from check_yaml import QUICK
-from tiny import CE, stage, stages, whole_yaml, write
+from tiny import CE, QUICK, stage, stages, whole_yaml, write
 from torchdistill.misc import log
 
 from trg_torchdistill.cli.main import main
