@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,8 +14,6 @@ from typing import Any, BinaryIO
 import torch
 
 from trg_torchdistill.errors import RunError, TRGError
-
-URL_PREFIXES = ('https://', 'http://')
 
 
 class UnreadableError(TRGError):
@@ -32,7 +31,7 @@ def shown_path(path: str) -> str:
 
 def is_address(source: str) -> bool:
     """Whether a text is an ``http(s)://`` address, not a file."""
-    return source.startswith(URL_PREFIXES)
+    return source.startswith(('https://', 'http://'))
 
 
 def identity(path: str | Path) -> object:
@@ -79,6 +78,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             f'expected to write {path}, got {reason}; {kept}. Free space on that disk, make the folder writable, or '
             'change the path'
         ) from error
+
+
+def save(state: object, path: Path) -> None:
+    """Writes what :func:`read_saved` reads, whole or not at all."""
+    with replacing(path) as stream:
+        torch.save(state, stream)
+
+
+def write_json_lines(path: Path, records: Iterable[object]) -> None:
+    """Writes a line of JSON for each record, all or none."""
+    with replacing(path) as stream:
+        stream.writelines(f'{json.dumps(record)}\n'.encode() for record in records)
 
 
 def _cause_in_system(error: BaseException | None) -> str | None:

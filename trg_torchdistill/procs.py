@@ -23,7 +23,7 @@ from torchdistill.core.interfaces.pre_epoch_proc import (
 
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.host import Box, relation_losses
-from trg_torchdistill.wrappers import outer_wrapper_error, plain_model
+from trg_torchdistill.wrappers import check_outermost, plain_model
 
 logger = def_logger.getChild(__name__)
 
@@ -145,9 +145,7 @@ def pre_epoch_process_with_trg(self: Any, epoch: int | None = None, **kwargs: An
     """
     box = Box(self)
     if box.has_teacher:
-        error = outer_wrapper_error(box.student)
-        if error is not None:
-            raise TRGError(error)
+        check_outermost(box.student)
         default_pre_epoch_process_with_teacher(self, epoch=epoch, **kwargs)
     else:
         default_pre_epoch_process_without_teacher(self, epoch=epoch, **kwargs)

@@ -25,7 +25,7 @@ from trg_torchdistill._checks import (
     nearest,
 )
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import UnreadableError, read_saved, replacing
+from trg_torchdistill.files import UnreadableError, read_saved, save
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.tokens import Tokenizer, flatten_grid
 
@@ -167,8 +167,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""
         if self.projector_ckpt is not None and is_main_process():
-            with replacing(self.projector_ckpt) as stream:
-                torch.save({name: unwrapped(part).state_dict() for name, part in self.projectors.items()}, stream)
+            save({name: unwrapped(part).state_dict() for name, part in self.projectors.items()}, self.projector_ckpt)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state dict of the plain student; that of a module around this one has the projections as well.
@@ -198,14 +197,13 @@ def plain_model(model: nn.Module) -> nn.Module:
     return inner
 
 
-def outer_wrapper_error(model: nn.Module) -> str | None:
-    """Says what is wrong when a ``Student4TRG`` was wrapped from outside, else returns None."""
+def check_outermost(model: nn.Module) -> None:
+    """Raises TRGError if a ``Student4TRG`` was wrapped from outside."""
     if check_if_wrapped(model) and isinstance(model.module, Student4TRG):
-        return (
+        raise TRGError(
             f'expected `Student4TRG` to be the outermost module of the student, got {type(model).__name__} around it: '
             'its projections would not run; leave `wrapper:` under `train.student` empty'
         )
-    return None
 
 
 def _check_path(name: str, path: str, student: nn.Module) -> None:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from torchdistill.losses.registry import get_high_level_loss
 
+from configs.generator import __main__ as generator
+from configs.generator import parameters
 from trg_torchdistill.host import relation_losses
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
 from trg_torchdistill.registration import TABLE
@@ -16,7 +18,13 @@ from trg_torchdistill.wrappers import TokenProjector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text()
+EXPERIMENTS = ROOT / 'docs' / 'experiments.md'
 YAML_BLOCKS = re.findall(r'```yaml\n(.*?)```', README, re.DOTALL)
+
+
+def links_of(path):
+    links = re.findall(r'\]\(([^)#]+)[^)]*\)', path.read_text(encoding='utf-8'))
+    return [link for link in links if not link.startswith('http')]
 
 
 def test_the_key_table_is_the_registration_table():
@@ -57,8 +65,21 @@ def test_the_readme_has_every_keyword_with_its_default(target):
             assert (name, default) in rows
 
 
-@pytest.mark.parametrize('path', [ROOT / name for name in ('README.md', 'CONTRIBUTING.md')], ids=lambda path: path.name)
-def test_links_to_files_lead_somewhere(path):
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', path.read_text()) if not link.startswith('http')]
-    for link in links:
-        assert (ROOT / link.split('#')[0]).exists(), link
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md'])
+def test_links_to_files_lead_somewhere(name):
+    for link in links_of(ROOT / name):
+        assert ((ROOT / name).parent / link).exists(), link
+
+
+@pytest.mark.slow
+def test_the_table_of_the_models_is_what_the_command_prints():
+    assert '\n'.join(parameters.table()) in EXPERIMENTS.read_text(encoding='utf-8')
+
+
+def test_the_experiments_have_every_folder_and_yaml_of_the_generator():
+    text = EXPERIMENTS.read_text(encoding='utf-8')
+    assert {f'../configs/{name.rsplit("/", 2)[0]}' for name in generator.files()} <= set(links_of(EXPERIMENTS))
+    assert f'Each of the {len(generator.files())} YAMLs' in text
+    named = re.findall(r'^trg-torchdistill train (\S+)', text, re.MULTILINE)
+    assert len(named) == 4
+    assert all((ROOT / name).is_file() for name in named)

@@ -1,12 +1,19 @@
-"""The accuracy grid as a module, and images for it."""
+"""The accuracy grid as a module, images for it, and its stages without a process for each training."""
 
+import contextlib
 import importlib
+import json
+import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from trg_torchdistill.cli.main import main
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 CLASSES = [f'class{index}' for index in range(10)]
@@ -41,3 +48,45 @@ def data(grid, tmp_path_factory):
     with pytest.raises(ValueError, match='expected more than 10 training images'):
         prepare.split_tree(source, out / 'other', 10)
     return out
+
+
+def in_turn(workers):
+    """An executor that does a job where it is submitted: `train` handles signals, as the main thread alone may."""
+
+    def submit(job, *args):
+        future = Future()
+        future.set_result(job(*args))
+        return future
+
+    return contextlib.nullcontext(SimpleNamespace(submit=submit))
+
+
+@pytest.fixture
+def run_stage(grid, data, tmp_path, monkeypatch):
+    """Runs a stage of the grid; returns the exit code and all notes.
+
+    The first training is a process of its own, as all are outside the tests; the others take its place in this one.
+    """
+    trained = []
+
+    def run(command, **options):
+        if command[0] == sys.executable:
+            trained.append(command)
+        if command[0] != sys.executable or len(trained) == 1:
+            return subprocess.run(command, **options)
+        with contextlib.redirect_stdout(options['stdout']), contextlib.redirect_stderr(options['stdout']):
+            return SimpleNamespace(returncode=main(command[3:]))
+
+    def stage(name, methods, *words):
+        lines = tmp_path / 'lines.jsonl'
+        words = [name, '--data', str(data), '--out', str(tmp_path), '--lines', str(lines), *words]
+        words += ['--settings', 'longtailed', '--methods', *methods, '--seeds', '0']
+        monkeypatch.setattr(sys, 'argv', ['grid.py', *words])
+        with pytest.raises(SystemExit) as ended:
+            grid.main()
+        return ended.value.code, [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+
+    monkeypatch.setattr(grid, 'subprocess', SimpleNamespace(run=run, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(grid, 'ThreadPoolExecutor', in_turn)
+    monkeypatch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
+    return stage

@@ -1,7 +1,7 @@
 """Processes that die or cannot write: run as `python faults.py JSON`, one training for each entry of a JSON list.
 
 An entry is {config, words, moment, at, number}. The training is killed when the file `at` is written for the
-`number`-th time (moments `writing`, `half`, `before` and `after`) or in that step (moment `step`); or no file may grow
+`number`-th time (moments `half`, `before` and `after`) or in that step (moment `step`); or no file may grow
 past `number` bytes (`full`), or the folder `at` is read-only (`read-only`). Each training is a fork, before any
 computation, so that torch is imported once for all.
 """
@@ -34,15 +34,9 @@ def run(entries):
 
 
 def _train(entry):
-    {
-        'writing': _die_while_torch_saves,
-        'half': _die_at_replacing,
-        'before': _die_at_replacing,
-        'after': _die_at_replacing,
-        'step': _die_in_step,
-        'full': _fill_disk,
-        'read-only': _take_rights,
-    }[entry['moment']](entry['at'], entry['number'], entry['moment'])
+    moments = {'step': _die_in_step, 'full': _fill_disk, 'read-only': _take_rights}
+    prepare = moments.get(entry['moment'], _die_at_replacing)
+    prepare(entry['at'], entry['number'], entry['moment'])
     return main(['train', entry['config'], *entry['words']])
 
 
@@ -90,29 +84,6 @@ def _die_at_replacing(name, number, moment):
             _die()
 
     os.replace = replace_or_die
-
-
-def _die_while_torch_saves(name, number, moment):
-    """Dies in the middle of the stream that `torch.save` writes."""
-    save, seen = torch.save, []
-
-    class Dying:
-        def __init__(self, stream):
-            self.stream, self.left = stream, 3000
-
-        def write(self, data):
-            self.left -= len(data)
-            if self.left < 0:
-                self.stream.flush()
-                _die()
-            return self.stream.write(data)
-
-    def save_or_die(state, stream):
-        seen.append(os.path.basename(stream.name))
-        is_time = seen[-1] == f'{name}.tmp' and seen.count(f'{name}.tmp') == number
-        save(state, Dying(stream) if is_time else stream)
-
-    torch.save = save_or_die
 
 
 def _forked(entry):

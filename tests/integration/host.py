@@ -1,6 +1,7 @@
-"""Builds torchdistill's own boxes from YAML text, around tiny models and a data set in memory; nothing is mocked.
+"""The one YAML harness: texts of `train:` blocks, and torchdistill's own boxes around tiny models; nothing is mocked.
 
-A test writes the parts of the YAML that matter to it; :func:`train_yaml` puts them into a whole `train:` block.
+A test writes the parts of the YAML that matter to it; :func:`stage` and, for boxes in memory, :func:`train_yaml` put
+them into a whole block. :mod:`tiny` makes whole files of the blocks, for the commands.
 """
 
 import textwrap
@@ -18,60 +19,64 @@ from trg_torchdistill.host import relation_losses
 
 CPU = torch.device('cpu')
 NUM_CLASSES = 5
-BATCH_SIZE = 8
 
 LAYER4 = "forward_hook: {input: [], output: ['layer4']}"
 BOTH_PROCESSES = "pre_epoch_process: 'pre_epoch_process_with_trg'\npost_epoch_process: 'post_epoch_process_with_trg'\n"
-CE_TERM = """
-    ce:
-      criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}
-      criterion_wrapper:
-        key: 'SimpleLossWrapper'
-        kwargs:
-          input: {is_from_teacher: False, module_path: '.', io: 'output'}
-          target: {uses_label: True}
-      weight: 1.0
+STEP_LR = "scheduler: {key: 'StepLR', kwargs: {step_size: 1, gamma: 0.5}}\n"
+SGD = "optimizer: {key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}}\n"
+SIDES = """
+teacher: {forward_proc: 'forward_batch_only', requires_grad: False}
+student: {forward_proc: 'forward_batch_only'}
 """
-TRAIN = """
-num_epochs: {num_epochs}
-{top}
+HOOKED = SIDES.replace("'forward_batch_only'", "'forward_batch_only', forward_hook: {input: [], output: ['layer2']}")
+CE = """
+ce:
+  criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}
+  criterion_wrapper:
+    key: 'SimpleLossWrapper'
+    kwargs: {input: {is_from_teacher: False, module_path: '.', io: 'output'}, target: {uses_label: True}}
+  weight: 1.0
+"""
+KD = """
+kd:
+  criterion:
+    key: 'KDLoss'
+    kwargs: {student_module_path: '.', student_module_io: 'output', teacher_module_path: '.',
+             teacher_module_io: 'output', temperature: 4.0, alpha: 0.5, reduction: 'batchmean'}
+  weight: 1.0
+"""
+KD_TERM = KD  # by this name too
+
+
+def indent(text, spaces):
+    """Dedented lines without the empty ones, moved to the right."""
+    return ''.join(' ' * spaces + line + '\n' for line in textwrap.dedent(text).splitlines() if line.strip())
+
+
+def loaders(batch_size=8, val_batch_size=16, sampler='RandomSampler'):
+    return f"""
 train_data_loader:
   dataset_id: 'train'
-  sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.SequentialSampler'}}, kwargs: }}
+  sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.{sampler}'}}, kwargs: }}
   kwargs: {{batch_size: {batch_size}, num_workers: 0}}
 val_data_loader:
   dataset_id: 'val'
   sampler: {{class_or_func: !import_get {{key: 'torch.utils.data.SequentialSampler'}}, kwargs: }}
-  kwargs: {{batch_size: 3, num_workers: 0}}
-teacher:
-  forward_proc: 'forward_logits_only'
-  requires_grad: False
-{teacher}
-student:
-  forward_proc: 'forward_logits_only'
-{student}
-{optimizer}
-criterion:
-  key: 'WeightedSumLoss'
-  kwargs:
-    sub_terms:
-{terms}
+  kwargs: {{batch_size: {val_batch_size}, num_workers: 0}}
 """
-KD_TERM = """
-    kd:
-      criterion:
-        key: 'KDLoss'
-        kwargs:
-          student_module_path: '.'
-          student_module_io: 'output'
-          teacher_module_path: '.'
-          teacher_module_io: 'output'
-          temperature: 4.0
-          alpha: 0.5
-          reduction: 'batchmean'
-      weight: 1.0
-"""
-SGD = "optimizer: {key: 'SGD', kwargs: {lr: 0.1, momentum: 0.9}}"
+
+
+LOADERS = loaders()
+
+
+def stage(num_epochs, terms, sides=SIDES, optimizer=SGD, loaders=LOADERS, more=''):
+    """The text of one stage, or of all of `train:`."""
+    criterion = f"criterion:\n  key: 'WeightedSumLoss'\n  kwargs:\n    sub_terms:\n{indent(terms, 6)}"
+    return f'num_epochs: {num_epochs}\n{loaders}{sides}{optimizer}{more}{criterion}'
+
+
+def stages(*texts):
+    return ''.join(f'stage{number}:\n{indent(text, 2)}' for number, text in enumerate(texts, 1))
 
 
 def trg_term(student='layer4', teacher='layer4', options='', name='trg', key='TRGLoss'):
@@ -80,11 +85,11 @@ def trg_term(student='layer4', teacher='layer4', options='', name='trg', key='TR
         f"{name}:\n  criterion:\n    key: '{key}'\n    kwargs:\n"
         f"      student_module_path: '{student}'\n      student_module_io: 'output'\n"
         f"      teacher_module_path: '{teacher}'\n      teacher_module_io: 'output'\n"
-        f'{_block(options, 6)}\n  weight: 1.0\n'
+        f'{indent(options, 6)}  weight: 1.0\n'
     )
 
 
-def projection(name='layer4', feature='layer4', in_features=8, out_features=12, options=''):
+def projection(name='layer4', feature='layer4', in_features=8, out_features=12):
     """YAML of a student with one projector, hooked as the README says."""
     return textwrap.dedent(f"""\
         auxiliary_model_wrapper:
@@ -93,34 +98,27 @@ def projection(name='layer4', feature='layer4', in_features=8, out_features=12, 
             projectors:
               {name}: {{path: 'student_model.{feature}', io: 'output',
                         in_features: {in_features}, out_features: {out_features}}}
-            {options}
         forward_hook: {{input: [], output: ['student_model.{feature}', 'projectors.{name}']}}
         """)
 
 
-def train_yaml(terms=None, teacher=LAYER4, student=LAYER4, top='', optimizer=SGD, num_epochs=2, batch_size=BATCH_SIZE):
-    """YAML text of a `train:` block with a cross-entropy term beside `terms`."""
-    return TRAIN.format(
-        num_epochs=num_epochs,
-        top=top,
-        batch_size=batch_size,
-        teacher=_block(teacher, 2),
-        student=_block(student, 2),
-        optimizer=optimizer,
-        terms=_block(textwrap.dedent(CE_TERM) + (trg_term() if terms is None else terms), 6),
-    )
+def train_yaml(terms=None, teacher=LAYER4, student=LAYER4, top='', optimizer=SGD, num_epochs=2, batch_size=8):
+    """YAML text of a `train:` block for a box in memory, with a cross-entropy term beside `terms`."""
+    teacher = f"teacher:\n  forward_proc: 'forward_logits_only'\n  requires_grad: False\n{indent(teacher, 2)}"
+    student = f"student:\n  forward_proc: 'forward_logits_only'\n{indent(student, 2)}"
+    in_order = loaders(batch_size, 3, 'SequentialSampler')
+    terms = CE + (trg_term() if terms is None else terms)
+    return stage(num_epochs, terms, top + teacher + student, f'{optimizer}\n', in_order)
 
 
 def full_method(terms='', **blocks):
     """YAML text of the full method: a projector, the dynamic temperature, both processes; `terms` are further terms."""
-    trg = trg_term(
-        'student_model.layer4',
-        options="""
-            projection_module_path: 'projectors.layer4'
-            tokens_per_image: null
-            temperature: {start: 0.5, end: 0.1, schedule: 'cosine'}
-            """,
-    )
+    options = """
+        projection_module_path: 'projectors.layer4'
+        tokens_per_image: null
+        temperature: {start: 0.5, end: 0.1, schedule: 'cosine'}
+        """
+    trg = trg_term('student_model.layer4', options=options)
     return train_yaml(trg + textwrap.dedent(terms), student=projection(), **{'top': BOTH_PROCESSES, **blocks})
 
 
@@ -131,27 +129,27 @@ def load(tmp_path, text):
     return load_yaml_file(str(path))
 
 
-def make_data(num_images=BATCH_SIZE, seed=0):
+def make_data(num_images=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(num_images, 3, 16, 16, generator=generator)
     return TensorDataset(images, torch.randint(NUM_CLASSES, (num_images,), generator=generator))
 
 
-def make_box(config, teacher, student, num_images=BATCH_SIZE, distributed=False, seed=0):
-    """The host's distillation box (or its multi-stage box) for a loaded `train:` block."""
-    data = {'train': make_data(num_images, seed), 'val': make_data(10, seed + 1)}
-    return get_distillation_box(teacher, student, data, config, CPU, None, distributed, 1)
+def data_sets(num_images=8):
+    return {'train': make_data(num_images), 'val': make_data(10, 1)}
+
+
+def box_from(tmp_path, text, teacher=None, student=None, num_images=8, distributed=False, accelerator=None):
+    """The host's distillation box (or its multi-stage box), by default around two small CNNs of different widths."""
+    config, models = load(tmp_path, text), (teacher or TinyCnn(12), student or TinyCnn(8))
+    return get_distillation_box(*models, data_sets(num_images), config, CPU, None, distributed, 1, accelerator)
 
 
 def make_training_box(config, model):
-    """The host's training box, without a teacher; the block named `student:` is its `model:`."""
-    config = {**config, 'model': config['student']}
-    return get_training_box(model, {'train': make_data(), 'val': make_data(10, 1)}, config, CPU, None, False, 1)
-
-
-def box_from(tmp_path, text, teacher=None, student=None, **options):
-    """From YAML text to a box, by default around two small CNNs of different widths."""
-    return make_box(load(tmp_path, text), teacher or TinyCnn(12), student or TinyCnn(8), **options)
+    """The host's training box, without a teacher; the block named `student:` of each stage is its `model:`."""
+    for block in [config] if 'student' in config else config.values():
+        block['model'] = block['student']
+    return get_training_box(model, data_sets(), config, CPU, None, False, 1)
 
 
 def train_epoch(box, epoch, after_step=None):
@@ -187,11 +185,6 @@ def one_step(box, epoch=0):
 
 def our_losses(box):
     return relation_losses(box.criterion)
-
-
-def weighted_terms(box):
-    """The summed value of all our terms in the last step, before their weights."""
-    return sum(float(term) for loss in our_losses(box).values() for _, term in loss.terms().values())
 
 
 class TinyCnn(nn.Module):
@@ -238,7 +231,3 @@ def tiny_vit(width=16, patch_size=4):
 def tiny_swin(width=8):
     """torchvision's SwinTransformer: `features.3` gives a map of channels last, [B, 4, 4, 2 * width]."""
     return SwinTransformer([2, 2], width, [1, 1], [1, 2], [2, 2], num_classes=NUM_CLASSES)
-
-
-def _block(text, indent):
-    return textwrap.indent(textwrap.dedent(text).strip('\n'), ' ' * indent)

@@ -1,23 +1,32 @@
-"""Starts `train` under torchrun on CPUs; a YAML names this module to see what each process has, and to disturb it."""
+"""Commands in several processes on CPUs; a YAML names this module to see what each process has, and to disturb it."""
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import torch
 from tiny import Blobs
 from torch import distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torchdistill.core.interfaces.registry import register_post_epoch_proc_func
 
+from trg_torchdistill.cli.main import main
 from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.procs import post_epoch_process_with_trg
 
 TESTS = Path(__file__).parent
 DDP = "wrapper: 'DistributedDataParallel'"
+# Importing torch takes longer than all that a launch does: its processes are forked from one that has done it.
+FORKS = multiprocessing.get_context('forkserver')
+FORKS.set_forkserver_preload(['torch.distributed.run', 'torchvision', 'torchdistill.core.distillation'])
 
 
 def environment():
@@ -25,20 +34,54 @@ def environment():
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}
 
 
-def start(*words, processes=2):
-    """Starts torchrun, with its own port."""
-    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
-    command = [sys.executable, *launcher, '-m', 'trg_torchdistill', 'train', *words, '--device', 'cpu']
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
-    )
+class Launch:
+    """A command in several processes, by the launcher of torchrun or by torchrun itself, or in one without it."""
+
+    def __init__(self, command, config, *words, processes=2, by_torchrun=False):
+        folder = Path(config).parent
+        self.streams = [folder.with_name(f'{folder.name}.{name}') for name in ('out', 'err')]
+        words = [command, config, *words, '--device', 'cpu']
+        self.process = FORKS.Process(target=_launch, args=(words, processes, by_torchrun, self.streams))
+        self.process.start()
+
+    def interrupted_after_an_epoch(self, number):
+        """Sends a signal when an epoch is over; returns what :meth:`end` does."""
+        while '\nepoch ' not in self.output()[0] and self.process.is_alive():
+            time.sleep(0.05)
+        os.kill(self.process.pid, number)
+        return self.end()
+
+    def output(self):
+        """What it has written to stdout and stderr, torchrun's report among it."""
+        return [stream.read_text() if stream.exists() else '' for stream in self.streams]
+
+    def end(self):
+        """Waits for the end; returns the exit code, the output and the errors."""
+        self.process.join(120)
+        self.process.kill()
+        return self.process.exitcode, *self.output()
 
 
-def end_of(launched):
-    """Waits for the end; returns the exit code, the output and the errors, torchrun's report among them."""
-    with launched:
-        out, err = launched.communicate(timeout=120)
-    return launched.returncode, out, err
+def _launch(words, processes, by_torchrun, streams):
+    for number, stream in enumerate(streams, 1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
+    if by_torchrun:
+        launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
+        os.execve(sys.executable, [sys.executable, *launcher, '-m', 'trg_torchdistill', *words], environment())
+    if processes == 1:
+        _run(words)
+    config = LaunchConfig(
+        1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0,
+        start_method='fork', logs_specs=DefaultLogsSpecs(),
+    )  # fmt: skip
+    try:
+        elastic_launch(config, _run)(words)
+    except ChildFailedError as error:
+        sys.exit(str(error))
+
+
+def _run(words):
+    sys.exit(main(words))
 
 
 def digest(tensors):

@@ -4,23 +4,19 @@ What a user must do beside the YAML is in :func:`train`: `use_fp16`.
 """
 
 import os
-import textwrap
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from helpers import run_processes
-from host import CPU, KD_TERM, TinyCnn, full_method, load, make_data, train_yaml, trg_term
-from torchdistill.core.distillation import get_distillation_box
+from host import KD, TinyCnn, box_from, full_method, train_yaml, trg_term
 
 from trg_torchdistill.wrappers import Student4TRG
 
 pytestmark = pytest.mark.slow
 
-FULL = full_method(
-    trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss') + textwrap.dedent(KD_TERM)
-)
+FULL = full_method(trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss') + KD)
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +29,7 @@ def _no_accelerator_left():
 
 def build(folder, accelerator, text=FULL, width=8):
     torch.manual_seed(0)
-    data = {'train': make_data(16), 'val': make_data(10, 1)}
-    config = load(folder, text)
-    return get_distillation_box(TinyCnn(12), TinyCnn(width), data, config, CPU, None, False, 1, accelerator)
+    return box_from(folder, text, TinyCnn(12), TinyCnn(width), num_images=16, accelerator=accelerator)
 
 
 def train(folder, accelerator, text=FULL, width=8):

@@ -1,8 +1,6 @@
 """Images in memory: the batches of torchvision's transforms, and a training of the grid from them."""
 
 import importlib
-import json
-import sys
 from dataclasses import replace
 from itertools import chain
 
@@ -80,21 +78,14 @@ def test_samplers_give_batches(arrays, stored):
     assert drawn != sorted(drawn)
 
 
-def test_a_recipe_in_memory_trains_a_method_with_its_own_candidates(grid, data, tmp_path, monkeypatch):
+def test_a_recipe_in_memory_trains_a_method_with_its_own_candidates(grid, run_stage, monkeypatch):
     recipe = grid.RECIPES['resnet56_resnet20']
     small = replace(recipe, epochs=1, teacher_cycles=((1, 0.1),), batch_size=8)
     monkeypatch.setitem(grid.RECIPES, 'resnet56_resnet20', small)
     monkeypatch.setitem(grid.METHODS, 'kd', replace(grid.METHODS['kd'], candidates=((0.1, 4.0),)))
-    monkeypatch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
-    lines = tmp_path / 'lines.jsonl'
     for stage in ('teacher', 'tune', 'run'):
-        words = [stage, '--recipe', 'resnet56_resnet20', '--data', str(data), '--out', str(tmp_path)]
-        words += ['--lines', str(lines), '--settings', 'longtailed', '--methods', 'kd', 'kd+trg', '--seeds', '0']
-        monkeypatch.setattr(sys, 'argv', ['grid.py', *words])
-        with pytest.raises(SystemExit) as ended:
-            grid.main()
-        assert ended.value.code == 0
-    notes = [json.loads(line) for line in lines.read_text().splitlines()]
+        code, notes = run_stage(stage, ['kd', 'kd+trg'], '--recipe', 'resnet56_resnet20')
+        assert code == 0
     tuned = {tuple(note['weights']) for note in notes if (note['stage'], note['method']) == ('tune', 'kd+trg')}
     assert {(0.3, 0.1), (0.3, 0.3), (1.0, 0.3)} <= tuned <= {(0.3, 0.1), (0.3, 0.3), (1.0, 0.3), (0.1, 0.1), (1.0, 1.0)}
     assert [note['stage'] for note in notes] == ['teacher', *['tune'] * (1 + len(tuned)), 'run', 'run']

@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,44 +37,29 @@ def tables():
     return importlib.import_module('tables')
 
 
+CANDIDATES = {
+    'kd': ((0.1, 4.0), (0.5, 4.0)),
+    'kd+local': ((0.5,),),
+    'kd+trg': ((1.0, 0.3),),
+    'kd+contextual': ((30.0,),),
+    'kd+trg+contextual': ((1.0, 0.3, 100.0),),
+}
+AXES = ('kl_direction', 'epochs', 'batch_size', 'KDLoss', 'teacher', 'normalized contextual')
+
+
 @pytest.fixture
-def run(grid, data, tmp_path_factory):
-    """Runs a stage with a recipe of one epoch, two methods and few candidates; returns the exit code and the notes."""
-    folder = tmp_path_factory.mktemp('runs')
-    lines = folder / 'lines.jsonl'
-    with pytest.MonkeyPatch.context() as patch:
-        recipe = grid.RECIPES['cpu']
-        small = replace(recipe, epochs=1, teacher_cycles=((1, 0.2), (1, 0.1)), batch_size=8)
-        patch.setitem(grid.RECIPES, 'cpu', small)
-        candidates = {
-            'kd': ((0.1, 4.0), (0.5, 4.0)),
-            'kd+local': ((0.5,),),
-            'kd+trg': ((1.0, 0.3),),
-            'kd+contextual': ((30.0,),),
-            'kd+trg+contextual': ((1.0, 0.3, 100.0),),
-        }
-        axes = ('kl_direction', 'epochs', 'batch_size', 'KDLoss', 'teacher', 'normalized contextual')
-        for name in list(grid.METHODS):
-            if name not in candidates:
-                patch.delitem(grid.METHODS, name)
-            else:
-                patch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates[name]))
-        variants = [replace(each, value='4', batch_size=4) if each.batch_size == 64 else each for each in grid.VARIANTS]
-        variants = [replace(each, value='2', epochs=2) if each.epochs else each for each in variants]
-        patch.setattr(grid, 'VARIANTS', [each for each in variants if (each.method, each.name) in ABLATED])
-        patch.setitem(grid.SETTINGS, 'longtailed', {'imbalance': 4})
-
-        def stage(name):
-            words = [name, '--data', str(data), '--out', str(folder), '--lines', str(lines)]
-            words += ['--settings', 'longtailed', '--methods', *candidates, '--seeds', '0', '--axes', *axes]
-            patch.setattr(sys, 'argv', ['grid.py', *words])
-            with pytest.raises(SystemExit) as ended:
-                grid.main()
-            notes = lines.read_text().splitlines() if lines.exists() else []
-            return ended.value.code, [json.loads(line) for line in notes]
-
-        stage.folder = folder
-        yield stage
+def run(grid, run_stage, monkeypatch):
+    """Runs a stage with a recipe of one epoch and few candidates; returns the exit code and the notes."""
+    small = replace(grid.RECIPES['cpu'], epochs=1, teacher_cycles=((1, 0.2), (1, 0.1)), batch_size=8)
+    monkeypatch.setitem(grid.RECIPES, 'cpu', small)
+    for name in grid.METHODS.keys() - CANDIDATES:
+        monkeypatch.delitem(grid.METHODS, name)
+    for name, candidates in CANDIDATES.items():
+        monkeypatch.setitem(grid.METHODS, name, replace(grid.METHODS[name], candidates=candidates))
+    variants = [replace(each, value='4', batch_size=4) if each.batch_size == 64 else each for each in grid.VARIANTS]
+    variants = [replace(each, value='2', epochs=2) if each.epochs else each for each in variants]
+    monkeypatch.setattr(grid, 'VARIANTS', [each for each in variants if (each.method, each.name) in ABLATED])
+    return lambda stage: run_stage(stage, CANDIDATES, '--axes', *AXES)
 
 
 def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
@@ -160,7 +144,7 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert not (tmp_path / 'none.svg').exists()
 
     features = importlib.import_module('features')
-    words = [str(run.folder / ran['kd']['run']), '--data', str(data), '--teacher', str(run.folder / 'cpu-teacher.pt')]
+    words = [str(tmp_path / ran['kd']['run']), '--data', str(data), '--teacher', str(tmp_path / 'cpu-teacher.pt')]
     monkeypatch.setattr(sys, 'argv', ['features.py', *words])
     features.main()
     rows = [line.split('|')[1:-1] for line in capfd.readouterr().out.splitlines() if line.startswith('|')]
@@ -173,7 +157,7 @@ def test_the_stages_of_a_grid(grid, run, data, tmp_path, monkeypatch, capfd):
     assert [float(row[0]) for row in rows[7:]] == [0.5, 0.1, 0.05]
     assert all(0 < sum(map(float, row[1:])) <= 100 for row in rows[7:])
 
-    folders = [str(run.folder / ran[name]['run']) for name in ('kd', 'kd+trg')]
+    folders = [str(tmp_path / ran[name]['run']) for name in ('kd', 'kd+trg')]
     monkeypatch.setattr(sys, 'argv', ['gradients.py', *folders])
     importlib.import_module('gradients').main()
     rows = [line.split(' | ') for line in capfd.readouterr().out.splitlines()[2:]]

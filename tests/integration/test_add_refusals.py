@@ -6,13 +6,6 @@ from tests.integration.add_yaml import CONFIG, HOOKED, STAGES, STUDENT_BLOCK, ru
 from trg_torchdistill.errors import TRGError
 
 
-def test_a_path_that_could_be_either_models_is_refused(tmp_path):
-    text = HOOKED.replace('student: {io:', 'either: {io:').replace('teacher: {io:', 'other: {io:')
-    with pytest.raises(TRGError, match=r"is 'layer3', which both models hook: .* `--student-layer`"):
-        upgrade(tmp_path, text, models=('cnn12', 'cnn8'))
-    assert not (tmp_path / 'new.yaml').exists()
-
-
 def test_a_second_add_refuses(tmp_path):
     _, new = upgrade(tmp_path, CONFIG)
     with pytest.raises(TRGError, match='has TRG in it already'):
@@ -20,30 +13,39 @@ def test_a_second_add_refuses(tmp_path):
     assert not (tmp_path / 'third.yaml').exists()
 
 
+PAIR = ('cnn12', 'cnn12')
+UNEQUAL = ('cnn12', 'cnn8')
+STAGE1, STAGE2 = STAGES.split('  stage2:')
 SEQUENTIAL = CONFIG.replace('sequential: []', "sequential: ['layer3']", 1)
+SEQUENTIAL_LATER = f'{STAGE1}  stage2:' + STAGE2.replace('      sequential: []', "      sequential: ['layer3']", 1)
 WRAPPER = CONFIG.replace(STUDENT_BLOCK, f"{STUDENT_BLOCK}\n    auxiliary_model_wrapper: {{key: 'X', kwargs: {{}}}}")
+EITHER = HOOKED.replace('student: {io:', 'either: {io:').replace('teacher: {io:', 'other: {io:')
+UNTRAINED = f'{STAGE1}  stage2:' + STAGE2.replace('optimizer:', '_optimizer:')
 
 
 @pytest.mark.parametrize(
-    ('text', 'options', 'message'),
+    ('text', 'models', 'options', 'message'),
     [
-        (CONFIG.replace('  teacher_model:', '  _teacher_model:'), (), 'to have a teacher, got none'),
-        (WRAPPER, (), r"auxiliary_model_wrapper` \(line \d+\) is 'X' already"),
-        (SEQUENTIAL, (), r'`train\.teacher\.sequential` \(line \d+\) redesigns the teacher'),
-        (CONFIG.replace('requires_grad: False', 'requires_grad: True'), (), 'the teacher is trained'),
-        (CONFIG.replace('sub_terms:', '_sub_terms:'), (), r'to have terms under `kwargs\.sub_terms`'),
-        (CONFIG, ('--stage', 'stage2'), 'to be a stage with a teacher'),
-        (CONFIG, ('--student-layer', 'layer9'), 'got .layer9.; did you mean `layer'),
-        (CONFIG, ('--teacher-layer', 'fc.weight'), 'got .fc.weight.'),
-        (CONFIG.replace('models:', 'dependencies: [no_such_package]\n\nmodels:'), (), 'to name installed packages'),
-        (CONFIG.replace('kwargs: {}', "kwargs: {}\n    repo_or_dir: 'someone/something'"), (), 'without a download'),
-        (CONFIG.replace('kwargs: {}', 'kwargs: {colour: 3}'), (), 'refused its arguments'),
-        (CONFIG + '}', (), 'to be valid YAML, got on line'),
+        (CONFIG.replace('  teacher_model:', '  _teacher_model:'), PAIR, (), 'to have a teacher, got none'),
+        (WRAPPER, PAIR, (), r"auxiliary_model_wrapper` \(line \d+\) is 'X' already"),
+        (SEQUENTIAL, PAIR, (), r'`train\.teacher\.sequential` \(line \d+\) redesigns the teacher'),
+        (SEQUENTIAL_LATER, PAIR, (), r'redesigns the teacher.* `--stage stage1`'),
+        (EITHER, UNEQUAL, (), r"is 'layer3', which both models hook: .* `--student-layer`"),
+        (UNTRAINED, UNEQUAL, (), r'`train\.stage2` .* has no `optimizer:` of its own'),
+        (CONFIG.replace('requires_grad: False', 'requires_grad: True'), PAIR, (), 'the teacher is trained'),
+        (CONFIG.replace('sub_terms:', '_sub_terms:'), PAIR, (), r'to have terms under `kwargs\.sub_terms`'),
+        (CONFIG, PAIR, ('--stage', 'stage2'), 'to be a stage with a teacher'),
+        (CONFIG, PAIR, ('--student-layer', 'layer9'), 'got .layer9.; did you mean `layer'),
+        (CONFIG, PAIR, ('--teacher-layer', 'fc.weight'), 'got .fc.weight.'),
+        (CONFIG.replace('models:', 'dependencies: [no_such_package]\n\nmodels:'), PAIR, (), 'installed packages'),
+        (CONFIG.replace('kwargs: {}', "kwargs: {}\n    repo_or_dir: 'some/thing'"), PAIR, (), 'without a download'),
+        (CONFIG.replace('kwargs: {}', 'kwargs: {colour: 3}'), PAIR, (), 'refused its arguments'),
+        (CONFIG + '}', PAIR, (), 'to be valid YAML, got on line'),
     ],
 )
-def test_what_cannot_be_upgraded_is_refused_and_nothing_is_written(tmp_path, text, options, message):
+def test_what_cannot_be_upgraded_is_refused_and_nothing_is_written(tmp_path, text, models, options, message):
     with pytest.raises(TRGError, match=message):
-        upgrade(tmp_path, text, *options)
+        upgrade(tmp_path, text, *options, models=models)
     assert [path.name for path in tmp_path.iterdir()] == ['old.yaml']
 
 
@@ -61,16 +63,3 @@ def test_a_hub_model_of_a_local_folder_is_built(tmp_path):
     text = CONFIG.replace('kwargs: {}', f"kwargs: {{source: 'local'}}\n    repo_or_dir: '{tmp_path}'")
     with pytest.raises(TRGError, match='to take images of one size'):
         upgrade(tmp_path, text, models=('cnn8', 'net'))
-
-
-def test_another_stage_is_offered_where_the_last_one_cannot_take_it(tmp_path):
-    before, last = STAGES.split('  stage2:')
-    taken = last.replace('      sequential: []', "      sequential: ['layer3']", 1)
-    with pytest.raises(TRGError, match=r'redesigns the teacher.* `--stage stage1`'):
-        upgrade(tmp_path, f'{before}  stage2:{taken}')
-
-
-def test_a_projection_without_an_optimizer_to_train_it_is_refused(tmp_path):
-    before, last = STAGES.split('  stage2:')
-    with pytest.raises(TRGError, match=r'`train\.stage2` .* has no `optimizer:` of its own'):
-        upgrade(tmp_path, f'{before}  stage2:{last.replace("optimizer:", "_optimizer:")}', models=('cnn12', 'cnn8'))

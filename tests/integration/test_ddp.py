@@ -7,18 +7,18 @@ share one launch. Without `gather`, the token graph is per rank: a rank's terms 
 import pytest
 import torch
 from helpers import assert_close, run_processes
-from host import KD_TERM, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
+from host import KD, TinyCnn, box_from, full_method, one_step, our_losses, train_epoch
 from torch import distributed as dist
 
 pytestmark = pytest.mark.slow
 
 FULL = full_method(batch_size=4)
-USES_LABEL = 'target: {uses_label: True}\n        weight: '
+USES_LABEL = 'target: {uses_label: True}}\n        weight: '
 ACCUMULATED = "optimizer: {key: 'SGD', grad_accum_step: 2, kwargs: {lr: 0.1}}"
 # name -> YAML, and the parameters that must not move
 RUNS = {
     'full method': (FULL, ()),
-    'with KD': (full_method(KD_TERM, batch_size=4), ()),
+    'with KD': (full_method(KD, batch_size=4), ()),
     'accumulated gradients': (full_method(batch_size=4, optimizer=ACCUMULATED), ()),
     'frozen layer (landmine 23)': (
         FULL.replace("key: 'Student4TRG'", "key: 'Student4TRG'\n    frozen_modules: ['layer3']"),
@@ -140,18 +140,16 @@ def test_each_rank_sees_half_of_the_images(ranks):
     assert first['losses'] != second['losses']
 
 
-def test_student_and_projectors_are_wrapped_one_by_one(ranks):
-    for result in _results(ranks, 'full method'):
-        assert result['types'] == ['Student4TRG', 'DistributedDataParallel', 'DistributedDataParallel']
-
-
-def test_state_dict_has_the_keys_of_the_plain_student(ranks):
-    for result in _results(ranks, 'full method'):
-        assert result['keys'] == list(TinyCnn(8).state_dict())
-
-
-def test_each_rank_is_told_the_epoch(ranks):
-    assert [result['temperature'] for result in _results(ranks, 'full method')] == [0.1, 0.1]
+@pytest.mark.parametrize(
+    ('fact', 'expected'),
+    [
+        ('types', ['Student4TRG', 'DistributedDataParallel', 'DistributedDataParallel']),
+        ('keys', list(TinyCnn(8).state_dict())),
+        ('temperature', 0.1),
+    ],
+)
+def test_each_rank_has_wrapped_parts_the_plain_students_keys_and_the_epoch(ranks, fact, expected):
+    assert [result[fact] for result in _results(ranks, 'full method')] == [expected, expected]
 
 
 def test_graph_is_per_rank(ranks):
@@ -163,12 +161,8 @@ def test_graph_is_per_rank(ranks):
     assert first['local'] != second['local']
 
 
-def test_main_process_writes_the_projector_ckpt_and_all_ranks_read_it(ranks):
-    for trained, again in _results(ranks, 'shared projector_ckpt'):
-        assert torch.equal(trained, again)
-
-
-def test_ranks_are_equal_when_only_the_first_one_finds_the_projector_ckpt(ranks):
-    """Two machines without a common disk: rank 0 alone has the file that it wrote."""
-    for trained, again in _results(ranks, 'projector_ckpt of each rank'):
+@pytest.mark.parametrize('name', ['shared projector_ckpt', 'projector_ckpt of each rank'])
+def test_main_process_writes_the_projector_ckpt_and_all_ranks_have_it(ranks, name):
+    """Also on two machines without a common disk, where rank 0 alone has the file that it wrote."""
+    for trained, again in _results(ranks, name):
         assert torch.equal(trained, again)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from host import (
     BOTH_PROCESSES,
-    KD_TERM,
-    LAYER4,
+    KD,
     TinyCnn,
     TinyDeit,
     TinyHuggingFace,
@@ -21,7 +20,6 @@ from host import (
     train_epoch,
     train_yaml,
     trg_term,
-    weighted_terms,
 )
 from torchdistill.core.distillation import DistillationBox
 
@@ -34,7 +32,7 @@ def assert_loss_falls(box, steps=25):
     totals, ours = [], []
     for _ in range(steps):
         totals.append(float(one_step(box)))
-        ours.append(weighted_terms(box))
+        ours.append(sum(float(term) for loss in our_losses(box).values() for _, term in loss.terms().values()))
     assert all(math.isfinite(value) for value in totals + ours)
     assert min(ours) > 0
     assert totals[-1] < 0.8 * totals[0]
@@ -68,118 +66,65 @@ def test_projector_weights_are_in_the_optimizer_once(tmp_path):
         assert id(parameter) not in optimized
 
 
-def test_no_teacher_weight_and_no_teacher_buffer_changes(tmp_path):
-    box = box_from(tmp_path, full_method())
-    before = {name: value.clone() for name, value in box.org_teacher_model.state_dict().items()}
-    for epoch in range(2):
-        train_epoch(box, epoch)
-    assert not any(module.training for module in box.teacher_model.modules())
-    assert any('running_mean' in name for name in before)
-    for name, value in box.org_teacher_model.state_dict().items():
-        assert torch.equal(value, before[name]), f'{name} of the teacher changed'
-
-
-@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'exponential'])
-def test_temperature_goes_from_start_to_end(tmp_path, schedule):
-    text = full_method(num_epochs=3).replace("'cosine'", f"'{schedule}'")
-    box = box_from(tmp_path, text)
-    temperatures = []
-    for epoch in range(box.num_epochs):
-        train_epoch(box, epoch)
-        temperatures.append(our_losses(box)['trg'].current_temperature)
-    middle = {'cosine': 0.3, 'linear': 0.3, 'exponential': math.sqrt(0.05)}[schedule]
-    assert temperatures == pytest.approx([0.5, middle, 0.1])
-
-
-def test_student_checkpoint_is_the_plain_students(tmp_path):
-    box = box_from(tmp_path, full_method())
-    train_epoch(box, 0)
-    plain = TinyCnn(8)
-    plain.load_state_dict(box.student_model.state_dict(), strict=True)
-    images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(plain.eval()(images), box.student_model.eval()(images))
-
-
-VIT = "forward_hook: {input: [], output: ['encoder.ln']}"
-VIT_BLOCK = "forward_hook: {input: [], output: ['encoder.layers.encoder_layer_0']}"
-SWIN = "forward_hook: {input: [], output: ['features.3']}"
-POOL = "forward_hook: {input: [], output: ['pool']}"
 NO_CLASS_TOKEN = '{num_prefix_tokens: 1}'
-VIT_TO_VIT = f'student_tokens: {NO_CLASS_TOKEN}\nteacher_tokens: {NO_CLASS_TOKEN}'
-PROJECTED = "projection_module_path: 'projectors.layer4'"
+
+
+def tokens(student='', teacher=''):
+    """Options of a term that say what the tokens of each side are."""
+    sides = {'student_tokens': student, 'teacher_tokens': teacher}
+    return ''.join(f'{name}: {options}\n' for name, options in sides.items() if options)
+
+
+def hooked(path):
+    return f"forward_hook: {{input: [], output: ['{path}']}}"
+
+
+def alike(model, path='layer4', options='', teacher=None):
+    """A row of one kind of model on both sides: builders, hooks and the term."""
+    return teacher or model, model, hooked(path), hooked(path), trg_term(path, path, options)
+
+
+def projected(teacher, student, teacher_path, path, widths, options, tokens=''):
+    """A row with a projection of the student's feature: builders, hooks and the term."""
+    name = path.split('.')[-1]
+    block = projection(name, path, *widths)
+    block = block.replace(f'{widths[1]}}}', f'{widths[1]}, tokens: {tokens}}}') if tokens else block
+    term = trg_term(f'student_model.{path}', teacher_path, f"projection_module_path: 'projectors.{name}'\n{options}")
+    return teacher, student, hooked(teacher_path), block, term
+
+
+def wide_cnn():
+    return TinyCnn(12)
+
+
+def coarse_cnn(width=8):
+    return TinyCnn(width, side=2)
+
+
+VIT_TO_VIT = tokens(NO_CLASS_TOKEN, NO_CLASS_TOKEN)
+BHWC = "{layout: 'bhwc'}"
 KINDS = {
-    'pooled vectors': (TinyCnn, TinyCnn, POOL, POOL, trg_term('pool', 'pool')),
-    'patches of 2 x 2': (
-        TinyCnn,
-        TinyCnn,
-        LAYER4,
-        LAYER4,
-        trg_term(options='student_tokens: {patch_size: 2}\nteacher_tokens: {patch_size: 2}'),
+    'pooled vectors': alike(TinyCnn, 'pool'),
+    'patches of 2 x 2': alike(TinyCnn, options=tokens('{patch_size: 2}', '{patch_size: 2}')),
+    'smaller teacher grid': alike(TinyCnn, options=ALL_TOKENS, teacher=coarse_cnn),
+    'smaller student grid': alike(coarse_cnn, options=ALL_TOKENS, teacher=TinyCnn),
+    'smaller student grid, projected': projected(wide_cnn, coarse_cnn, 'layer4', 'layer4', (8, 12), ALL_TOKENS),
+    'smaller teacher grid, projected': projected(
+        lambda: coarse_cnn(12), TinyCnn, 'layer4', 'layer4', (8, 12), ALL_TOKENS
     ),
-    'smaller teacher grid': (lambda: TinyCnn(8, side=2), TinyCnn, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'smaller student grid': (TinyCnn, lambda: TinyCnn(8, side=2), LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'smaller student grid, projected': (
-        lambda: TinyCnn(12),
-        lambda: TinyCnn(8, side=2),
-        LAYER4,
-        projection(),
-        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    'Swin maps': alike(tiny_swin, 'features.3', tokens(BHWC, BHWC)),
+    'CNN from Swin': projected(tiny_swin, TinyCnn, 'features.3', 'layer4', (8, 16), tokens(teacher=BHWC)),
+    'ViT sequences': alike(tiny_vit, 'encoder.ln', VIT_TO_VIT),
+    'ViT, an encoder layer': alike(tiny_vit, 'encoder.layers.encoder_layer_0', VIT_TO_VIT),
+    'ViT, wider teacher of finer patches': projected(
+        lambda: tiny_vit(20, 2), tiny_vit, 'encoder.ln', 'encoder.ln', (16, 20), VIT_TO_VIT, NO_CLASS_TOKEN
     ),
-    'smaller teacher grid, projected': (
-        lambda: TinyCnn(12, side=2),
-        TinyCnn,
-        LAYER4,
-        projection(),
-        trg_term('student_model.layer4', options=f'{PROJECTED}\n{ALL_TOKENS}'),
+    'CNN from ViT': projected(tiny_vit, TinyCnn, 'encoder.ln', 'layer4', (8, 16), tokens(teacher=NO_CLASS_TOKEN)),
+    'ViT from CNN': projected(
+        TinyCnn, tiny_vit, 'layer4', 'encoder.ln', (16, 8), tokens(NO_CLASS_TOKEN), NO_CLASS_TOKEN
     ),
-    'Swin maps': (
-        tiny_swin,
-        tiny_swin,
-        SWIN,
-        SWIN,
-        trg_term('features.3', 'features.3', "student_tokens: {layout: 'bhwc'}\nteacher_tokens: {layout: 'bhwc'}"),
-    ),
-    'CNN from Swin': (
-        tiny_swin,
-        TinyCnn,
-        SWIN,
-        projection(out_features=16),
-        trg_term('student_model.layer4', 'features.3', f"{PROJECTED}\nteacher_tokens: {{layout: 'bhwc'}}"),
-    ),
-    'ViT sequences': (tiny_vit, tiny_vit, VIT, VIT, trg_term('encoder.ln', 'encoder.ln', VIT_TO_VIT)),
-    'ViT, an encoder layer': (
-        tiny_vit,
-        tiny_vit,
-        VIT_BLOCK,
-        VIT_BLOCK,
-        trg_term('encoder.layers.encoder_layer_0', 'encoder.layers.encoder_layer_0', VIT_TO_VIT),
-    ),
-    'ViT, wider teacher of finer patches': (
-        lambda: tiny_vit(20, 2),
-        tiny_vit,
-        VIT,
-        projection('ln', 'encoder.ln', 16, 20).replace('20}', f'20, tokens: {NO_CLASS_TOKEN}}}'),
-        trg_term('student_model.encoder.ln', 'encoder.ln', f"projection_module_path: 'projectors.ln'\n{VIT_TO_VIT}"),
-    ),
-    'CNN from ViT': (
-        tiny_vit,
-        TinyCnn,
-        VIT,
-        projection(out_features=16),
-        trg_term('student_model.layer4', 'encoder.ln', f'{PROJECTED}\nteacher_tokens: {NO_CLASS_TOKEN}'),
-    ),
-    'ViT from CNN': (
-        TinyCnn,
-        tiny_vit,
-        LAYER4,
-        projection('ln', 'encoder.ln', 16, 8).replace('8}', f'8, tokens: {NO_CLASS_TOKEN}}}'),
-        trg_term(
-            'student_model.encoder.ln',
-            options=f"projection_module_path: 'projectors.ln'\nstudent_tokens: {NO_CLASS_TOKEN}",
-        ),
-    ),
-    'DeiT-like tuple of heads': (TinyDeit, TinyDeit, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
-    'ModelOutput-like object': (TinyHuggingFace, TinyHuggingFace, LAYER4, LAYER4, trg_term(options=ALL_TOKENS)),
+    'DeiT-like tuple of heads': alike(TinyDeit, options=ALL_TOKENS),
+    'ModelOutput-like object': alike(TinyHuggingFace, options=ALL_TOKENS),
 }
 
 
@@ -221,7 +166,32 @@ def test_hooked_input_of_a_module(tmp_path):
 
 
 def test_logits_of_a_two_headed_student_are_their_mean_in_the_hosts_own_kd(tmp_path):
-    box = box_from(tmp_path, full_method(KD_TERM), TinyDeit(12), TinyDeit(8))
+    box = box_from(tmp_path, full_method(KD), TinyDeit(12), TinyDeit(8))
     assert_loss_falls(box)
     for head in (box.org_student_model.fc, box.org_student_model.head_dist):
         assert head.weight in box.optimizer.state, 'a head got no gradient'
+
+
+def trained(tmp_path, compiles):
+    torch.manual_seed(0)
+    contextual = trg_term('student_model.layer4', name='contextual', key='TokenContextualLoss')
+    box = box_from(tmp_path, full_method(contextual), num_images=16)
+    if compiles:
+        box.org_student_model.compile(backend='aot_eager')
+    losses = [train_epoch(box, epoch) for epoch in range(2)]
+    return losses, {name: loss.epoch_means() for name, loss in our_losses(box).items()}
+
+
+@pytest.mark.slow
+def test_a_student_compiled_in_place_trains_like_a_plain_one(tmp_path):
+    """Its hooks still see the features."""
+    from torch._dynamo.utils import counters  # takes seconds
+
+    torch.compiler.reset()
+    counters.clear()
+    plain, compiled = trained(tmp_path, False), trained(tmp_path, True)
+    assert counters['stats']['unique_graphs'] > 0
+    for losses, expected in zip(compiled[0], plain[0], strict=True):
+        assert losses == pytest.approx(expected, rel=1e-4)
+    for name, means in plain[1].items():
+        assert compiled[1][name] == pytest.approx(means, rel=1e-4)

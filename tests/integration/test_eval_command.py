@@ -1,14 +1,11 @@
 """`trg-torchdistill eval` from the command line's words to its JSON, on tiny models."""
 
 import json
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ranks
 import tiny
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
@@ -21,9 +18,9 @@ MODEL_ALONE = "model: {forward_proc: 'forward_batch_only'}\n"
 
 
 def write_yaml(folder, replaced=(), **options):
-    """A YAML whose teacher has weights of its own, in `folder/teacher.pt`."""
-    folder.mkdir(exist_ok=True)
-    torch.save(tiny.tiny_net(6).state_dict(), folder / 'teacher.pt')
+    """A YAML whose models have weights, in `folder/teacher.pt` and `folder/student.pt`."""
+    for width, name in ((4, 'student'), (6, 'teacher')):
+        torch.save(tiny.tiny_net(width).state_dict(), folder / f'{name}.pt')
     text = whole_yaml(
         folder, stage(1, CE if options.get('teacher') is False else CE + KD, **options.pop('stage', {})), **options
     )
@@ -63,9 +60,11 @@ def test_a_model_beside_itself_is_told(tmp_path, capsys):
 
 
 def test_the_same_numbers_as_train(tmp_path, capsys):
-    config = write_yaml(tmp_path, train_kwargs=LONG_TAILED)
+    teacher_in_eval_mode = {'more': "pre_epoch_process: 'pre_epoch_process_with_trg'\n"}
+    config = write_yaml(tmp_path, train_kwargs=LONG_TAILED, stage=teacher_in_eval_mode)
     assert train(config, '--seed', '1') == 0
     trained = capsys.readouterr().out.splitlines()
+    assert any('classes by training images: many ' in line for line in trained)
     found, tested = evaluate(config), json.loads((tmp_path / 'student' / 'test.json').read_text())
     assert found['weights'] == tested['weights'] == str(tmp_path / 'student.pt')
     for side in ('test', 'teacher'):
@@ -79,7 +78,6 @@ def test_the_same_numbers_as_train(tmp_path, capsys):
 
 
 def test_numbers_equal_those_of_scikit_learn(tmp_path):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     found = evaluate(write_yaml(tmp_path))
     student, labels = logits_of(4, torch.load(tmp_path / 'student.pt'))
     teacher, _ = logits_of(6, torch.load(tmp_path / 'teacher.pt'))
@@ -127,7 +125,6 @@ def test_every_kind_of_checkpoint(tmp_path):
 
 
 def test_without_a_teacher_and_without_a_training_block(tmp_path, capsys):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     config = write_yaml(tmp_path, teacher=False, stage={'sides': MODEL_ALONE})
     found = evaluate(config)
     assert {'teacher', 'agreement'} & set(found) == set()
@@ -148,7 +145,6 @@ def test_without_a_teacher_and_without_a_training_block(tmp_path, capsys):
     ],
 )
 def test_whether_the_teacher_is_asked(words, replaced, line, asked, tmp_path, capsys):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     found = evaluate(write_yaml(tmp_path, replaced), *words)
     assert ('agreement' in found) == asked
     assert line in capsys.readouterr().out
@@ -165,7 +161,6 @@ def test_whether_the_teacher_is_asked(words, replaced, line, asked, tmp_path, ca
     ],
 )
 def test_groups_of_a_long_tailed_training_set(counts, words, titles, tmp_path, capsys):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     found = evaluate(write_yaml(tmp_path, train_kwargs=f'size: 24, counts: {counts}'), *words)['test']
     shown = capsys.readouterr().out.splitlines()
     assert [line[:24].strip() for line in shown if 'train images' in line] == titles
@@ -178,7 +173,6 @@ def test_groups_of_a_long_tailed_training_set(counts, words, titles, tmp_path, c
 
 
 def test_a_long_table_shows_the_worst_and_the_best(tmp_path, capsys):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     found = evaluate(write_yaml(tmp_path), '--rows', '2')
     lines = capsys.readouterr().out.splitlines()
     start = lines.index('class   test  train  student %  teacher %    agree %') + 1
@@ -187,7 +181,7 @@ def test_a_long_table_shows_the_worst_and_the_best(tmp_path, capsys):
     assert shown == pytest.approx(ordered[:2] + ordered[-2:], abs=0.01)
     assert lines[start + 2] == '... the 2 worst above, the 2 best below, of 6 classes (--rows, --json)'
     assert len(found['classes']) == 6
-    assert sum(' -> ' in line and ' of 8' in line for line in lines) == 2
+    assert sum(line.startswith('  ') and ' -> ' in line and ' of 8' in line for line in lines) == 2
     assert max(map(len, lines[start:])) <= 80
 
 
@@ -233,7 +227,7 @@ YAMLS = {
         'expected `test.test_data_loader` to be a map',
     ),
     'no such data set': ((TEST_BLOCK, TEST_BLOCK[:-5] + "'tset'"), "['train', 'val'], got 'tset'"),
-    'no weights yet': (('', ''), 'to hold the weights to test, got '),
+    'no weights yet': (('student.pt', 'none.pt'), 'to hold the weights to test, got '),
     'no place for weights': (('dst_ckpt', 'x'), 'expected a file of weights as CKPT, or as `dst_ckpt:` of `models.'),
     'no images': (('size: 48', 'size: 0'), 'to hold images for `test.test_data_loader`'),
 }
@@ -242,31 +236,12 @@ YAMLS = {
 @pytest.mark.parametrize('name', YAMLS)
 def test_a_yaml_that_cannot_be_tested(name, tmp_path, capsys):
     (old, new), part = YAMLS[name]
-    if name == 'no images':
-        torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
     assert refused(write_yaml(tmp_path, [(old, new)])) == 2
     assert part in capsys.readouterr().err
 
 
-def test_a_run_folder_instead_of_a_yaml(tmp_path, capsys):
+def test_words_that_do_not_fit_the_yaml(tmp_path, capsys):
     assert refused(str(tmp_path)) == 2
     assert f'expected CONFIG to be a YAML file, got the folder {tmp_path}; name the YAML' in capsys.readouterr().err
-
-
-def test_groups_of_equal_classes_are_refused(tmp_path, capsys):
     assert refused(write_yaml(tmp_path), '--groups', 'thirds') == 2
     assert 'for `--groups thirds`, got 4 of each class; leave `--groups` out' in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_measure_the_same(tmp_path):
-    torch.save(tiny.tiny_net(4).state_dict(), tmp_path / 'student.pt')
-    config = write_yaml(tmp_path, [('size: 48', 'size: 49')])
-    alone = evaluate(config)
-    words = ['--standalone', '--nproc_per_node', '2', '-m', 'trg_torchdistill', 'eval', config, '--device', 'cpu']
-    command = [sys.executable, '-m', 'torch.distributed.run', *words, '--json', str(tmp_path / 'shared.json')]
-    subprocess.run(command, check=True, env=ranks.environment(), capture_output=True, timeout=120)
-    shared = json.loads((tmp_path / 'shared.json').read_text())
-    assert alone['test']['n'] == 49
-    assert shared['agreement'].pop('divergence') == pytest.approx(alone['agreement'].pop('divergence'), rel=1e-6)
-    assert shared == alone

@@ -15,12 +15,11 @@ EPOCHS = 3
 FILES = ['config.yaml', 'metrics.jsonl', 'last.pt', 'test.json', 'projectors.pt', 'student.pt']
 KILLS = {
     'a step of the third epoch': ('', 8, 'step'),
-    'state, first bytes': ('last.pt', 3, 'writing'),
     'state, half of it': ('last.pt', 3, 'half'),
     'state, not yet renamed': ('last.pt', 3, 'before'),
     'state, just renamed': ('last.pt', 3, 'after'),
     'the very first state': ('last.pt', 1, 'half'),
-    'best weights': ('student.pt', 1, 'writing'),
+    'best weights': ('student.pt', 1, 'half'),
     'best weights, just renamed': ('student.pt', 1, 'after'),
     'projections': ('projectors.pt', 2, 'half'),
     'metrics': ('metrics.jsonl', 3, 'half'),

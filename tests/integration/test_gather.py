@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 NUM_IMAGES = 12
 SPLITS = {2: ([6, 6], [7, 5]), 4: ([3, 3, 3, 3], [5, 4, 2, 1])}
+UNLIKE = {2: [3, 1], 4: [3, 1, 2, 2]}
 PATHS = {
     'student_module_path': 'map',
     'student_module_io': 'output',
@@ -72,14 +73,14 @@ def curvature(feature_map, direction, **options):
     return gradient_of((gradient * direction).sum(), feature_map)
 
 
-def maps_and_directions():
-    """Of two processes that are not alike: three images and one."""
+def maps_and_directions(num_images):
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(2, 4, 3, 2, 2, generator=generator, dtype=torch.float64)
+    return torch.randn(2, num_images, 3, 2, 2, generator=generator, dtype=torch.float64)
 
 
 def curvature_of_rank(rank):
-    feature_maps, directions = (each.split([3, 1])[rank] for each in maps_and_directions())
+    sizes = UNLIKE[dist.get_world_size()]
+    feature_maps, directions = (each.split(sizes)[rank] for each in maps_and_directions(sum(sizes)))
     return curvature(feature_maps, directions, gather=True)
 
 
@@ -89,13 +90,14 @@ def batch(dtype):
 
 
 def all_gradients(rank):
+    """By split, precision, variant and `gather`; without it, of one split in one precision."""
+    runs = [(*run, True) for run in itertools.product((0, 1), PRECISIONS, VARIANTS)]
     results = {}
-    for split, precision, (name, options) in itertools.product((0, 1), PRECISIONS, VARIANTS.items()):
+    for split, precision, name, gather in (*runs, *((0, 'float64', name, False) for name in VARIANTS)):
         dtype = getattr(torch, precision)
         images = batch(dtype).split(SPLITS[dist.get_world_size()][split])[rank]
-        for gather in (True, False):
-            options_of_run = options | {'gather': gather}
-            results[split, precision, name, gather] = gradients(images, dtype, options_of_run, DistributedDataParallel)
+        options = VARIANTS[name] | {'gather': gather}
+        results[split, precision, name, gather] = gradients(images, dtype, options, DistributedDataParallel)
     return results
 
 
@@ -112,6 +114,7 @@ def all_results(rank):
         'dtype of bfloat16': half.dtype,
         'gradient of the sum': gradient_of((rank + 1) * gathered.sum(), tokens),
         'drawn of 64': drawn,
+        'curvature': curvature_of_rank(rank),
     }
 
 
@@ -180,7 +183,8 @@ def test_in_one_process_gather_changes_nothing(name):
     assert _distance(results[0][0], results[1][0]) == 0
 
 
-def test_second_derivatives_are_those_of_the_joined_batch(tmp_path):
-    """Each process's loss is scaled for a mean of gradients over both, so its derivatives are twice as large."""
-    found = torch.cat(run_processes(2, curvature_of_rank, tmp_path)) / 2
-    assert_close(found, curvature(*maps_and_directions()), rtol=1e-10, atol=1e-10)
+def test_second_derivatives_are_those_of_the_joined_batch(ranks):
+    """Each process's loss is scaled for a mean of gradients over all, so its derivatives are as many times as large."""
+    found = torch.cat([result['curvature'] for result in ranks]) / len(ranks)
+    expected = curvature(*maps_and_directions(sum(UNLIKE[len(ranks)])))
+    assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -124,23 +124,17 @@ def test_check_refuses_a_malicious_file_too(role, tmp_path, capsys):
     assert ran == []
 
 
-def test_a_malicious_file_behind_an_address_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / 'cached.pt'
-    CONTENTS['malicious'][0](path)
+def test_weights_behind_an_address_are_read_and_a_malicious_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    (tmp_path / 'checkpoints').mkdir()
-    path.rename(tmp_path / 'checkpoints' / 'cached.pt')
+    cached = tmp_path / 'checkpoints' / 'cached.pt'
+    cached.parent.mkdir()
+    torch.save({'a': torch.ones(2)}, cached)
+    assert torch.equal(read_saved('https://example.com/cached.pt')['a'], torch.ones(2))
+    CONTENTS['malicious'][0](cached)
     ran.clear()
     with pytest.raises(UnreadableError, match='_run_code'):
         read_saved('https://example.com/cached.pt')
     assert ran == []
-
-
-def test_weights_behind_an_address_are_read(tmp_path, monkeypatch):
-    (tmp_path / 'checkpoints').mkdir()
-    torch.save({'a': torch.ones(2)}, tmp_path / 'checkpoints' / 'cached.pt')
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    assert torch.equal(read_saved('https://example.com/cached.pt')['a'], torch.ones(2))
 
 
 SCHEDULERS = {

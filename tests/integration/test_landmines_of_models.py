@@ -1,7 +1,8 @@
 """The traps of torchdistill around models, on real boxes: modes, wrappers, hooked modules, projectors, weights.
 
-Elsewhere: those of training in test_landmines_of_training.py; 21, 22 and 23 (ranks, unused head, frozen parameters) in
-test_ddp.py, since they need two processes.
+Elsewhere: those of training in test_landmines_of_training.py; 2, 25 and 27 (what losses, averages and projectors hold)
+in the unit tests; 5, 6, 7 and a file of 31 that does not fit in test_malformed_yaml.py; 9 in 1; 21, 22 and 23 (ranks,
+unused head, frozen parameters) in test_ddp.py, since they need two processes.
 Not ours: 20 (the host's NCCL start; the `train` command has its own), 26 (workers that spawn: this package registers no
 collate function and no data set wrapper), 28 (the host's words for a missing `kwargs:` and shared anchors; the `check`
 command and the sample configs).
@@ -26,7 +27,6 @@ from host import (
     trg_term,
 )
 from torch import nn
-from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill import TokenContextualLoss, TRGLoss
 
@@ -68,14 +68,6 @@ def test_landmine_01_updatable_teacher_stays_in_train_mode(tmp_path):
     assert box.teacher_model.training
 
 
-def test_landmine_02_losses_own_nothing_that_is_learned(tmp_path):
-    box = box_from(tmp_path, full_method())
-    assert list(box.criterion.parameters()) == []
-    for loss in our_losses(box).values():
-        assert list(loss.state_dict()) == []
-        assert list(loss.parameters()) + list(loss.buffers()) == []
-
-
 def test_landmine_04_module_wise_configs_can_name_the_projectors(tmp_path):
     modules = """
         optimizer:
@@ -90,24 +82,6 @@ def test_landmine_04_module_wise_configs_can_name_the_projectors(tmp_path):
     assert [group['lr'] for group in box.optimizer.param_groups] == [0.01, 0.5]
     one_step(box)
     assert not torch.equal(box.student_model.projectors['layer4'].linear.weight, before)
-
-
-def test_landmine_05_wrapped_from_outside_is_an_error_not_silence(tmp_path):
-    box = box_from(tmp_path, full_method())
-    assert isinstance(box.student_model, AuxiliaryModelWrapper)
-    box.student_model = nn.DataParallel(box.student_model)
-    with pytest.raises(ValueError, match=r'got DataParallel around it.*leave `wrapper:` under `train.student` empty'):
-        box.pre_epoch_process(epoch=0)
-
-
-def test_landmine_06_projector_that_is_not_hooked_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"add 'projectors.layer4' to `train.student.forward_hook.output`"):
-        one_step(box_from(tmp_path, full_method().replace(", 'projectors.layer4']", ']')))
-
-
-def test_landmine_07_io_dict_errors_name_the_line(tmp_path):
-    with pytest.raises(ValueError, match=r"add 'layer4' to `train.teacher.forward_hook.output`"):
-        one_step(box_from(tmp_path, full_method().replace(LAYER4, "forward_hook: {input: [], output: ['fc']}")))
 
 
 class AttentionCnn(TinyCnn):
@@ -134,12 +108,6 @@ def test_landmine_08_out_proj_of_attention_never_runs(tmp_path):
     text = train_yaml(trg_term('attention.out_proj', 'attention.out_proj'), hook, hook)
     with pytest.raises(ValueError, match='did not run in this step; hook a module that the forward pass calls'):
         one_step(box_from(tmp_path, text, AttentionCnn(), AttentionCnn()))
-
-
-def test_landmine_09_same_modules_run_in_training_and_in_evaluation(tmp_path):
-    """A projector runs in training only, no module in evaluation only: epochs after an evaluation go on."""
-    box = box_from(tmp_path, full_method(num_epochs=3))
-    assert len([train_epoch(box, epoch) for epoch in range(3)]) == 3
 
 
 def test_landmine_10_hooked_values_are_not_changed(tmp_path):
@@ -186,37 +154,10 @@ def test_landmine_24_evaluation_before_training_leaves_no_inference_tensor(tmp_p
     assert all(value > 0 for value in our_losses(box)['trg'].epoch_means().values())
 
 
-def test_landmine_25_copy_from_the_state_dict_does_not_overwrite_features(tmp_path):
-    """An average of the weights is built from the state dict: a deep copy would share the hooks' dict."""
-    box = box_from(tmp_path, full_method())
-    average = TinyCnn(8)
-    average.load_state_dict(box.student_model.state_dict())
-    box.pre_epoch_process(epoch=0)
-    average(torch.randn(2, 3, 16, 16))
-    assert box.student_io_dict['student_model.layer4'] == {}
-    assert len(box.student_model.state_dict()) == len(average.state_dict())
-
-
-def test_landmine_27_wrapper_holds_nothing_that_train_mode_changes(tmp_path):
-    box = box_from(tmp_path, full_method())
-    wrapped = {id(module) for module in box.student_model.modules()}
-    assert not wrapped & {id(module) for module in box.org_teacher_model.modules()}
-    for module in box.student_model.projectors.modules():
-        assert not isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
-    assert all(parameter.requires_grad for parameter in box.student_model.projectors.parameters())
-
-
-def test_landmine_31_projector_file_is_optional_logged_and_checked(tmp_path, caplog):
+def test_landmine_31_projector_file_that_is_read_is_logged(tmp_path, caplog):
     path = tmp_path / 'projectors.pt'
-    text = full_method()
-    with_file = text.replace('      projectors:\n', f"      projector_ckpt: '{path}'\n      projectors:\n")
+    text = full_method().replace('      projectors:\n', f"      projector_ckpt: '{path}'\n      projectors:\n")
     train_epoch(box_from(tmp_path, text), 0)
-    assert list(tmp_path.iterdir()) == [tmp_path / 'config.yaml']
-    train_epoch(box_from(tmp_path, with_file), 0)
     assert 'Loaded projections' not in caplog.text
-    box_from(tmp_path, with_file)
+    box_from(tmp_path, text)
     assert f'Loaded projections of the student tokens from {path}' in caplog.messages
-    with pytest.raises(
-        ValueError, match=r'expected `projector_ckpt` to hold .*\[6, 8\].*, got .*\[12, 8\].*remove the file'
-    ):
-        box_from(tmp_path, with_file.replace('out_features: 12', 'out_features: 6'), TinyCnn(6))

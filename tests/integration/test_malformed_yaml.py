@@ -1,5 +1,6 @@
 """Malformed YAML through torchdistill's own machinery and `check`: what was expected, found, and what to change."""
 
+import functools
 import re
 import textwrap
 
@@ -141,14 +142,18 @@ NOT_RUN = (
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
-    [(full_method(), OUTER.format('DataParallel')), (FIXED_TEMPERATURE, NOT_RUN)],
-    ids=['with the process', 'without the process'],
+    ('text', 'wrap', 'message'),
+    [
+        (full_method(), nn.DataParallel, OUTER.format('DataParallel')),
+        (FIXED_TEMPERATURE, nn.DataParallel, NOT_RUN),
+        (full_method(), functools.partial(torch.compile, backend='eager'), NOT_RUN),
+    ],
+    ids=['with the process', 'without the process', 'compiled'],
 )
-def test_data_parallel_around_the_student(tmp_path, text, message):
-    """On a GPU the host puts it around for `wrapper: 'DataParallel'`; on the CPU it ignores that line."""
+def test_a_wrapper_around_the_student(tmp_path, text, wrap, message):
+    """On a GPU the host wraps it for `wrapper: 'DataParallel'`; on the CPU it ignores that line."""
     box = box_from(tmp_path, text)
-    box.student_model = nn.DataParallel(box.student_model)
+    box.student_model = wrap(box.student_model)
     _assert_explained(lambda: one_step(box), message)
 
 
@@ -160,12 +165,6 @@ def test_distributed_data_parallel_around_the_student(tmp_path):
         _assert_explained(lambda: one_step(box), OUTER.format('DistributedDataParallel'))
     finally:
         dist.destroy_process_group()
-
-
-def test_compiled_student_does_not_run_its_projectors_in_silence(tmp_path):
-    box = box_from(tmp_path, full_method())
-    box.student_model = torch.compile(box.student_model, backend='eager')
-    _assert_explained(lambda: one_step(box), NOT_RUN)
 
 
 class OddCnn(TinyCnn):

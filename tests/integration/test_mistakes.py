@@ -1,98 +1,107 @@
 """`check` and `train` refuse a mistake in a YAML in the same words, before the first step, with the line to change."""
 
-import re
-
 import pytest
 import torch
-from agreement_rows import ROWS
-from check_yaml import QUICK
-from mistakes import FOUND_IN_THE_FIRST_STEP, MISTAKES
-from mistakes_of_models import HOOKED
-from tiny import CE, KD, SGD, STEP_LR, Blobs, stage, stages, tiny_net, whole_yaml, write
+from mistakes import (
+    FOUND_IN_THE_FIRST_STEP,
+    GOOD,
+    MISTAKES,
+    NEARLY_THE_SAME_WORDS,
+    ONE,
+    TABLES,
+    TOLD_BY_TRAIN_ALONE,
+)
+from tiny import CE, QUICK, Blobs, stage, stages, tiny_net, whole_yaml, write
+from torchdistill.models.registry import register_model
 from torchdistill.optim.registry import OPTIM_DICT
 
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.errors import TRGError
 
 pytestmark = pytest.mark.slow
 
-GOOD = stage(2, CE + KD, more=STEP_LR)
-EVERY = MISTAKES | {name: (GOOD, *row) for name, row in ROWS.items()}
-# Told of tags that `check` leaves alone, of the data, and of files, of which it warns.
-OF_TRAIN_ALONE = {
-    'unknown_tag',
-    'no_training_batch',
-    'teacher_without_its_file',
-    'student_without_its_file',
-    'stage_without_its_file',
-}
+
+def test_no_mistake_stands_in_two_tables():
+    assert len(MISTAKES) == sum(map(len, TABLES))
 
 
-def errors(tmp_path, capsys, text, first_step=False):
-    """Exit code and message of `check` and of `train`, and what `train` said before; neither writes anything."""
-    path = write(tmp_path, text)
-    found = []
-    for words in (['check', path, *QUICK], ['train', path]):
-        code = main(words)
-        out, err = capsys.readouterr()
-        assert 'epoch 1' not in out
-        assert 'Traceback' not in err
-        if not first_step:
-            assert [file.name for file in tmp_path.iterdir()] == ['config.yaml']
-        found.append((code, err.replace(' (--traceback shows where)', '')))
-    return (*found, out)
-
-
-@pytest.mark.parametrize('name', EVERY)
+@pytest.mark.parametrize('name', MISTAKES)
 def test_a_mistake_in_a_yaml(name, tmp_path, capsys):
-    train, found, replacement, parts = EVERY[name]
+    found, instead, parts, train = MISTAKES[name]
     text = whole_yaml(tmp_path, train)
     assert found in text
-    text = text.replace(found, replacement, 1) if found else text
-    (check_code, check_error), (code, error), out = errors(tmp_path, capsys, text, name in FOUND_IN_THE_FIRST_STEP)
-    if name not in OF_TRAIN_ALONE:
-        assert check_code == (2 if name == 'yaml_syntax' else 1)
-    assert code == 2
-    for text in (error,) if name in OF_TRAIN_ALONE else (error, check_error):
-        assert text.startswith('error: ')
-        assert len(text.splitlines()) == 1
-        assert [part for part in parts if part not in text] == [], text
-    if name in ROWS:
-        assert error == check_error
-    elif name not in FOUND_IN_THE_FIRST_STEP:
+    text = text.replace(found, instead, 1) if found else text
+    path = write(tmp_path, text)
+    check_code, check_error = main(['check', path, *QUICK]), capsys.readouterr().err
+    assert main(['train', path]) == 2
+    out, error = (said.replace(' (--traceback shows where)', '') for said in capsys.readouterr())
+    assert error.startswith('error: ')
+    assert len(error.splitlines()) == 1
+    assert [part for part in parts if part not in error] == [], error
+    if name in NEARLY_THE_SAME_WORDS:
+        assert [part for part in parts if part not in check_error] == [], check_error
+    elif name not in TOLD_BY_TRAIN_ALONE:
+        assert check_error.replace(' (--traceback shows where)', '') == error
+    if name not in TOLD_BY_TRAIN_ALONE:
+        assert check_code == (2 if name == 'YAML syntax' else 1)
+    if name in FOUND_IN_THE_FIRST_STEP:
+        assert 'epoch 1' not in out
+    else:
         assert out == ''
+        assert [file.name for file in tmp_path.iterdir()] == ['config.yaml']
+
+
+class OddError(Exception):
+    """An exception class of the user's own."""
+
+
+RAISED = {
+    'OddError': (OddError, ', OddError: no message'),
+    'KeyError': (lambda: KeyError('depth'), ", KeyError: 'depth'"),
+    'TRGError': (lambda: TRGError('expected `width` to be even'), ': expected `width` to be even'),
+}
+REFUSES_ITS_ARGUMENTS = '`refusing_net` refused its arguments{}; change `models.student_model.kwargs` (line 12)'
+REFUSES_A_BATCH = '`refusing_net` refused a batch of shape [2, 3, 8, 8]{}'
+FAILS = 'the student `TinyNet` failed on the images [1, 3, 8, 8] float32 of `datasets.val` (line 7){}'
+
+
+@register_model
+def refusing_net(name, when, **kwargs):
+    def refuse(*_):
+        raise RAISED[name][0]()
+
+    model = tiny_net(**kwargs)
+    if when == 'built':
+        refuse()
+    model.register_forward_pre_hook(refuse)
+    return model
+
+
+REFUSALS = [
+    (['add', '--diff', '--input-size', '8'], 2, 'built', REFUSES_ITS_ARGUMENTS),
+    (['add', '--diff', '--input-size', '8'], 2, 'run', REFUSES_A_BATCH),
+    (['check', *QUICK], 1, 'built', REFUSES_ITS_ARGUMENTS),
+    (['check', *QUICK], 1, 'run', REFUSES_A_BATCH),
+    (['train'], 2, 'built', REFUSES_ITS_ARGUMENTS),
+    (['train'], 2, 'run', FAILS),
+]
 
 
 @pytest.mark.parametrize(
-    ('line', 'instead', 'part'),
+    ('words', 'code', 'when', 'message', 'name'),
     [
-        ('lr: 0.05', 'lr: -1.0', 'change `train.stage2.optimizer.kwargs`'),
-        ('batch_size: 8', 'batch_size: 0', '`train.stage2.train_data_loader`'),
-        ('step_size: 1', 'step_size: 0', 'change `train.stage2.scheduler.kwargs`'),
+        pytest.param(*row, name, id=f'{row[0][0]}, {row[2]}, {name}')
+        for row in REFUSALS
+        for name in RAISED
+        if (row[3], name) != (FAILS, 'TRGError')
     ],
 )
-def test_a_later_stage_is_refused_before_the_first(line, instead, part, tmp_path, capsys):
-    one = stage(1, CE, more=STEP_LR)
-    text = whole_yaml(tmp_path, stages(one, one.replace(line, instead)))
-    check, train, _ = errors(tmp_path, capsys, text)
-    assert (check[0], train[0]) == (1, 2)
-    assert check[1] == train[1]
-    assert part in check[1]
-
-
-def test_stages_without_the_second(tmp_path, capsys):
-    one = stage(1, CE)
-    text = whole_yaml(tmp_path, stages(one, one, one).replace('stage2:', 'old:'))
-    check, train, _ = errors(tmp_path, capsys, text)
-    assert (check[0], train[0]) == (1, 2)
-    assert check[1] == train[1]
-    assert 'to be stage1, stage2, got stage1, stage3' in check[1]
-
-
-def test_the_loader_of_the_test_is_refused_before_the_training(tmp_path, capsys):
-    before, after = whole_yaml(tmp_path, GOOD).split('\ntest:')
-    check, train, _ = errors(tmp_path, capsys, f'{before}\ntest:{after.replace("num_workers: 0", "num_workers: -1")}')
-    assert check[1] == train[1]
-    assert 'change `test.test_data_loader.kwargs` (line 51)' in train[1]
+def test_whatever_a_model_raises_is_told_with_the_place(words, code, when, message, name, tmp_path, capsys):
+    kwargs = f"key: 'refusing_net'\n    kwargs: {{width: 4, name: '{name}', when: '{when}'}}"
+    text = whole_yaml(tmp_path, GOOD).replace("key: 'tiny_net'\n    kwargs: {width: 4}", kwargs)
+    assert main([words[0], write(tmp_path, text), *words[1:]]) == code
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert message.format(RAISED[name][1]) in line
 
 
 def one_cycle(steps):
@@ -140,26 +149,6 @@ def test_a_term_may_have_a_number_as_its_name(tmp_path, capsys):
     assert main(['train', path]) == 0
 
 
-def test_line_numbers_are_those_of_the_file(tmp_path, capsys):
-    path = write(tmp_path, whole_yaml(tmp_path, stage(1, CE)).replace("key: 'SGD'", "key: 'Sgd'"))
-    assert main(['train', path]) == 2
-    line = int(re.search(r'\(line (\d+)\)', capsys.readouterr().err)[1])
-    with open(path) as file:
-        assert "key: 'Sgd'" in file.readlines()[line - 1]
-
-
-def test_student_block_without_a_teacher(tmp_path, capsys):
-    sides = "student: {forward_proc: 'forward_batch_only'}\n"
-    assert main(['train', write(tmp_path, whole_yaml(tmp_path, stage(1, CE, sides=sides), teacher=False))]) == 2
-    assert 'rename it to `model:`, or add `models.teacher_model`' in capsys.readouterr().err
-
-
-def test_a_mistake_in_a_later_stage_is_found_before_the_first(tmp_path, capsys):
-    later = stage(1, CE + KD, loaders='', sides=HOOKED)
-    assert main(['train', write(tmp_path, whole_yaml(tmp_path, stages(stage(1, CE), later)))]) == 2
-    assert '`train.stage2.student.forward_hook.output`' in capsys.readouterr().err
-
-
 def test_weights_that_do_not_fit_are_refused(tmp_path, capsys):
     weights = tmp_path / 'teacher.pt'
     torch.save(tiny_net(width=5).state_dict(), weights)
@@ -168,40 +157,26 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, capsys):
     assert '`models.teacher_model.src_ckpt` (line 9) to hold weights of `tiny_net`' in capsys.readouterr().err
 
 
+DEVICE = 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got '
+
+
 @pytest.mark.parametrize(
-    ('words', 'part'),
+    ('train', 'words', 'part'),
     [
-        (['--device', 'tpu9'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got tpu9, RuntimeError: '),
-        (
-            ['--device', 'hpu'],
-            'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got hpu, ',
-        ),
-        (['--device', 'vulkan'], '... or auto, got vulkan, NotImplementedError: Could not run'),
-        (['--device', 'meta'], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got meta, '),
-        (['--device', ''], 'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got , RuntimeError: '),
-        (['--resume'], 'start without `--resume`'),
-        (['--resume', '--start_epoch', '2'], 'expected either `--resume` or `--start_epoch`, got both'),
-        (['-test_only'], 'to hold the weights to test'),
+        (ONE, ['--device', 'tpu9'], f'{DEVICE}tpu9, RuntimeError: '),
+        (ONE, ['--device', 'hpu'], f'{DEVICE}hpu, '),
+        (ONE, ['--device', 'vulkan'], f'{DEVICE}vulkan, NotImplementedError: Could not run'),
+        (ONE, ['--device', 'meta'], f'{DEVICE}meta, '),
+        (ONE, ['--device', ''], f'{DEVICE}, RuntimeError: '),
+        (ONE, ['--resume'], 'start without `--resume`'),
+        (ONE, ['--resume', '--start_epoch', '2'], 'expected either `--resume` or `--start_epoch`, got both'),
+        (stages(ONE), ['--start_epoch', '1'], 'continue a run with `--resume`'),
+        (ONE, ['-test_only'], 'to hold the weights to test'),
     ],
 )
-def test_mistakes_on_the_command_line(words, part, tmp_path, capsys):
-    assert main(['train', write(tmp_path, whole_yaml(tmp_path, stage(1, CE))), *words]) == 2
+def test_mistakes_on_the_command_line(train, words, part, tmp_path, capsys):
+    assert main(['train', write(tmp_path, whole_yaml(tmp_path, train)), *words]) == 2
     assert part in capsys.readouterr().err
-
-
-def test_missing_file(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert main(['train', 'nowhere.yaml']) == 2
-    assert capsys.readouterr().err == (
-        f'error: expected CONFIG to be a YAML file, got nowhere.yaml (looked for in {tmp_path}), which does not exist '
-        'or is no file\n'
-    )
-
-
-def test_start_epoch_in_stages(tmp_path, capsys):
-    text = stages(stage(1, CE, optimizer=SGD))
-    assert main(['train', write(tmp_path, whole_yaml(tmp_path, text)), '--start_epoch', '1']) == 2
-    assert 'continue a run with `--resume`' in capsys.readouterr().err
 
 
 def test_several_processes_that_torchrun_did_not_start(tmp_path, capsys, monkeypatch):

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
-from check_yaml import check, kinds, stage, terms
+from host import BOTH_PROCESSES, HOOKED, trg_term
+from tiny import KD, check, kinds, lines_of, stage, terms, train, whole_yaml, write
 from torchdistill.losses.registry import MIDDLE_LEVEL_LOSS_DICT
 
 from trg_torchdistill.cli.main import main
@@ -30,21 +30,8 @@ from trg_torchdistill.losses.relation import Terms
 
 
 """
-TERM = """
-far:
-  criterion:
-    key: 'TokenDistanceLoss'
-    kwargs: {student_module_path: 'layer2', student_module_io: 'output', teacher_module_path: 'layer2',
-             teacher_module_io: 'output', power: 2.0}
-  weight: 0.5
-"""
-SIDES = """
-pre_epoch_process: 'pre_epoch_process_with_trg'
-post_epoch_process: 'post_epoch_process_with_trg'
-teacher: {forward_proc: 'forward_batch_only', requires_grad: False, forward_hook: {input: [], output: ['layer2']}}
-student: {forward_proc: 'forward_batch_only', forward_hook: {input: [], output: ['layer2']}}
-"""
-TRAIN = stage(1, tiny.KD + TERM, SIDES)
+TERM = trg_term('layer2', 'layer2', 'power: 2.0', 'far', 'TokenDistanceLoss').replace('weight: 1.0', 'weight: 0.5')
+TRAIN = stage(1, KD + TERM, BOTH_PROCESSES + HOOKED)
 DEPENDENCY = ("  - name: 'tiny'\n", "  - name: 'tiny'\n  - name: 'distances'\n")
 
 
@@ -62,7 +49,7 @@ def _distances(tmp_path, monkeypatch):
 
 
 def _written(folder):
-    return tiny.write(folder, tiny.whole_yaml(folder, TRAIN).replace(*DEPENDENCY))
+    return write(folder, whole_yaml(folder, TRAIN).replace(*DEPENDENCY))
 
 
 def test_check_has_its_term_its_share_and_its_line(tmp_path, capsys):
@@ -82,12 +69,13 @@ def test_check_names_a_wrong_keyword_and_its_place(tmp_path, capsys):
 
 
 def test_train_keeps_its_mean(tmp_path, caplog):
-    assert tiny.train(_written(tmp_path), '--seed', '0') == 0
+    assert train(_written(tmp_path), '--seed', '0') == 0
     assert 'TokenDistanceLoss of `far`: distance ' in caplog.text
-    [line] = tiny.lines_of(tmp_path)
+    [line] = lines_of(tmp_path)
     assert line['terms']['far'] == line['terms']['far.distance'] > 0
 
 
+@pytest.mark.slow
 def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
     titles = []
 
@@ -97,7 +85,7 @@ def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr('trg_torchdistill.cli.plot.command.draw_context', spy)
     config, out = _written(tmp_path), str(tmp_path / 'out')
-    assert tiny.train(config, '--seed', '0') == 0
+    assert train(config, '--seed', '0') == 0
     words = ['plot', config, '-o', out, '--only', 'context_maps', 'token_graph', '--images', '0', '1']
     assert main([*words, '--term', 'far', '--format', 'png']) == 0
     assert titles == ['distance map']

@@ -1,4 +1,4 @@
-"""`torchrun ... -m trg_torchdistill train` on the CPU: real launches, which the tests share.
+"""`torchrun ... -m trg_torchdistill train` on the CPU: launches, which the tests share; one is by torchrun itself.
 
 The main run has all that must come back exactly: two stages, a batch sampler of its own, momentum, BatchNorm, dropout,
 random images and tokens, scaled float16 gradients, shards of unequal size, and 24 steps.
@@ -9,25 +9,12 @@ import shutil
 import signal
 
 import pytest
-import ranks
 import tiny
 import torch
-from ranks import DDP
-from tiny import (
-    CE,
-    KD,
-    LOADERS,
-    SIDES,
-    TRG,
-    TRG_SIDES,
-    comparable,
-    last_state,
-    lines_of,
-    stage,
-    stages,
-    whole_yaml,
-    write,
-)
+from ranks import DDP, Launch
+from tiny import CE, KD, LOADERS, SIDES, TRG, TRG_SIDES, last_state, lines_of, stage, stages
+
+from trg_torchdistill.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -47,9 +34,9 @@ OPTIONS = ('--seed', '3', '--amp', 'fp16', '-adjust_lr')
 
 
 def write_yaml(folder, train=TWO_STAGES, size=22, watched=''):
-    text = whole_yaml(folder, train, train_kwargs=f"size: {size}, folder: '{folder}', {watched}")
+    text = tiny.whole_yaml(folder, train, train_kwargs=f"size: {size}, folder: '{folder}', {watched}")
     text = text.replace("- name: 'tiny'", "- name: 'tiny'\n  - name: 'ranks'").replace('size: 48', 'size: 49')
-    return write(
+    return tiny.write(
         folder,
         text.replace("key: 'tiny.Blobs', init: {kwargs: {size: 22", "key: 'ranks.Watched', init: {kwargs: {size: 22"),
     )
@@ -67,7 +54,7 @@ def assert_equal_models(processes):
             assert all(line[name] == lines[0][name] for line in lines), name
 
 
-# name -> YAML, what process 1 does at which of its images, and options; all start at once
+# name -> YAML, what process 1 does at which of its images, and options; all start at once, `whole` by torchrun
 LAUNCHES = {
     'whole': (TWO_STAGES, '', OPTIONS),
     'interrupted': (TWO_STAGES, "rank: 1, image: 27, does: 'interrupt'", OPTIONS),  # in the third epoch of 11 images
@@ -89,20 +76,15 @@ def finished(tmp_path_factory):
     """(folder, exit code, output, errors) of each launch."""
     folders = {name: tmp_path_factory.mktemp(name) for name in LAUNCHES}
     launched = {
-        name: ranks.start(write_yaml(folders[name], train, watched=watched), *options)
+        name: Launch('train', write_yaml(folders[name], train, watched=watched), *options, by_torchrun=name == 'whole')
         for name, (train, watched, options) in LAUNCHES.items()
     }
-    return {name: (folders[name], *ranks.end_of(process)) for name, process in launched.items()}
+    return {name: (folders[name], *launch.end()) for name, launch in launched.items()}
 
 
 @pytest.fixture(scope='module')
 def whole(finished):
     return finished['whole']
-
-
-@pytest.fixture(scope='module')
-def interrupted(finished):
-    return finished['interrupted']
 
 
 def copy_of_run(folder, name):
@@ -167,25 +149,36 @@ def test_accuracy_is_that_of_one_process(whole):
     assert (best['val_top1'], best['val_top5']) == (alone['test']['top1'], alone['test']['top5'])
 
 
-def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, interrupted):
-    folder, _, out, _ = interrupted
+def test_eval_of_two_processes_measures_what_one_does(whole, tmp_path):
+    words = [str(whole[0] / 'config.yaml'), '--seed', '3', '--json']
+    code, _, err = Launch('eval', *words, str(tmp_path / 'together.json')).end()
+    assert code == 0, err
+    assert main(['eval', *words, str(tmp_path / 'alone.json')]) == 0
+    together, alone = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('together', 'alone'))
+    assert alone['test']['n'] == 49
+    assert together['agreement'].pop('divergence') == pytest.approx(alone['agreement'].pop('divergence'), rel=1e-6)
+    assert together == alone
+
+
+def test_ctrl_c_of_one_process_stops_all_and_a_resume_is_exact(whole, finished):
+    folder, _, out, _ = finished['interrupted']
     assert last_state(folder)['progress']['epochs_done'] == 2
     assert out.count('interrupted; ') == 1
     command = out.splitlines()[-1].strip()
     assert command.startswith('torchrun --nproc_per_node 2 -m trg_torchdistill train ')
     assert command.endswith('--seed 3 --amp fp16 -adjust_lr --device cpu --resume')
     resumed = copy_of_run(folder, 'resumed')
-    code, _, err = ranks.end_of(ranks.start(write_yaml(resumed), *OPTIONS, '--resume'))
+    code, _, err = Launch('train', write_yaml(resumed), *OPTIONS, '--resume').end()
     assert code == 0, err
     assert tiny.without_times(lines_of(resumed)) == tiny.without_times(lines_of(whole[0]))
-    assert comparable(last_state(resumed)) == comparable(last_state(whole[0]))
+    assert tiny.comparable(last_state(resumed)) == tiny.comparable(last_state(whole[0]))
     assert [lines[2:] for lines in dumps(resumed)] == [lines[2:] for lines in dumps(whole[0])]
 
 
-def test_another_number_of_processes_continues_with_a_warning(interrupted):
-    folder = copy_of_run(interrupted[0], 'four')
+def test_another_number_of_processes_continues_with_a_warning(finished):
+    folder = copy_of_run(finished['interrupted'][0], 'four')
     shutil.rmtree(folder / 'ranks')
-    code, out, err = ranks.end_of(ranks.start(write_yaml(folder), *OPTIONS, '--resume', processes=4))
+    code, out, err = Launch('train', write_yaml(folder), *OPTIONS, '--resume', processes=4).end()
     assert code == 0, err
     assert out.count('WARNING: this run went on in 2 processes, now they are 4') == 1
     found = dumps(folder)
@@ -210,15 +203,18 @@ def test_a_failure_ends_all_processes_with_one_message(name, finished):
         assert last_state(folder)['progress']['epochs_done'] == 1
 
 
-def test_ending_torchrun_ends_the_training_and_keeps_the_state(tmp_path):
-    config = write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED))
-    with ranks.start(config) as launched:
-        assert next(line for line in launched.stdout if not line.startswith('weights of ')).startswith('epoch ')
-        launched.send_signal(signal.SIGTERM)
-        out, _ = launched.communicate(timeout=60)
+@pytest.mark.parametrize(
+    ('processes', 'number', 'code'),
+    [(1, signal.SIGINT, 130), (2, signal.SIGTERM, 1)],
+    ids=['Ctrl-C without torchrun', 'the end of torchrun'],
+)
+def test_a_signal_ends_the_training_and_keeps_the_state(processes, number, code, tmp_path):
+    launch = Launch('train', write_yaml(tmp_path, stage(10_000, CE, sides=WRAPPED)), processes=processes)
+    found, out, _ = launch.interrupted_after_an_epoch(number)
     assert out.count('interrupted; ') == 1
     done = last_state(tmp_path)['progress']['epochs_done']
     assert f'keeps the state after epoch {done} of 10000' in out
+    assert found == code
 
 
 def test_a_state_of_before_there_were_processes_is_read(tmp_path):

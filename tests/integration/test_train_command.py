@@ -1,28 +1,12 @@
 """`trg-torchdistill train` from the command line's words to its files: real trainings of a tiny model."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from tiny import (
-    CE,
-    ITEMS_AN_EPOCH,
-    KD,
-    SIDES,
-    STEP_LR,
-    TRG,
-    TRG_SIDES,
-    last_state,
-    lines_of,
-    stage,
-    train,
-    whole_yaml,
-    write,
-    write_training,
-)
+from tiny import CE, KD, SIDES, STEP_LR, TRG, TRG_SIDES, last_state, lines_of, stage, train, whole_yaml, write_training
 
 from trg_torchdistill.cli.probe.hooks import check_module_paths
 from trg_torchdistill.cli.recipe.config import load_config
@@ -40,7 +24,7 @@ def test_metrics_hold_every_term_the_temperature_and_the_learning_rate(tmp_path)
     assert (first['lr'], second['lr']) == (0.05, 0.025)
     assert [first['epoch'], second['epoch']] == [0, 1]
     assert set(first['seconds']) == {'train', 'val'}
-    assert first['images_per_second'] == pytest.approx(ITEMS_AN_EPOCH / first['seconds']['train'])
+    assert first['images_per_second'] == pytest.approx(tiny.ITEMS_AN_EPOCH / first['seconds']['train'])
     assert second['best_val_top1'] == max(first['val_top1'], second['val_top1'])
 
 
@@ -62,29 +46,11 @@ def test_best_weights_are_the_plain_students_and_pass_test_only(tmp_path, capsys
     )
 
 
-def test_a_checkpoint_of_the_example_trainer_passes_test_only(tmp_path):
-    config = write_training(tmp_path, stage(1, CE))
-    state = {'model': tiny.tiny_net().state_dict(), 'optimizer': {}, 'lr_scheduler': None, 'best_value': 3.0}
-    torch.save({**state, 'args': Namespace(config=config)}, tmp_path / 'student.pt')
-    assert train(config, '-test_only') == 0
-    assert json.loads((tmp_path / 'student' / 'test.json').read_text())['test']['n'] == 48
-
-
 def test_without_teacher(tmp_path):
     sides = "model: {forward_proc: 'forward_batch_only'}\n"
     assert train(write_training(tmp_path, stage(2, CE, sides=sides), teacher=False)) == 0
     assert lines_of(tmp_path)[1]['temperature'] is None
     assert 'teacher' not in json.loads((tmp_path / 'student' / 'test.json').read_text())
-
-
-def test_class_counts_give_group_accuracy(tmp_path, capsys):
-    config = write_training(tmp_path, stage(1, CE), train_kwargs='size: 24, counts: [2, 4, 6, 8, 10, 12]')
-    assert train(config, '-student_only') == 0
-    tested = json.loads((tmp_path / 'student' / 'test.json').read_text())['test']
-    per_class = tested['per_class']
-    pairs = {'many': per_class[4:], 'medium': per_class[2:4], 'few': per_class[:2]}
-    assert tested['groups'] == {name: sum(values) / 2 for name, values in pairs.items()}
-    assert 'many ' in capsys.readouterr().out
 
 
 def test_start_epoch_continues_from_src_ckpt_as_the_example_trainer_does(tmp_path):
@@ -94,7 +60,7 @@ def test_start_epoch_continues_from_src_ckpt_as_the_example_trainer_does(tmp_pat
     text = whole_yaml(tmp_path, stage(4, CE, more=STEP_LR), dst_ckpt=tmp_path / 'second.pt')
     student = 'kwargs: {width: 4}\n    src_ckpt:'
     assert student in text
-    config = write(tmp_path, text.replace(student, f'{student} {tmp_path}/student.pt'), 'second.yaml')
+    config = tiny.write(tmp_path, text.replace(student, f'{student} {tmp_path}/student.pt'), 'second.yaml')
     assert train(config, '--start_epoch', '3', '--run_dir', str(tmp_path / 'run')) == 0
     (line,) = [json.loads(text) for text in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert line['epoch'] == 3
@@ -106,7 +72,7 @@ def test_no_epoch_beats_zero(tmp_path, capsys):
     text = whole_yaml(tmp_path, stage(1, CE, optimizer="optimizer: {key: 'SGD', kwargs: {lr: 0.5}}\n"))
     text = text.replace("val: !import_call {key: 'tiny.Blobs'", "val: !import_call {key: 'tiny.NeverRight'")
     text = text.replace('width: 4', 'width: 4, num_classes: 7').replace('width: 6', 'width: 6, num_classes: 7')
-    assert train(write(tmp_path, text), '-student_only') == 0
+    assert train(tiny.write(tmp_path, text), '-student_only') == 0
     assert 'no epoch had a validation top-1 above 0' in capsys.readouterr().out
     assert not (tmp_path / 'student.pt').exists()
 
@@ -116,7 +82,7 @@ def test_an_equal_accuracy_does_not_replace_the_best(tmp_path):
         tmp_path, stage(3, CE, optimizer="optimizer: {key: 'SGD', kwargs: {lr: 0.0}}\n", sides=SIDES)
     )
     text = Path(config).read_text().replace('width: 4', 'width: 4, momentum: 0.0')
-    assert train(write(tmp_path, text)) == 0
+    assert train(tiny.write(tmp_path, text)) == 0
     lines = lines_of(tmp_path)
     assert len({line['val_top1'] for line in lines}) == 1
     assert last_state(tmp_path)['progress']['best_epoch'] == 0

@@ -1,10 +1,6 @@
 """A run that was stopped goes on as if it had not been: from Ctrl-C to damaged files, with real trainings."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,22 +8,17 @@ import tiny
 import torch
 from tiny import (
     CE,
-    ITEMS_AN_EPOCH,
     KD,
     MEMORY,
     SIDES,
     STEP_LR,
     TRG,
     TRG_SIDES,
-    assert_a_resume_is_exact,
     last_state,
     lines_of,
     stage,
     stages,
     train,
-    whole_yaml,
-    without_times,
-    write,
     write_training,
 )
 
@@ -62,11 +53,8 @@ TRAININGS = {
     'adam': stage(4, CE + KD, optimizer="optimizer: {key: 'Adam', kwargs: {lr: 0.01}}\n"),
     'teacher_trained_too': stage(4, CE + KD, sides=TRAINED_TEACHER),
     'term_with_memory': stage(4, CE + MEMORY),
-    'scheduler': stage(4, CE + KD, more=STEP_LR),
-    'scheduler_by_steps': stage(4, CE + KD, more=STEPWISE_LR),
     'scheduler_on_plateau': stage(4, CE + KD, more=PLATEAU),
     'rest_of_accumulated_gradients': stage(4, CE + KD, optimizer=ACCUMULATION),
-    'trg': stage(4, CE + KD + TRG, sides=TRG_SIDES),
     'stage_2_begun': stages(stage(1, CE + KD), stage(3, CE + TRG, sides=TRG_SIDES, more=STEP_LR)),
     'stage_2_after_the_resume': stages(stage(3, CE + KD), stage(1, CE + TRG, sides=TRG_SIDES)),
     'stage_2_about_to_begin': stages(stage(2, CE + TRG, sides=TRG_SIDES), stage(2, CE + KD, loaders='')),
@@ -76,59 +64,48 @@ TRAININGS = {
 
 
 @pytest.fixture
-def interrupted_after(monkeypatch):
-    """Returns a function that makes the training data raise KeyboardInterrupt, as Ctrl-C does, after some epochs."""
-    return lambda epochs: monkeypatch.setattr(tiny, 'items_until_interrupt', round(epochs * ITEMS_AN_EPOCH))
+def interrupt(monkeypatch):
+    """Trains with data that raise KeyboardInterrupt, as Ctrl-C does, after some epochs."""
+
+    def run(epochs, *words):
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny, 'items_until_interrupt', round(epochs * tiny.ITEMS_AN_EPOCH))
+            assert train(*words) == 130
+
+    return run
 
 
 @pytest.mark.parametrize('name', TRAININGS)
 def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
-    assert_a_resume_is_exact(tmp_path, monkeypatch, TRAININGS[name])
+    tiny.assert_a_resume_is_exact(tmp_path, monkeypatch, TRAININGS[name])
 
 
 @pytest.mark.parametrize('words', [('--amp', 'bf16'), ('--amp', 'fp16'), ('--channels_last',)], ids=' '.join)
 def test_a_resumed_run_of_everything_equals_an_uninterrupted_one(words, tmp_path, monkeypatch, capsys):
-    assert_a_resume_is_exact(tmp_path, monkeypatch, EVERYTHING, *words)
+    tiny.assert_a_resume_is_exact(tmp_path, monkeypatch, EVERYTHING, *words)
     assert f'{" ".join(words)} --resume' in capsys.readouterr().out
 
 
-def test_stopped_in_the_first_epoch_and_without_a_seed(tmp_path, interrupted_after, monkeypatch):
+def test_stopped_in_the_first_epoch_and_without_a_seed(tmp_path, interrupt):
     config = write_training(tmp_path, TRAININGS['kd'])
-    interrupted_after(0.5)
-    assert train(config) == 130
+    interrupt(0.5, config)
     start = last_state(tmp_path)
     assert start['progress']['epochs_done'] == 0
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
     for _ in range(2):
         torch.save(start, tmp_path / 'student' / 'last.pt')
         assert train(config, '--resume') == 0
         (tmp_path / f'{len(list(tmp_path.glob("*.jsonl")))}.jsonl').write_text(json.dumps(lines_of(tmp_path)))
     first, second = (json.loads((tmp_path / name).read_text()) for name in ('0.jsonl', '1.jsonl'))
-    assert without_times(first) == without_times(second)
+    assert tiny.without_times(first) == tiny.without_times(second)
 
 
-def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupted_after, capsys):
+def test_interrupting_says_what_is_kept_and_how_to_continue(tmp_path, interrupt, capsys):
     config = write_training(tmp_path, TRAININGS['kd'])
-    interrupted_after(1.5)
-    assert train(config, '--seed', '3', '--run_dir', str(tmp_path / 'my run'), '-student_only') == 130
+    interrupt(1.5, config, '--seed', '3', '--run_dir', str(tmp_path / 'my run'), '-student_only')
     out = capsys.readouterr().out
     assert f'{tmp_path}/my run/last.pt keeps the state after epoch 1 of 4' in out
     command = f"trg-torchdistill train {config} --seed 3 --run_dir '{tmp_path}/my run' -student_only --resume"
     assert out.splitlines()[-1].strip() == command
-
-
-def test_the_process_survives_a_real_ctrl_c(tmp_path):
-    config = write_training(tmp_path, stage(10_000, CE))
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent), 'OMP_NUM_THREADS': '1'}
-    words = [sys.executable, '-m', 'trg_torchdistill', 'train', config]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        first = next(line for line in process.stdout if not line.startswith('weights of the '))
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)[0]
-    assert first.startswith('epoch ')
-    assert process.returncode == 130
-    done = last_state(tmp_path)['progress']['epochs_done']
-    assert f'keeps the state after epoch {done} of 10000' in rest
 
 
 def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
@@ -138,8 +115,10 @@ def test_a_frozen_teacher_in_eval_mode_is_not_saved_and_any_other_is(tmp_path):
     trainings['random'] = (stage(1, CE + TRG, sides=TRG_SIDES), '')
     saved = {}
     for name, (text, source) in trainings.items():
-        text = whole_yaml(tmp_path / name, text).replace('width: 6}, src_ckpt: ', f'width: 6}}, src_ckpt: {source}')
-        assert train(write(tmp_path / name, text)) == 0
+        text = tiny.whole_yaml(tmp_path / name, text).replace(
+            'width: 6}, src_ckpt: ', f'width: 6}}, src_ckpt: {source}'
+        )
+        assert train(tiny.write(tmp_path / name, text)) == 0
         saved[name] = 'teacher' in last_state(tmp_path / name)['modules']
     assert saved == {'eval': False, 'train': True, 'random': True}
 
@@ -171,24 +150,15 @@ def test_more_epochs_continue_a_finished_run_and_a_changed_yaml_is_told(tmp_path
 
 
 COSINE = "scheduler: {key: 'CosineAnnealingLR', kwargs: {T_max: 2}}\n"
+SCHEDULED = stage(2, CE, more=COSINE)
 TWO_STAGES = stages(stage(1, CE, more=COSINE), stage(2, CE, loaders='', more=STEP_LR))
 # name: (text of `train:`, what is replaced in the YAML after the run, by what, part of the message)
 UNFOLLOWED = {
-    'scheduler': (
-        stage(2, CE, more=COSINE),
-        'T_max: 2',
-        'T_max: 4',
-        "kwargs` (line 29) to be {'T_max': 2}, with which",
-    ),
-    'other scheduler': (stage(2, CE, more=COSINE), COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
-    'no scheduler': (stage(2, CE, more=COSINE), COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
+    'scheduler': (SCHEDULED, 'T_max: 2', 'T_max: 4', "kwargs` (line 29) to be {'T_max': 2}, with which"),
+    'other scheduler': (SCHEDULED, COSINE.strip(), STEP_LR.strip(), 'to be CosineAnnealingLR, with'),
+    'no scheduler': (SCHEDULED, COSINE, '\n', 'scheduler.key` to be CosineAnnealingLR, with which'),
     'learning rate': (stage(2, CE), 'lr: 0.05', 'lr: 0.01', "got {'lr': 0.01, 'momentum': 0.9}: a resumed optimizer"),
-    'file of the best weights': (
-        stage(2, CE),
-        'student.pt',
-        'other.pt',
-        ': the best weights so far are in that file, and',
-    ),
+    'file of the best weights': (stage(2, CE), 'student.pt', 'other.pt', ': the best weights so far are in that file'),
     'scheduler of the last stage': (TWO_STAGES, 'gamma: 0.5', 'gamma: 0.1', 'train.stage2.scheduler.kwargs` (line '),
     'epochs of a stage that is over': (TWO_STAGES, 'num_epochs: 1', 'num_epochs: 2', 'that stage is over'),
 }
@@ -203,39 +173,35 @@ def test_a_change_that_the_state_would_hide_is_refused(name, tmp_path, capsys):
     changed = Path(config).read_text().replace(found, replacement, 1)
     assert changed != Path(config).read_text()
     capsys.readouterr()
-    assert train(write(tmp_path, changed), '--resume', *words) == 2
+    assert train(tiny.write(tmp_path, changed), '--resume', *words) == 2
     assert part in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.suffix != '.yaml'} == before
 
 
-def test_the_optimizer_of_a_later_stage_may_change(tmp_path, interrupted_after, monkeypatch):
+def test_the_optimizer_of_a_later_stage_may_change(tmp_path, interrupt):
     config = write_training(tmp_path, stages(stage(2, CE), stage(1, CE, loaders='', more=STEP_LR)))
-    interrupted_after(1.4)
-    assert train(config) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    interrupt(1.4, config)
     text = Path(config).read_text()
     start = text.index('stage2')
-    assert train(write(tmp_path, text[:start] + text[start:].replace('lr: 0.05', 'lr: 0.01')), '--resume') == 0
+    assert train(tiny.write(tmp_path, text[:start] + text[start:].replace('lr: 0.05', 'lr: 0.01')), '--resume') == 0
     assert [line['lr'] for line in lines_of(tmp_path)] == [0.05, 0.05, 0.01]
 
 
 def test_a_resume_needs_no_file_of_the_weights_that_it_has(tmp_path, capsys):
     torch.save(tiny.tiny_net().state_dict(), tmp_path / 'start.pt')
-    text = whole_yaml(tmp_path, stage(1, CE)).replace(
+    text = tiny.whole_yaml(tmp_path, stage(1, CE)).replace(
         'width: 4}\n    src_ckpt:', f'width: 4}}\n    src_ckpt: {tmp_path}/start.pt'
     )
-    assert train(write(tmp_path, text)) == 0
+    assert train(tiny.write(tmp_path, text)) == 0
     assert f'weights of the student tiny_net: {tmp_path}/start.pt\n' in capsys.readouterr().out
     (tmp_path / 'start.pt').unlink()
-    assert train(write(tmp_path, text.replace('num_epochs: 1', 'num_epochs: 2')), '--resume') == 0
+    assert train(tiny.write(tmp_path, text.replace('num_epochs: 1', 'num_epochs: 2')), '--resume') == 0
     assert 'weights of the student tiny_net: those of the run\n' in capsys.readouterr().out
 
 
-def test_a_resume_repairs_metrics(tmp_path, interrupted_after, monkeypatch):
+def test_a_resume_repairs_metrics(tmp_path, interrupt):
     config = write_training(tmp_path, stage(4, CE))
-    interrupted_after(2.5)
-    assert train(config) == 130
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
+    interrupt(2.5, config)
     (tmp_path / 'student' / 'metrics.jsonl').write_text('{"epoch": 0}\n{"epo')
     assert train(config, '--resume') == 0
     assert [line['epoch'] for line in lines_of(tmp_path)] == [0, 1, 2, 3]
@@ -251,13 +217,11 @@ def test_a_state_of_another_model_is_refused_and_kept(tmp_path, capsys):
     assert (tmp_path / 'student' / 'last.pt').read_bytes() == before
 
 
-def test_a_stage_checkpoint_is_not_overwritten_by_a_resume(tmp_path, interrupted_after, monkeypatch):
+def test_a_stage_checkpoint_is_not_overwritten_by_a_resume(tmp_path, interrupt):
     text = stages(stage(1, CE + KD), stage(3, CE + KD, loaders=''))
     text += f"student: {{dst_ckpt: '{tmp_path}/stage1.pt'}}\n"
     config = write_training(tmp_path, text)
-    interrupted_after(2.5)
-    assert train(config) == 130
+    interrupt(2.5, config)
     before = (tmp_path / 'stage1.pt').read_bytes()
-    monkeypatch.setattr(tiny, 'items_until_interrupt', None)
     assert train(config, '--resume') == 0
     assert (tmp_path / 'stage1.pt').read_bytes() == before

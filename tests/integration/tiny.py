@@ -4,6 +4,7 @@ import json
 import sys
 
 import torch
+from host import CE, KD, LOADERS, SGD, SIDES, STEP_LR, indent, stage, stages
 from torch import nn
 from torch.utils.data import Dataset
 from torchdistill.losses.registry import register_mid_level_loss
@@ -11,8 +12,12 @@ from torchdistill.models.registry import register_model
 
 from trg_torchdistill.cli.main import main
 
+__all__ = ['CE', 'KD', 'LOADERS', 'SGD', 'SIDES', 'STEP_LR', 'stage', 'stages']  # tests take them from here
+
 NUM_CLASSES = 6
 ITEMS_AN_EPOCH = 24
+
+QUICK = ('--input-size', '8', '--steps', '1')
 
 items_until_interrupt = None
 
@@ -72,20 +77,15 @@ def tiny_net(width=4, num_classes=NUM_CLASSES, momentum=0.1):
 
 @register_model
 class tiny_pair_net(TinyNet):
-    """Returns (logits, feature), as the models of many repositories do."""
+    """(logits, feature), as many repositories return it; with a `scale` not even a layer tells which is the feature."""
+
+    def __init__(self, scale=1, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
 
     def forward(self, images):
         feature = self.layer2(self.layer1(images)).mean((2, 3))
-        return self.fc(feature), feature
-
-
-@register_model
-class scaled_pair_net(tiny_pair_net):
-    """Of which not even a linear layer tells that the second is the feature."""
-
-    def forward(self, images):
-        feature = self.layer2(self.layer1(images)).mean((2, 3))
-        return self.fc(2 * feature), feature
+        return self.fc(self.scale * feature), feature
 
 
 @register_model
@@ -136,38 +136,6 @@ class LateNan(nn.Module):
         return 0 * student_io_dict['.']['output'].sum() + (0.0 if self.steps_left >= 0 else float('nan'))
 
 
-LOADERS = """
-train_data_loader:
-  dataset_id: 'train'
-  sampler: {class_or_func: !import_get {key: 'torch.utils.data.RandomSampler'}, kwargs: }
-  kwargs: {batch_size: 8, num_workers: 0}
-val_data_loader:
-  dataset_id: 'val'
-  sampler: {class_or_func: !import_get {key: 'torch.utils.data.SequentialSampler'}, kwargs: }
-  kwargs: {batch_size: 16, num_workers: 0}
-"""
-STEP_LR = "scheduler: {key: 'StepLR', kwargs: {step_size: 1, gamma: 0.5}}\n"
-SGD = "optimizer: {key: 'SGD', kwargs: {lr: 0.05, momentum: 0.9}}\n"
-SIDES = """
-teacher: {forward_proc: 'forward_batch_only', requires_grad: False}
-student: {forward_proc: 'forward_batch_only'}
-"""
-CE = """
-ce:
-  criterion: {key: 'CrossEntropyLoss', kwargs: {reduction: 'mean'}}
-  criterion_wrapper:
-    key: 'SimpleLossWrapper'
-    kwargs: {input: {is_from_teacher: False, module_path: '.', io: 'output'}, target: {uses_label: True}}
-  weight: 1.0
-"""
-KD = """
-kd:
-  criterion:
-    key: 'KDLoss'
-    kwargs: {student_module_path: '.', student_module_io: 'output', teacher_module_path: '.',
-             teacher_module_io: 'output', temperature: 4.0, alpha: 0.5, reduction: 'batchmean'}
-  weight: 1.0
-"""
 MEMORY = "memory: {criterion: {key: 'MemoryLoss', kwargs: {}}, weight: 0.1}\n"
 TRG_SIDES = """
 pre_epoch_process: 'pre_epoch_process_with_trg'
@@ -197,20 +165,6 @@ context:
              teacher_module_io: 'output'}
   weight: 0.5
 """
-
-
-def indent(text, spaces):
-    return ''.join(' ' * spaces + line + '\n' for line in text.splitlines() if line.strip())
-
-
-def stage(num_epochs, terms, sides=SIDES, optimizer=SGD, loaders=LOADERS, more=''):
-    """The text of one stage, or of all of `train:`."""
-    criterion = f"criterion:\n  key: 'WeightedSumLoss'\n  kwargs:\n    sub_terms:\n{indent(terms, 6)}"
-    return f'num_epochs: {num_epochs}\n{loaders}{sides}{optimizer}{more}{criterion}'
-
-
-def stages(*texts):
-    return ''.join(f'stage{number}:\n{indent(text, 2)}' for number, text in enumerate(texts, 1))
 
 
 def whole_yaml(folder, train, teacher=True, train_kwargs='size: 24', dst_ckpt=None):
@@ -251,6 +205,24 @@ def write(folder, text, name='config.yaml'):
 
 def train(*words):
     return main(['train', *words])
+
+
+def check(folder, capsys, train, *words, change=('', ''), **options):
+    """The exit code and the JSON object of `check` for the text of a `train:` block; `change` replaces in the YAML."""
+    text = whole_yaml(folder, train, **options)
+    assert change[0] in text
+    text = text.replace(*change, 1) if change[0] else text
+    capsys.readouterr()
+    code = main(['check', write(folder, text), '--json', *QUICK, *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def kinds(report):
+    return [warning['kind'] for warning in report['warnings']]
+
+
+def terms(report, position=0):
+    return {term['name']: term for term in report['stages'][position]['terms']}
 
 
 def lines_of(folder):

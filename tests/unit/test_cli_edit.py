@@ -5,7 +5,7 @@ import difflib
 import pytest
 
 from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
-from trg_torchdistill.cli.recipe.edit import EditError, edit_text, first_difference, list_changes, unshared
+from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes, unshared
 from trg_torchdistill.cli.recipe.render import Inline, entry, inline
 
 TEXT = """\
@@ -45,11 +45,6 @@ test:
 """
 
 
-def wanted(change):
-    tree = unshared(parse_deferred(TEXT))
-    return change(tree) or tree
-
-
 def edited(change, text=TEXT):
     """Edits, checks that the text holds what was wanted, and returns what went (-) and came (+)."""
     tree = unshared(parse_deferred(text))
@@ -81,7 +76,8 @@ def test_a_key_keeps_its_place_among_the_wanted_keys():
         stage = tree['train']['stage1']
         tree['train']['stage1'] = {'num_epochs': 3, 'pre': 'x', **{k: v for k, v in stage.items() if k != 'num_epochs'}}
 
-    tree = wanted(change)
+    tree = unshared(parse_deferred(TEXT))
+    change(tree)
     new = edit_text(TEXT, tree).splitlines()
     assert new[:6] == ['# header', '', 'dependencies:', "  - name: 'trg'", '', 'datasets:']
     assert new[new.index('    num_epochs:   3') + 1] == "    pre: 'x'"
@@ -197,7 +193,7 @@ def test_changes_are_listed_by_what_happened():
     before = {'a': 1, 'b': [1, 2], 'c': None, 'd': {'e': 1}, 'f': 0}
     after = {'a': 2, 'b': [1, 2, 3], 'c': 4, 'd': {'e': 1, 'g': {}}}
     assert list_changes(before, after) == (['b.2', 'c', 'd.g'], ['a'], ['f'])
-    assert first_difference({'a': [1, {'b': True}]}, {'a': [1, {'b': 1}]}) == '`a.1.b`'
+    assert list_changes({'a': [1, {'b': True}]}, {'a': [1, {'b': 1}]}) == ([], ['a.1.b'], [])
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,9 @@
-import json
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
-from trg_torchdistill.cli.train.metrics import (
-    TermMeter,
-    append_metrics,
-    learning_rate_of,
-    temperature_of,
-    write_metrics,
-)
+from trg_torchdistill.cli.train.metrics import TermMeter, learning_rate_of, temperature_of
 from trg_torchdistill.losses import TRGLoss
 
 
@@ -39,35 +31,13 @@ def test_means_are_over_steps_and_before_the_weight():
     assert meter.means() == {'ce': 3.0}
 
 
-def test_parts_of_our_losses_are_named_after_the_term():
-    loss = trg(0.1)
-    features = torch.randn(2, 4, 3, 3)
-    with TermMeter(criterion_of(relation=loss)) as meter:
-        total = [loss({'output': {'output': features}}, {'output': {'output': features + 1}}, None) for _ in range(2)]
-    means = meter.means()
-    assert list(means) == ['relation', 'relation.local', 'relation.global']
-    assert means['relation'] == pytest.approx(sum(total).item() / 2)
-    assert means['relation'] == pytest.approx(means['relation.local'] + means['relation.global'])
-
-
-def test_names_of_values_that_are_not_finite():
-    first, second = Term(), Term()
-    with TermMeter(criterion_of(first=first, second=second)) as meter:
-        second(torch.tensor(float('inf')))
-        first(torch.tensor(1.0))
-        assert meter.not_finite() == ['second']
-        second(torch.tensor(0.0))
-        assert meter.not_finite() == []
-
-
 def test_a_loss_without_terms():
     with TermMeter(nn.Module()) as meter:
         assert meter.means() == {}
-    assert temperature_of(nn.Module()) is None
 
 
 def test_temperatures():
-    assert temperature_of(criterion_of(ce=Term())) is None
+    assert temperature_of(nn.Module()) is temperature_of(criterion_of(ce=Term())) is None
     assert temperature_of(criterion_of(ce=Term(), a=trg(0.2), b=trg(0.2))) == 0.2
     assert temperature_of(criterion_of(a=trg(0.2), b=trg(0.3))) == {'a': 0.2, 'b': 0.3}
 
@@ -77,13 +47,3 @@ def test_learning_rates():
     assert learning_rate_of(torch.optim.SGD(parameters, lr=0.1)) == 0.1
     groups = [{'params': [parameters[0]], 'lr': 0.2}, {'params': [parameters[1]]}]
     assert learning_rate_of(torch.optim.SGD(groups, lr=0.1)) == [0.2, 0.1]
-
-
-def test_files(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    append_metrics(path, {'epoch': 0})
-    append_metrics(path, {'epoch': 1})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{'epoch': 0}, {'epoch': 1}]
-    write_metrics(path, [{'epoch': 5}])
-    assert path.read_text() == '{"epoch": 5}\n'
-    assert list(tmp_path.iterdir()) == [path]

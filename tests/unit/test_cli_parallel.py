@@ -21,31 +21,41 @@ DDP = 'DistributedDataParallel'
 TWO = Processes(rank=1, local_rank=1, size=2, local_size=2)
 
 
-def config(tmp_path, sampler=RandomSampler, sampler_kwargs=None, teacher=True, **student):
+def config(tmp_path, sampler=RandomSampler, sampler_kwargs=None, teacher_learns=False, **student):
     """A YAML that may be trained by several processes, but for what is given."""
     loader = {'sampler': {'class_or_func': sampler, 'kwargs': sampler_kwargs}}
-    train = {'train_data_loader': loader, 'teacher': {'requires_grad': False}, 'student': {'wrapper': DDP, **student}}
-    models = {'student_model': {}, **({'teacher_model': {}} if teacher else {})}
+    teacher = {} if teacher_learns else {'requires_grad': False}
+    train = {'train_data_loader': loader, 'teacher': teacher, 'student': {'wrapper': DDP, **student}}
+    models = {'student_model': {}, 'teacher_model': {}}
     return Config(tmp_path, '', {'models': models, 'train': train, 'test': {'test_data_loader': {}}})
 
 
 @pytest.mark.parametrize(
-    'student',
+    ('student', 'said'),
     [
-        {},
-        {'wrapper': {'key': DDP, 'kwargs': {}}},
-        {'wrapper': None, 'auxiliary_model_wrapper': {'key': 'Student4TRG'}},
-        {'wrapper': None, 'requires_grad': False},
+        ({}, ''),
+        ({'wrapper': {'key': DDP, 'kwargs': {}}}, ''),
+        ({'wrapper': None, 'auxiliary_model_wrapper': {'key': 'Student4TRG'}}, ''),
+        ({'wrapper': None, 'requires_grad': False}, ''),
+        (
+            {'sampler': WeightedRandomSampler},
+            'WARNING: with several processes torchdistill replaces `train.train_data_loader.sampler`, '
+            'WeightedRandomSampler, by a DistributedSampler, which shuffles\n',
+        ),
     ],
 )
-def test_yamls_that_share_what_they_train(student, tmp_path, capsys):
+def test_yamls_that_share_what_they_train(student, said, tmp_path, capsys):
     check_for_several_processes(config(tmp_path, **student), Reporter())
-    assert capsys.readouterr().out == ''
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(
     ('student', 'message'),
     [
+        (
+            {'teacher_learns': True},
+            "'DistributedDataParallel'`, or `requires_grad: False` to freeze it, under",
+        ),
         ({'wrapper': None}, f"expected `train.student.wrapper` to be '{DDP}' for several processes, got nothing"),
         ({'wrapper': 'DataParallel'}, "got 'DataParallel': each would train a model of its own; write `wrapper: "),
         ({'wrapper': {'key': 'FullyShardedDataParallel'}}, "got 'FullyShardedDataParallel'"),
@@ -62,25 +72,11 @@ def test_yamls_whose_processes_would_drift_apart(student, message, tmp_path):
     assert message in str(error.value)
 
 
-def test_a_teacher_that_learns_is_wrapped_or_frozen(tmp_path):
-    yaml = config(tmp_path)
-    yaml.data['train']['teacher'] = {}
-    with pytest.raises(TRGError, match=r'`train.teacher.wrapper`.* or `requires_grad: False` to freeze it'):
-        check_for_several_processes(yaml, Reporter())
-
-
-def test_a_sampler_that_the_host_replaces_is_told(tmp_path, capsys):
-    check_for_several_processes(config(tmp_path, sampler=WeightedRandomSampler), Reporter())
-    out = capsys.readouterr().out
-    assert 'WARNING: with several processes torchdistill replaces `train.train_data_loader.sampler`, Weighted' in out
-
-
 def test_an_auxiliary_wrapper_that_shares_nothing_is_found(tmp_path):
     """A wrapper of somebody else, which the YAML cannot tell from one that wraps its parts."""
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     box = Box(distillation_box(student_model=model, teacher_model=model, optimizer=optimizer))
-
     with pytest.raises(TRGError, match=r'`train` to train only what the processes share, got `weight` of `Linear`'):
         join_stage(box, config(tmp_path, wrapper=None), ALONE)
 

@@ -1,20 +1,25 @@
 """What the probe sees in real models: which modules run, what they return, and the layer that is taken."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
 from torchvision import models
 
 from tests.integration.host import NUM_CLASSES, TinyCnn, TinyHuggingFace, tiny_swin, tiny_vit
-from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.build import build_untrained
 from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.layouts import sequence_grid
-from trg_torchdistill.cli.probe.probe import build_untrained, run_model
+from trg_torchdistill.cli.probe.probe import run_model
+from trg_torchdistill.cli.probe.trial import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.deferred import Deferred, parse_deferred
+from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.tokens import Tokenizer
+
+PREFIX = {'num_prefix_tokens': 1}
 
 
 def probe(model, size=16):
@@ -30,19 +35,26 @@ def config(text, tmp_path):
     [
         (models.resnet18, 64, 'layer4', (512, 2, 2), {}),
         (models.resnet18, 32, 'layer3', (256, 2, 2), {}),
+        (models.resnet50, 32, 'layer3', (1024, 2, 2), {}),
         (models.mobilenet_v3_small, 64, 'features', (576, 2, 2), {}),
         (models.efficientnet_b0, 64, 'features', (1280, 2, 2), {}),
         (models.convnext_tiny, 64, 'features', (768, 2, 2), {}),
         (models.squeezenet1_1, 64, 'features', (512, 3, 3), {}),
         (models.vgg11, 64, 'features', (512, 2, 2), {}),
         (models.densenet121, 64, 'features', (1024, 2, 2), {}),
+        (models.shufflenet_v2_x1_0, 96, 'conv5', (1024, 3, 3), {}),
+        (functools.partial(models.googlenet, init_weights=False), 96, 'inception5b', (1024, 3, 3), {}),
         (models.swin_t, 64, 'features', (2, 2, 768), {'layout': 'bhwc'}),
-        (tiny_vit, 16, 'encoder.layers', (17, 16), {'num_prefix_tokens': 1}),
+        (functools.partial(models.VisionTransformer, 64, 8, 3, 3, 48, 96), 64, 'encoder.layers', (65, 48), PREFIX),
+        (TinyCnn, 16, 'layer4', (8, 4, 4), {}),
+        (tiny_vit, 16, 'encoder.layers', (17, 16), PREFIX),
         (tiny_swin, 16, 'features', (4, 4, 16), {'layout': 'bhwc'}),
     ],
 )
-def test_the_last_map_before_pooling_is_taken(build, size, path, shape, tokens):
+def test_the_last_map_before_pooling_is_taken_and_every_token_is_in_its_row(build, size, path, shape, tokens):
+    torch.manual_seed(0)
     found = probe(build(), size)
+    assert [record.path for record in found.records if not record.is_in_order] == []
     chosen = choose_layer(found, 'student')
     assert (chosen.path, chosen.shape[1:], chosen.tokens) == (path, shape, tokens)
     grid = Tokenizer(**chosen.tokens)(torch.zeros(chosen.shape))
@@ -125,58 +137,57 @@ def test_a_size_that_the_model_refuses_is_told():
         probe(tiny_vit(), 8)
 
 
-def test_weights_are_never_asked_for_nor_downloaded(tmp_path):
-    text = """
-        models:
-          student_model:
-            key: 'resnet18'
-            kwargs: {num_classes: 7, weights: !getattr [!import_get {key: 'no.such.Weights'}, 'V1']}
-            src_ckpt: 'https://example.org/x.pt'
+def untrained(kwargs, tmp_path, num_classes=None):
+    text = f"""
+        datasets:
+          &d data: !import_call {{key: 'no.such.Data'}}
+          set: &set !import_call {{key: 'no.such.Data'}}
+        models: {{student_model: {{key: 'resnet18', kwargs: {{{kwargs}}}, src_ckpt: 'https://example.org/x.pt'}}}}
         """
-    model = build_untrained(config(text, tmp_path), ('models', 'student_model'))
-    assert model.fc.out_features == 7
-    assert build_untrained(config(text, tmp_path), ('models', 'student_model'), 3).fc.out_features == 3
+    return build_untrained(config(text, tmp_path), ('models', 'student_model'), num_classes)
+
+
+def test_weights_are_never_asked_for_nor_downloaded(tmp_path):
+    kwargs = "num_classes: 7, weights: !getattr [!import_get {key: 'no.such.Weights'}, 'V1']"
+    assert untrained(kwargs, tmp_path).fc.out_features == 7
+    assert untrained(kwargs, tmp_path, 3).fc.out_features == 3
 
 
 def test_arguments_by_tags_are_built_but_not_from_the_data(tmp_path):
-    text = """
-        datasets:
-          &d data: !import_call {key: 'no.such.Data'}
-          set: &set !import_call {key: 'no.such.Data'}
-        models:
-          student_model:
-            key: 'resnet18'
-            kwargs:
-              num_classes: !getattr [*set, 'num_classes']
-              norm_layer: !import_get {key: 'torch.nn.BatchNorm2d'}
-        """
+    kwargs = "num_classes: !getattr [*set, 'num_classes'], norm_layer: !import_get {key: 'torch.nn.BatchNorm2d'}"
     with pytest.raises(TRGError, match=r'without the data sets, .* `--num-classes`'):
-        build_untrained(config(text, tmp_path), ('models', 'student_model'))
-    assert build_untrained(config(text, tmp_path), ('models', 'student_model'), 4).fc.out_features == 4
+        untrained(kwargs, tmp_path)
+    assert untrained(kwargs, tmp_path, 4).fc.out_features == 4
 
 
 @pytest.mark.parametrize(
-    ('transforms', 'sizes'),
+    ('key', 'transform', 'size'),
     [
-        ("RandomResizedCrop', init: {kwargs: {size: [192, 160]}}", (192, 160)),
-        ("RandomCrop', init: {kwargs: {size: 28, padding: 4}}", (28, 28)),
-        ("v2.CenterCrop', init: {args: [96]}", (96, 96)),
-        ("Resize', init: {kwargs: {size: 48}}", (48, 48)),
-        ("ToTensor', init: {}", (32, 32)),
+        ('CIFAR10', "RandomResizedCrop', init: {kwargs: {size: [192, 160]}}", (192, 160)),
+        ('CIFAR10', "RandomCrop', init: {kwargs: {size: 28, padding: 4}}", (28, 28)),
+        ('CIFAR10', "v2.CenterCrop', init: {args: [96]}", (96, 96)),
+        ('CIFAR10', "Resize', init: {kwargs: {size: 48}}", (48, 48)),
+        ('CIFAR10', "ToTensor', init: {}", (32, 32)),
+        ('USPS', "ToTensor'", (16, 16)),
+        ('KMNIST', "ToTensor'", (28, 28)),
+        ('EuroSAT', "ToTensor'", (64, 64)),
+        ('FakeData', "ToTensor'", (224, 224)),
+        ('ImageFolder', "ToTensor'", None),
     ],
 )
-def test_the_size_comes_from_the_training_data(tmp_path, transforms, sizes):
+def test_the_size_comes_from_the_training_data(tmp_path, key, transform, size):
+    other = '' if size is None else "other: !import_call {key: 'x.CenterCrop', init: {kwargs: {size: 7}}}"
     text = f"""
         datasets:
-          other: !import_call {{key: 'x.CenterCrop', init: {{kwargs: {{size: 7}}}}}}
+          {other}
           train: !import_call
-            key: 'torchvision.datasets.CIFAR10'
-            init: {{kwargs: {{transform: [!import_call {{key: 'torchvision.transforms.{transforms}}}]}}}}
+            key: 'torchvision.datasets.{key}'
+            init: {{kwargs: {{transform: [!import_call {{key: 'torchvision.transforms.{transform}}}]}}}}
         models: {{student_model: {{key: 'x', kwargs: {{}}}}}}
         train: {{train_data_loader: {{dataset_id: 'train'}}}}
         """
     first = image_sizes(config(text, tmp_path), ('train',), [])[0]
-    assert (first.height, first.width) == sizes
+    assert (first.height, first.width, first.is_guess) == (*(size or (224, 224)), size is None)
 
 
 def test_without_any_hint_the_usual_sizes_are_tried_the_small_one_first_for_cifar_models(tmp_path):
@@ -202,19 +213,6 @@ def test_a_guess_is_told_where_the_tokens_hang_on_it(size, build, text):
     warning = guess_warning(size, [(found, [path]), (found, [])])
     assert warning is None if text is None else text in warning
     assert guess_warning(size, [(found, [])]) is None
-
-
-@pytest.mark.parametrize(
-    ('key', 'size'), [('USPS', 16), ('KMNIST', 28), ('EuroSAT', 64), ('FakeData', 224), ('ImageFolder', None)]
-)
-def test_sizes_of_known_data_sets_are_no_guess(key, size, tmp_path):
-    text = f"datasets: {{train: !import_call {{key: 'torchvision.datasets.{key}'}}}}\nmodels: {{student_model: {{}}}}"
-    first = image_sizes(config(text, tmp_path), ('train',), [])[0]
-    assert (first.height, first.is_guess) == ((224, True) if size is None else (size, False))
-
-
-def test_a_deferred_call_is_equal_by_what_it_says():
-    assert parse_deferred('!import_call {key: a}') == Deferred('!import_call', {'key': 'a'})
 
 
 def test_the_logits_are_found_behind_a_feature():

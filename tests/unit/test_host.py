@@ -6,30 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchdistill.losses.high_level import WeightedSumLoss
 
 from tests.integration.host import box_from, full_method
 from tests.unit.boxes import FakeBox, training_box
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.host import Box, terms_of
-
-
-def test_epoch_of_a_box_without_stages():
-    box = Box(training_box(num_epochs=7))
-    assert [box.epoch_in_stage(epoch) for epoch in (0, 6)] == [(0, 7), (6, 7)]
-    assert (box.stage, box.first_epoch) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ('stage_number', 'stage_end_epoch', 'epoch', 'expected'),
-    [(1, 2, 0, (0, 2)), (1, 2, 1, (1, 2)), (2, 5, 2, (0, 3)), (2, 5, 4, (2, 3)), (3, 6, 5, (0, 1))],
-)
-def test_epoch_of_a_box_with_stages(stage_number, stage_end_epoch, epoch, expected):
-    stages = {f'stage{number}': {'num_epochs': count} for number, count in ((1, 2), (2, 3), (3, 1))}
-    stage = {'stage_number': stage_number, 'stage_end_epoch': stage_end_epoch, 'train_config': stages}
-    box = Box(training_box(lacking=('teacher_model',), num_epochs=6, **stage))
-    assert box.epoch_in_stage(epoch) == expected
-    assert box.first_epoch == epoch - expected[0]
+from trg_torchdistill.host import Box
 
 
 @pytest.mark.parametrize(
@@ -77,10 +58,6 @@ def test_terms_leave_the_loss_for_a_while_only():
     with pytest.raises(KeyboardInterrupt), box.without(['a']):
         raise KeyboardInterrupt
     assert box.criterion.term_dict is terms
-
-
-def test_a_loss_without_terms():
-    assert terms_of(nn.CrossEntropyLoss()) == terms_of(WeightedSumLoss()) == {}
 
 
 def test_a_state_brings_back_what_training_changed(tmp_path):

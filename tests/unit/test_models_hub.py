@@ -19,6 +19,7 @@ TINY_VIT = {
     'image_size': 32,
     'patch_size': 8,
 }
+TIMM_VIT = {'img_size': 32, 'patch_size': 8, 'embed_dim': 12, 'depth': 2, 'num_heads': 3}
 
 
 def test_timm_builds_what_timm_has():
@@ -36,11 +37,16 @@ def test_timm_has_the_mobilenet_v1_of_the_imagenet_pair():
     assert features['map'] == (2, 1024, 2, 2)
 
 
-def test_a_vit_of_timm_gives_tokens():
-    options = {'img_size': 32, 'patch_size': 8, 'embed_dim': 12, 'depth': 2, 'num_heads': 3}
-    model = timm('vit_tiny_patch16_224', num_classes=5, options=options)
-    features = {}
-    model.blocks.register_forward_hook(lambda _, __, output: features.update(sequence=output))
+@pytest.mark.parametrize(
+    ('build', 'layer'),
+    [
+        (lambda: timm('vit_tiny_patch16_224', num_classes=5, options=TIMM_VIT), 'blocks'),
+        (lambda: hf_image_classifier('vit', 5, TINY_VIT), 'vit.layernorm'),
+    ],
+)
+def test_tokens_of_a_vit_are_where_the_docstring_says(build, layer):
+    model, features = build(), {}
+    model.get_submodule(layer).register_forward_hook(lambda _, __, output: features.update(sequence=output))
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
     assert Tokenizer(num_prefix_tokens=1)(features['sequence']).shape == (2, 12, 4, 4)
 
@@ -61,14 +67,6 @@ def test_hugging_face_gives_logits_in_training_and_evaluation(model_type, config
     assert not any(key.startswith('model.') for key in model.state_dict())
 
 
-def test_tokens_of_a_hugging_face_vit_are_where_the_docstring_says():
-    model = hf_image_classifier('vit', 5, TINY_VIT)
-    features = {}
-    model.vit.layernorm.register_forward_hook(lambda _, __, output: features.update(sequence=output))
-    model(torch.rand(2, 3, 32, 32))
-    assert Tokenizer(num_prefix_tokens=1)(features['sequence']).shape == (2, 12, 4, 4)
-
-
 def test_hugging_face_weights_come_from_a_folder(tmp_path):
     saved = hf_image_classifier('vit', 5, TINY_VIT)
     saved.save_pretrained(tmp_path)
@@ -80,39 +78,26 @@ def test_hugging_face_weights_come_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('kwargs', 'error', 'message'),
+    ('build', 'kwargs', 'message'),
     [
-        ({'model_name': 'resnet10'}, ValueError, '`model_name` to be a model of timm, got .resnet10.; did you mean'),
-        ({'model_name': None}, TypeError, '`model_name` to be a non-empty string, got None; .* model `timm`'),
-        ({'model_name': 'resnet10t', 'num_classes': 0}, ValueError, '`num_classes` .* got 0; .* model `timm`'),
-        ({'model_name': 'resnet10t', 'pretrained': 'no'}, TypeError, '`pretrained` to be true or false'),
-        ({'model_name': 'resnet10t', 'options': [1]}, TypeError, r'`options` to be a mapping or null, got \[1\]'),
-        ({'model_name': 'resnet10t', 'options': {'foo': 1}}, TypeError, "argument 'foo'; .* model `timm`"),
+        (timm, {'model_name': 'resnet10'}, '`model_name` to be a model of timm, got .resnet10.; did you mean'),
+        (timm, {'model_name': None}, '`model_name` to be a non-empty string, got None; .* model `timm`'),
+        (timm, {'num_classes': 0}, '`num_classes` .* got 0; .* model `timm`'),
+        (timm, {'pretrained': 'no'}, '`pretrained` to be true or false'),
+        (timm, {'options': [1]}, r'`options` to be a mapping or null, got \[1\]'),
+        (timm, {'options': {'foo': 1}}, "argument 'foo'; .* model `timm`"),
+        (hf_image_classifier, {'model_type': 'vitt'}, "got 'vitt'; did you mean `vit`.; .* `hf_image_classifier`"),
+        (hf_image_classifier, {'model_type': 3}, '`model_type` to be a non-empty string, got 3'),
+        (hf_image_classifier, {'num_classes': 0}, '`num_classes` to be an integer >= 1, got 0'),
+        (hf_image_classifier, {'config': {'hidden_siz': 1}}, "values of `ViTConfig`, got 'hidden_siz'; did you mean"),
+        (hf_image_classifier, {'config': 'tiny'}, "`config` to be a mapping or null, got 'tiny'"),
+        (hf_image_classifier, {'weights': 1}, '`weights` to be a non-empty string, got 1'),
     ],
 )
-def test_timm_refuses_bad_arguments(kwargs, error, message):
-    with pytest.raises(error, match=message):
-        timm(**kwargs)
-
-
-@pytest.mark.parametrize(
-    ('kwargs', 'error', 'message'),
-    [
-        ({'model_type': 'vitt'}, ValueError, "got 'vitt'; did you mean `vit`.; .* model `hf_image_classifier`"),
-        ({'model_type': 3}, TypeError, '`model_type` to be a non-empty string, got 3'),
-        ({'num_classes': 0}, ValueError, '`num_classes` to be an integer >= 1, got 0'),
-        (
-            {'config': {'hidden_siz': 1}},
-            TypeError,
-            "values of `ViTConfig`, got 'hidden_siz'; did you mean `hidden_size`",
-        ),
-        ({'config': 'tiny'}, TypeError, "`config` to be a mapping or null, got 'tiny'"),
-        ({'weights': 1}, TypeError, '`weights` to be a non-empty string, got 1'),
-    ],
-)
-def test_hugging_face_refuses_bad_arguments(kwargs, error, message):
-    with pytest.raises(error, match=message):
-        hf_image_classifier(**{'model_type': 'vit', 'num_classes': 5, **kwargs})
+def test_bad_arguments_are_refused(build, kwargs, message):
+    good = {timm: {'model_name': 'resnet10t'}, hf_image_classifier: {'model_type': 'vit', 'num_classes': 5}}
+    with pytest.raises(TRGError, match=message):
+        build(**{**good[build], **kwargs})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
-"""The registered processes by themselves; on real boxes in tests/integration."""
+"""Logits in whatever a model returns; the processes of an epoch, on real boxes, are in tests/integration."""
 
-import logging
 import re
 from collections import OrderedDict, namedtuple
 from types import SimpleNamespace
@@ -8,22 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchdistill.losses.high_level import WeightedSumLoss
 from torchvision.models import GoogLeNetOutputs
 from torchvision.models.inception import InceptionOutputs
 
-from tests.unit.boxes import training_box
-from trg_torchdistill import Student4TRG, TokenContextualLoss, TRGLoss
+from trg_torchdistill import Student4TRG
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.host import relation_losses
-from trg_torchdistill.procs import (
-    forward_logits_only,
-    outline,
-    post_epoch_process_with_trg,
-    pre_epoch_process_with_trg,
-)
+from trg_torchdistill.procs import forward_logits_only, outline
 
-PATHS = ('layer4', 'output', 'layer4', 'output')
 FIRST, SECOND = torch.full((2, 5), 1.0), torch.full((2, 5), 3.0)
 Heads = namedtuple('Heads', ['cls', 'dist'])
 
@@ -72,12 +62,8 @@ IMAGES = torch.zeros(2, 3, 4, 4)
 
 @pytest.mark.parametrize(('output', 'logits'), OUTPUTS.values(), ids=OUTPUTS)
 def test_logits_of_each_kind_of_output(output, logits):
-    assert torch.equal(forward_logits_only(Returns(output), IMAGES), logits)
-
-
-def test_nothing_but_the_images_reaches_the_model():
-    logits = forward_logits_only(Returns(FIRST), IMAGES, torch.zeros(2), {'supp': 1}, whatever='a trainer passes')
-    assert logits is FIRST
+    found = forward_logits_only(Returns(output), IMAGES, torch.zeros(2), {'supp': 1}, whatever='a trainer passes')
+    assert torch.equal(found, logits)
 
 
 @pytest.mark.parametrize('output', [(FIRST, SECOND), Heads(FIRST, SECOND), [FIRST, SECOND]], ids=outline)
@@ -164,52 +150,3 @@ def test_outline_of_what_a_model_returned():
         outline((FIRST, [MAP, None], {'logits': FIRST}))
         == 'tuple (Tensor [2, 5], list (Tensor [2, 7, 4, 4], NoneType), dict)'
     )
-
-
-def box_with(*losses):
-    """What the host's training box (without a teacher) offers to a process."""
-    terms = {loss.key: {'criterion': loss, 'weight': 1.0} for loss in losses}
-    return training_box(
-        model=nn.Linear(2, 2).eval(),
-        model_io_dict={'layer4': {'output': {'cpu': FIRST}}},
-        criterion=WeightedSumLoss(sub_terms=terms),
-        num_epochs=3,
-        distributed=False,
-        lr_scheduler=None,
-        scheduling_step=0,
-    )
-
-
-def test_pre_epoch_process_runs_the_hosts_own_and_tells_the_epoch():
-    loss = TRGLoss(*PATHS, temperature={'start': 0.5, 'end': 0.1})
-    box = box_with(loss, TokenContextualLoss(*PATHS))
-    pre_epoch_process_with_trg(box, epoch=2, whatever='a trainer passes')
-    assert box.model.training
-    assert box.model_io_dict == {'layer4': {'output': {}}}
-    assert loss.current_temperature == pytest.approx(0.1)
-    assert list(relation_losses(box.criterion)) == ['TRGLoss', 'TokenContextualLoss']
-
-
-def test_pre_epoch_process_without_an_epoch_leaves_the_schedules():
-    loss = TRGLoss(*PATHS, temperature={'start': 0.5, 'end': 0.1})
-    pre_epoch_process_with_trg(box_with(loss))
-    assert loss.current_temperature is None
-
-
-def test_post_epoch_process_logs_what_there_is(caplog):
-    loss = TRGLoss(*PATHS, temperature=0.25, tokens_per_image=2, num_neighbors=1)
-    features = [{'layer4': {'output': torch.randn(2, 3, 2, 2)}} for _ in range(2)]
-    loss(*features)
-    with caplog.at_level(logging.INFO):
-        post_epoch_process_with_trg(box_with(loss), metrics=None, whatever='a trainer passes')
-    local, global_ = (f'{name} {float(value):.6g}' for name, (_, value) in loss.terms().items())
-    assert caplog.messages == [f'TRGLoss of `TRGLoss`: {local}, {global_}, temperature 0.25']
-
-
-def test_post_epoch_process_steps_the_scheduler():
-    box = box_with()
-    optimizer = torch.optim.SGD(box.model.parameters(), lr=1.0)
-    box.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    optimizer.step()
-    post_epoch_process_with_trg(box)
-    assert optimizer.param_groups[0]['lr'] == 0.5

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
 from trg_torchdistill import Student4TRG, wrappers
-from trg_torchdistill.wrappers import TokenProjector, outer_wrapper_error
+from trg_torchdistill.wrappers import TokenProjector, check_outermost
 
 CPU = torch.device('cpu')
 PROJECTORS = {
@@ -99,15 +99,6 @@ def test_secondary_forward_runs_each_projector_once(io_dict):
     assert shapes == {'late': (2, 24, 6), 'early': (2, 6, 5)}
 
 
-def test_state_dict_is_the_plain_students():
-    wrapped, plain = wrap(), Student()
-    assert list(wrapped.state_dict()) == list(plain.state_dict())
-    assert list(wrapped.state_dict(prefix='net.')) == [f'net.{name}' for name in plain.state_dict()]
-    plain.load_state_dict(wrapped.state_dict(), strict=True)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(value, wrapped.student_model.state_dict()[name])
-
-
 def test_load_state_dict_takes_the_plain_students():
     wrapped, plain = wrap(), Student()
     projectors = copy.deepcopy(wrapped.projectors.state_dict())
@@ -147,16 +138,9 @@ def assert_goes_round(saved, loaded):
     assert not torch.equal(next(saved.parameters()), next(loaded.parameters()))
     result = loaded.load_state_dict(copy.deepcopy(state), strict=True)
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
-    after = loaded.state_dict()
-    assert list(after) == list(state) == [name for name, _ in _values(saved)]
-    assert all(torch.equal(after[name], value) for name, value in _values(saved))
-
-
-def _values(module):
-    """Parameters and buffers in the order of a state dict."""
-    for path, part in module.named_modules():
-        for name, value in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
-            yield (f'{path}.{name}' if path else name), value
+    after, values = loaded.state_dict(), dict([*saved.named_parameters(), *saved.named_buffers()])
+    assert after.keys() == state.keys() == values.keys()
+    assert all(torch.equal(after[name], value) for name, value in values.items())
 
 
 @pytest.mark.parametrize('hold', HOLDERS.values(), ids=HOLDERS)
@@ -173,8 +157,11 @@ def test_distributed_data_parallel_around_the_wrapper_goes_round(distributed):
 def test_the_state_dict_is_plain_in_a_process_group_and_in_an_average(distributed):
     wrapped, plain = wrap(distributed=distributed), Student()
     for outermost in (wrapped, AveragedModel(wrapped).module):
-        assert list(outermost.state_dict()) == list(plain.state_dict())
-        plain.load_state_dict(outermost.state_dict(), strict=True)
+        state = outermost.state_dict()
+        assert list(state) == list(plain.state_dict())
+        assert list(outermost.state_dict(prefix='net.')) == [f'net.{name}' for name in state]
+        plain.load_state_dict(state, strict=True)
+        assert torch.equal(plain.layer3.weight, wrappers.plain_model(wrapped).layer3.weight)
         outermost.load_state_dict(plain.state_dict(), strict=True, assign=True)
 
 
@@ -185,13 +172,9 @@ def test_arguments_of_the_state_dict_are_torchs():
     assert wrapped.state_dict(destination=destination) is destination
     assert list(destination) == list(plain.state_dict())
     with pytest.warns(FutureWarning, match='Positional args are being deprecated'):
-        assert list(wrapped.state_dict({}, 'net.')) == [f'net.{name}' for name, _ in _values(wrapped)]
-
-
-def test_parameters_are_the_students_and_the_projectors():
-    names = [name for name, _ in wrap().named_parameters()]
-    assert names[:2] == ['student_model.layer3.weight', 'student_model.layer3.bias']
-    assert names[-4:] == [f'projectors.{name}.linear.{part}' for name in PROJECTORS for part in ('weight', 'bias')]
+        names = list(wrapped.state_dict({}, 'net.'))
+    assert names[:2] == ['net.student_model.layer3.weight', 'net.student_model.layer3.bias']
+    assert names[-4:] == [f'net.projectors.{name}.linear.{part}' for name in PROJECTORS for part in ('weight', 'bias')]
 
 
 def test_projector_of_the_models_own_output():
@@ -202,49 +185,34 @@ def test_projector_of_the_models_own_output():
     assert list(wrapped.projectors) == ['logits']
 
 
-def test_file_of_the_projections_goes_round(tmp_path):
-    path = tmp_path / 'new' / 'folder' / 'projectors.pt'
-    first = wrap(projector_ckpt=str(path))
+def test_file_of_the_projections_goes_round_after_each_epoch(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    path, option = tmp_path / 'new' / 'folder' / 'projectors.pt', '~/new/folder/projectors.pt'
+    first = wrap(projector_ckpt=option)
     assert not path.exists()
     first.post_epoch_process()
+    first.projectors['late'].linear.weight.data.fill_(3.0)
+    first.post_epoch_process()
     assert list(path.parent.iterdir()) == [path]
-    second, other = wrap(projector_ckpt=str(path)), wrap()
+    second, other = wrap(projector_ckpt=option), wrap()
     for name, value in first.projectors.state_dict().items():
         assert torch.equal(second.projectors.state_dict()[name], value)
         assert not torch.equal(other.projectors.state_dict()[name], value)
 
 
-def test_file_of_the_projections_is_overwritten_by_each_epoch(tmp_path):
-    wrapped = wrap(projector_ckpt=str(tmp_path / 'projectors.pt'))
-    wrapped.post_epoch_process()
-    wrapped.projectors['late'].linear.weight.data.fill_(3.0)
-    wrapped.post_epoch_process()
-    assert (wrap(projector_ckpt=str(tmp_path / 'projectors.pt')).projectors['late'].linear.weight == 3).all()
-
-
-def test_file_of_the_projections_in_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    wrap(projector_ckpt='~/projectors.pt').post_epoch_process()
-    assert (tmp_path / 'projectors.pt').is_file()
-
-
-def test_only_the_main_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(wrappers, 'is_main_process', lambda: False)
-    wrap(projector_ckpt=str(tmp_path / 'projectors.pt')).post_epoch_process()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_file_without_the_option(tmp_path, monkeypatch):
+@pytest.mark.parametrize(('option', 'is_main'), [('projectors.pt', False), (None, True)])
+def test_only_the_main_process_writes_and_nothing_without_the_option(option, is_main, tmp_path, monkeypatch):
+    monkeypatch.setattr(wrappers, 'is_main_process', lambda: is_main)
     monkeypatch.chdir(tmp_path)
-    wrap().post_epoch_process()
+    wrap(projector_ckpt=option).post_epoch_process()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_outer_wrapper_is_named():
-    assert outer_wrapper_error(wrap()) is None
-    assert outer_wrapper_error(Student()) is None
-    assert outer_wrapper_error(nn.DataParallel(Student())) is None
-    assert 'got DataParallel around it' in outer_wrapper_error(nn.DataParallel(wrap()))
+    for model in (wrap(), Student(), nn.DataParallel(Student())):
+        check_outermost(model)
+    with pytest.raises(ValueError, match='got DataParallel around it'):
+        check_outermost(nn.DataParallel(wrap()))
 
 
 @pytest.mark.parametrize('name', ['layer4', 'a_b', 'Ü'])
@@ -252,15 +220,14 @@ def test_names_of_projectors(name):
     assert list(wrap(projectors={name: PROJECTORS['late']}).projectors) == [name]
 
 
-@pytest.mark.parametrize('name', ['a.b', 'a b', '4', '', 4, None, True])
-def test_names_that_are_no_identifiers(name):
-    message = f'expected the names under `projectors` to be identifiers without dots, got {name!r}; change it under'
-    with pytest.raises(ValueError, match=re.escape(message)):
-        wrap(projectors={name: PROJECTORS['late']})
-
-
-@pytest.mark.parametrize('name', ['values', 'keys', 'training', 'type', 'forward', '_modules'])
-def test_names_that_a_module_already_has(name):
-    message = f'expected the names under `projectors` to differ from the attributes of a module, got {name!r}'
+@pytest.mark.parametrize(
+    ('name', 'wanted'),
+    [
+        *((name, 'be identifiers without dots') for name in ('a.b', 'a b', '4', '', 4, None, True)),
+        *((name, 'differ from the attributes of a module') for name in ('values', 'training', 'forward', '_modules')),
+    ],
+)
+def test_names_that_no_projector_can_have(name, wanted):
+    message = f'expected the names under `projectors` to {wanted}, got {name!r}; change it under the `kwargs:`'
     with pytest.raises(ValueError, match=re.escape(message)):
         wrap(projectors={name: PROJECTORS['late']})

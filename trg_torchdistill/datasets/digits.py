@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from trg_torchdistill._checks import advice, check_choice, check_integer
 from trg_torchdistill.errors import TRGError
 
-SPLITS = ('train', 'val', 'test')
-TRAIN_IMAGES_A_CLASS = 100
-TEST_IMAGES_A_CLASS = 60
+# which images of each class, in the order of the file
+SPLITS = {'train': slice(None, 100), 'val': slice(100, -60), 'test': slice(-60, None)}
 BRIGHTEST_PIXEL = 16.0
 
 
@@ -48,17 +48,18 @@ class Digits(Dataset[tuple[Any, int]]):
 
     def __init__(self, split: str, transform: Callable[[Any], Any] | None = None, size: int = 32) -> None:
         with advice("change it under the `kwargs:` of 'trg_torchdistill.datasets.Digits'"):
-            check_choice('split', split, SPLITS)
+            check_choice('split', split, tuple(SPLITS))
             check_integer('size', size, 8)
             if transform is not None and not callable(transform):
                 raise TRGError(f'expected `transform` to be a function of an image or null, got {transform!r}')
         self.split = split
         self.transform = transform
         self.classes = [str(digit) for digit in range(10)]
-        images, labels = _load_digits()
-        indices = _split_indices(labels, split)
-        self.targets = [labels[index] for index in indices]
-        self.images = [_to_picture(images[index], size) for index in indices]
+        digits = _load_digits()
+        of_each_class = [np.flatnonzero(digits.target == label)[SPLITS[split]] for label in range(10)]
+        indices = np.sort(np.concatenate(of_each_class))
+        self.targets: list[int] = digits.target[indices].tolist()
+        self.images = [_to_picture(image, size) for image in digits.images[indices]]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -68,8 +69,8 @@ class Digits(Dataset[tuple[Any, int]]):
         return (image if self.transform is None else self.transform(image)), self.targets[index]
 
 
-def _load_digits() -> tuple[Any, list[int]]:
-    """Images [1797, 8, 8] with values from 0 to 16, and their classes, in the order of the file."""
+def _load_digits() -> Any:
+    """Images [1797, 8, 8] with values from 0 to 16, and their classes as ``target``, in the order of the file."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -77,20 +78,7 @@ def _load_digits() -> tuple[Any, list[int]]:
             "expected scikit-learn, whose digits 'trg_torchdistill.datasets.Digits' reads, to be installed, got none; "
             "run: pip install 'trg_torchdistill[demo]'"
         ) from error
-    bunch = load_digits()
-    return bunch.images, [int(label) for label in bunch.target]
-
-
-def _split_indices(labels: list[int], split: str) -> list[int]:
-    parts = {
-        'train': slice(None, TRAIN_IMAGES_A_CLASS),
-        'val': slice(TRAIN_IMAGES_A_CLASS, -TEST_IMAGES_A_CLASS),
-        'test': slice(-TEST_IMAGES_A_CLASS, None),
-    }
-    chosen: list[int] = []
-    for digit in sorted(set(labels)):
-        chosen.extend([index for index, label in enumerate(labels) if label == digit][parts[split]])
-    return sorted(chosen)
+    return load_digits()
 
 
 def _to_picture(image: Any, size: int) -> Image.Image:

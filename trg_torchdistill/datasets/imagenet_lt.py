@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ class ImageNetLT(Dataset[Any]):
 
     Raises:
         TRGError: If an argument has a wrong type; if a line is not a path and a label from 0 to ``num_classes`` - 1,
-            gives a folder a second label or
-            a class a second folder, or a class has no image; if the list or a file in it does not exist.
+            gives a folder a second label or a class a second folder, or a class has no image; if the list or a file in
+            it does not exist.
 
     YAML::
 
@@ -82,14 +83,13 @@ class ImageNetLT(Dataset[Any]):
                 continue
             name, label = _entry(line, num_classes, f'{list_file}, line {number}')
             folder = Path(name).parent.name
-            known = (folder, labels.get(folder, label)), (folders.get(label, folder), label)
+            known = (folder, labels.setdefault(folder, label)), (folders.setdefault(label, folder), label)
             for pair in known:
                 if pair != (folder, label):
                     raise TRGError(
                         f'expected folder {pair[0]} to go with label {pair[1]}, as in the lines before, got '
                         f'{line.strip()!r} in {list_file}, line {number}; download the list again'
                     )
-            folders[label], labels[folder] = folder, label
             path = Path(root).expanduser() / name
             if not path.is_file():
                 raise TRGError(
@@ -98,9 +98,8 @@ class ImageNetLT(Dataset[Any]):
                 )
             self.paths.append(str(path))
             self.targets.append(label)
-        self.class_counts = [0] * num_classes
-        for label in self.targets:
-            self.class_counts[label] += 1
+        counts = Counter(self.targets)
+        self.class_counts = [counts[label] for label in range(num_classes)]
         if 0 in self.class_counts:
             raise TRGError(
                 f'expected {list_file} to list images of {num_classes} classes, got none of class '

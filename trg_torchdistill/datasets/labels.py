@@ -16,22 +16,18 @@ def known_labels(dataset: Any) -> Tensor | None:
     What a data set lists need not be what its items say: a ``target_transform`` may stand between the two.
     """
     try:
-        return _listed_labels(dataset)
+        if isinstance(dataset, Subset):
+            inner = known_labels(dataset.dataset)
+            return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.long)]
+        if isinstance(dataset, ConcatDataset):
+            parts = [known_labels(part) for part in dataset.datasets]
+            found = [part for part in parts if part is not None]
+            return torch.cat(found) if len(found) == len(parts) else None
+        if isinstance(dataset, TensorDataset):
+            return dataset.tensors[-1]
+        return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
     except Exception:  # what the code of others lists need not be labels
         return None
-
-
-def _listed_labels(dataset: Any) -> Tensor | None:
-    if isinstance(dataset, Subset):
-        inner = _listed_labels(dataset.dataset)
-        return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.long)]
-    if isinstance(dataset, ConcatDataset):
-        parts = [_listed_labels(part) for part in dataset.datasets]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if len(found) == len(parts) else None
-    if isinstance(dataset, TensorDataset):
-        return dataset.tensors[-1]
-    return torch.as_tensor(dataset.targets if hasattr(dataset, 'targets') else dataset.labels)
 
 
 def targets_of(dataset: Dataset[Any]) -> list[int]:

@@ -65,12 +65,11 @@ class LongTailed(Dataset[Any]):
             check_integer('seed', seed, 0)
             if num_samples is not None:
                 check_integer('num_samples', num_samples, 1)
-        targets = targets_of(dataset)
-        members: dict[int, list[int]] = {}
-        for index, target in enumerate(targets):
-            members.setdefault(target, []).append(index)
-        self.classes: list[str] = list(getattr(dataset, 'classes', map(str, range(max(members, default=-1) + 1))))
-        with advice("change it under the `kwargs:` of 'trg_torchdistill.datasets.LongTailed'"):
+            targets = targets_of(dataset)
+            members: dict[int, list[int]] = {}
+            for index, target in enumerate(targets):
+                members.setdefault(target, []).append(index)
+            self.classes: list[str] = list(getattr(dataset, 'classes', map(str, range(max(members, default=-1) + 1))))
             unknown = [label for label in members if not 0 <= label < len(self.classes)]
             if unknown:
                 raise TRGError(

@@ -1,4 +1,8 @@
-"""Models that distillation experiments use and torchdistill lacks, and the way to timm's and Hugging Face's."""
+"""Models that distillation experiments use and torchdistill lacks, and the way to timm's and Hugging Face's.
+
+Those for CIFAR take images [B, 3, 32, 32] and give logits [B, num_classes]; a ``num_classes`` that is no integer of at
+least 1 is a ``TRGError``.
+"""
 
 from trg_torchdistill.models.hub import hf_image_classifier, timm
 from trg_torchdistill.models.mobilenet import mobilenetv2_cifar

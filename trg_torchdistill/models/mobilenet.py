@@ -81,12 +81,6 @@ class MobileNetV2ForCifar(nn.Module):
 def mobilenetv2_cifar(num_classes: int = 100) -> nn.Module:
     """MobileNetV2 of half width, 812,836 parameters at 100 classes; tokens at ``conv2``, [B, 1280, 2, 2].
 
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
-
     YAML::
 
         student_model:

@@ -100,12 +100,6 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 def resnet8x4(num_classes: int = 100) -> nn.Module:
     """ResNet-8 of four times the width, 1,233,540 parameters at 100 classes; tokens at ``layer3``, [B, 256, 8, 8].
 
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
-
     YAML::
 
         student_model:
@@ -118,12 +112,6 @@ def resnet8x4(num_classes: int = 100) -> nn.Module:
 
 def resnet32x4(num_classes: int = 100) -> nn.Module:
     """ResNet-32 of four times the width, 7,433,860 parameters at 100 classes; tokens at ``layer3``, [B, 256, 8, 8].
-
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

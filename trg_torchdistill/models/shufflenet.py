@@ -79,12 +79,6 @@ def _stage(in_channels: int, channels: int, units: int) -> nn.Sequential:
 def shufflenetv1_cifar(num_classes: int = 100) -> nn.Module:
     """ShuffleNet V1 for CIFAR, 949,258 parameters at 100 classes; tokens at ``layer3``, [B, 960, 4, 4].
 
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
-
     YAML::
 
         student_model:
@@ -100,12 +94,6 @@ def shufflenetv2_cifar(num_classes: int = 100) -> nn.Module:
 
     It is torchvision's ``shufflenet_v2_x1_0`` with a pointwise stem and without the first pooling, which is the
     architecture of RepDistiller (https://github.com/HobbitLong/RepDistiller, BSD 2-Clause).
-
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

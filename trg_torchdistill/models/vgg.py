@@ -60,12 +60,6 @@ def _block(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
 def vgg8(num_classes: int = 100) -> nn.Module:
     """VGG-8 for CIFAR, 3,965,028 parameters at 100 classes; tokens at ``block4``, [B, 512, 4, 4].
 
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
-
     YAML::
 
         student_model:
@@ -81,12 +75,6 @@ def vgg13_cifar(num_classes: int = 100) -> nn.Module:
 
     The field calls it vgg13. Under that name the example trainer finds the VGG-13 of torchvision first, for ImageNet,
     with 133 million parameters.
-
-    Args:
-        num_classes: Number of classes.
-
-    Raises:
-        TRGError: If ``num_classes`` is no integer; if ``num_classes`` is less than 1.
 
     YAML::
 

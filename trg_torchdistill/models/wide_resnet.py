@@ -2,7 +2,8 @@
 
 They have the parameters of those in RepDistiller, shape by shape, but not the same function: where a block changes the
 width, torchdistill's shortcut projects the block's input, RepDistiller's that input after normalisation and ReLU. The
-last normalisation and ReLU follow ``layer3``, so the tokens are taken at ``relu``.
+last normalisation and ReLU follow ``layer3``, so the tokens are taken at ``relu``. The dropout inside the blocks,
+``dropout_p``, is at least 0 and less than 1.
 """
 
 from __future__ import annotations
@@ -18,13 +19,6 @@ from trg_torchdistill.models._common import check_num_classes
 def wrn_16_2(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
     """WRN-16-2, 703,284 parameters at 100 classes; tokens at ``relu``, [B, 128, 8, 8].
 
-    Args:
-        num_classes: Number of classes.
-        dropout_p: Dropout inside the blocks.
-
-    Raises:
-        TRGError: If an argument has a wrong type; if an argument is out of range.
-
     YAML::
 
         student_model:
@@ -37,13 +31,6 @@ def wrn_16_2(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
 def wrn_40_1(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
     """WRN-40-1, 569,780 parameters at 100 classes; tokens at ``relu``, [B, 64, 8, 8].
 
-    Args:
-        num_classes: Number of classes.
-        dropout_p: Dropout inside the blocks.
-
-    Raises:
-        TRGError: If an argument has a wrong type; if an argument is out of range.
-
     YAML::
 
         student_model:
@@ -55,13 +42,6 @@ def wrn_40_1(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
 
 def wrn_40_2(num_classes: int = 100, dropout_p: float = 0.0) -> nn.Module:
     """WRN-40-2, 2,255,156 parameters at 100 classes; tokens at ``relu``, [B, 128, 8, 8].
-
-    Args:
-        num_classes: Number of classes.
-        dropout_p: Dropout inside the blocks.
-
-    Raises:
-        TRGError: If an argument has a wrong type; if an argument is out of range.
 
     YAML::
 

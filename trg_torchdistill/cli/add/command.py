@@ -13,10 +13,8 @@ from trg_torchdistill.cli.add.plan import Choice, Plan, make_plan
 from trg_torchdistill.cli.add.report import report
 from trg_torchdistill.cli.add.targets import choose_stage
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
-from trg_torchdistill.cli.probe.guessed_size import guess_warning
 from trg_torchdistill.cli.probe.layers import choose_layer
-from trg_torchdistill.cli.probe.pair import probe_pair
-from trg_torchdistill.cli.probe.probe import Record
+from trg_torchdistill.cli.probe.trial import guess_warning, try_sizes
 from trg_torchdistill.cli.recipe.config import Config, import_packages
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
@@ -54,33 +52,34 @@ def run(args: argparse.Namespace) -> int:
     stage = choose_stage(config, args.stage)
     import_packages(config)
     check_values(config)
-    pair = probe_pair(config, stage, args.input_size, args.num_classes)
-    teacher = choose_layer(pair.teacher, 'teacher', args.teacher_layer)
-    student = choose_layer(pair.student, 'student', args.student_layer)
-    for side, record in (('teacher', teacher), ('student', student)):
-        _check_tokens(side, record)
-    sides = (('teacher', pair.teacher), ('student', pair.student))
-    logits_only = [side for side, probe in sides if probe.returned not in ('Tensor', 'Parameter')]
-    choice = Choice(stage, teacher, student, args.weight, args.contextual_weight, logits_only)
+    trial = try_sizes(config, stage, args.input_size, args.num_classes)
+    wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
+    layers = {side: choose_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
+    for side, record in layers.items():
+        try:  # as the losses will, on an output of the same shape
+            Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
+        except TRGError as error:
+            raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
+    logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]
+    choice = Choice(stage, layers['teacher'], layers['student'], args.weight, args.contextual_weight, logits_only)
     plan = make_plan(config, choice)
-    text = upgraded_text(config, plan)
-    warning = guess_warning(pair.size, [(pair.teacher, [teacher.path]), (pair.student, [student.path])])
+    text = _upgraded_text(config, plan)
+    warning = guess_warning(trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])
     if args.diff:
         name = str(config.path)
-        changed = difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name)
-        for line in changed:
+        for line in difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name):
             print(line.rstrip('\r\n'))
         if warning is not None:
             print(f'WARNING: {warning}', file=sys.stderr)
         return 0
     with replacing(Path(args.output).expanduser()) as stream:
         stream.write(text.encode())
-    for line in report(config, pair, choice, plan, (text, args.output), warning):
+    for line in report(config, trial, choice, plan, (text, args.output), warning):
         print(line)
     return 0
 
 
-def upgraded_text(config: Config, plan: Plan) -> str:
+def _upgraded_text(config: Config, plan: Plan) -> str:
     """Returns the text of a YAML changed as planned, once it is sure that nothing else changed.
 
     Raises:
@@ -109,11 +108,3 @@ def _check_output(args: argparse.Namespace) -> None:
         raise TRGError(f'expected `-o` to be a file to write, got {args.output}, {found}')
     if output.exists() and not args.overwrite:
         raise TRGError(f'expected `-o` to be a new file, got {args.output}, which exists; --overwrite replaces it')
-
-
-def _check_tokens(side: str, record: Record) -> None:
-    """Cuts an output of the same shape into tokens, as the losses will."""
-    try:
-        Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
-    except TRGError as error:
-        raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error

@@ -10,6 +10,7 @@ from trg_torchdistill.cli.add.prefix import PREFIX, add_prefix
 from trg_torchdistill.cli.add.targets import Stage
 from trg_torchdistill.cli.probe.probe import Record
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import walk
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.render import Inline
 from trg_torchdistill.errors import TRGError
@@ -74,7 +75,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     _add_teacher(config, plan, choice, stage)
     _add_student(config, plan, choice, stage)
     terms = stage['criterion']['kwargs']['sub_terms']
-    if not _names_logits(terms):
+    if not any(value == '.' for _, value in walk(terms)):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
     _add_terms(choice, terms)
     return plan
@@ -105,7 +106,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
     ):
         ours, found = f'{key}_with_trg', stage.get(key)
         if found in HOST_DEFAULTS:
-            plan.changed.append(_name(choice.stage, key))
+            plan.changed.append('.'.join((*choice.stage, key)))
             plan.notes.append(f'`{key}:` was {found!r}, which ours calls first.')
         elif found not in (None, ours):
             plan.notes.append(f'`{key}:` stays {found!r}: {purpose}, unless it calls `{ours}` itself.')
@@ -154,7 +155,7 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
         wrapper['kwargs']['find_unused_parameters'] = True
     if outer is not None:
         student['wrapper'] = None
-        plan.changed.append(_name(choice.stage, 'student', 'wrapper'))
+        plan.changed.append('.'.join((*choice.stage, 'student', 'wrapper')))
         shown = outer.get('key') if isinstance(outer, dict) else outer
         plan.notes.append(
             f"the student's `wrapper:` was {shown!r}, now it is empty: `Student4TRG` wraps the student itself when "
@@ -194,12 +195,6 @@ def projector_name(path: str) -> str:
     return name if name.isidentifier() else f'layer_{name}'
 
 
-def _names_logits(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return any(_names_logits(item) for item in (value.values() if isinstance(value, dict) else value))
-    return bool(value == '.')
-
-
 def _hook(config: Config, stage: Stage, side: str, block: dict[str, Any], paths: list[str]) -> None:
     """Adds outputs to a model's ``forward_hook``."""
     if block.get('forward_hook') is None:
@@ -224,7 +219,7 @@ def _set_forward_proc(plan: Plan, choice: Choice, side: str, block: dict[str, An
         plan.notes.append(f'the {side} returns no tensor; `forward_proc:` stays {found!r}, it must return the logits.')
         return
     if found is not None:
-        plan.changed.append(_name(choice.stage, side, 'forward_proc'))
+        plan.changed.append('.'.join((*choice.stage, side, 'forward_proc')))
     block['forward_proc'] = ours
     plan.notes.append(
         f'the {side} returns no tensor: its `forward_proc:` is now {ours!r}. `trg-torchdistill train` evaluates such a '
@@ -247,7 +242,3 @@ def _free(terms: dict[str, Any], name: str) -> str:
     """Returns a name that no term has."""
     names = [name, *(f'{name}_{number}' for number in range(2, len(terms) + 3))]
     return next(candidate for candidate in names if candidate not in terms)
-
-
-def _name(stage: Stage, *keys: str) -> str:
-    return '.'.join((*stage, *keys))

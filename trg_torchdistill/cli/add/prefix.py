@@ -29,9 +29,17 @@ def add_prefix(config: Config, stage: Stage, block: dict[str, Any]) -> list[str]
         TRGError: If a path in a term may be the teacher's or the student's.
     """
     renamer = _Renamer(config, stage, block)
-    renamer.rename_hooks()
-    renamer.rename_frozen()
-    renamer.rename_optimizer()
+    student, optimizer = block['student'], block['optimizer']
+    hooks = student.get('forward_hook') or {}
+    for end in ('input', 'output'):
+        renamer.rename_list(hooks.get(end), ('student', 'forward_hook', end))
+    renamer.rename_list(student.get('frozen_modules'), ('student', 'frozen_modules'))
+    for index, entry in enumerate(optimizer.get('module_wise_configs') or ()):
+        if not entry.get('is_teacher'):
+            place = ('optimizer', 'module_wise_configs', str(index), 'module')
+            entry['module'] = renamer.renamed(entry['module'], place)
+    if optimizer.get('module_wise_configs'):
+        optimizer['module_wise_configs'].append({'module': 'projectors'})
     for name, term in block['criterion']['kwargs']['sub_terms'].items():
         for part in ('criterion', 'criterion_wrapper'):
             kwargs = (term.get(part) or {}).get('kwargs') if isinstance(term, dict) else None
@@ -45,28 +53,6 @@ class _Renamer:
         self.config, self.stage, self.block = config, stage, block
         self.hooked = {side: _hooked(block[side]) for side in ('student', 'teacher')}
         self.changed: list[str] = []
-
-    def rename_hooks(self) -> None:
-        """Renames what the student's ``forward_hook`` names."""
-        hooks = self.block['student'].get('forward_hook') or {}
-        for end in ('input', 'output'):
-            self._rename_list(hooks.get(end), ('student', 'forward_hook', end))
-
-    def rename_frozen(self) -> None:
-        """Renames the student's ``frozen_modules``; ``instance(...)`` names a class, not a module."""
-        self._rename_list(self.block['student'].get('frozen_modules'), ('student', 'frozen_modules'))
-
-    def rename_optimizer(self) -> None:
-        """Renames the student's modules that have options of their own, and adds the projections to them."""
-        entries = self.block['optimizer'].get('module_wise_configs')
-        if not entries:
-            return
-        for index, entry in enumerate(entries):
-            if not entry.get('is_teacher'):
-                entry['module'] = self._renamed(
-                    entry['module'], ('optimizer', 'module_wise_configs', str(index), 'module')
-                )
-        entries.append({'module': 'projectors'})
 
     def rename_term(self, value: Any, place: tuple[str, ...], side: str | None) -> None:
         """Renames the student's paths among the arguments of a loss; what is the teacher's stays."""
@@ -93,15 +79,17 @@ class _Renamer:
                 f"become '{PREFIX}{item}' under `Student4TRG`; choose layers of equal width with `--student-layer` and "
                 '`--teacher-layer`, or add TRG by hand'
             )
-        return self._renamed(item, place)
+        return self.renamed(item, place)
 
-    def _rename_list(self, paths: Any, place: tuple[str, ...]) -> None:
+    def rename_list(self, paths: Any, place: tuple[str, ...]) -> None:
+        """Renames the modules in a list; ``instance(...)`` among ``frozen_modules`` names a class, not a module."""
         if isinstance(paths, list):
             for index, path in enumerate(paths):
                 if not path.startswith('instance('):
-                    paths[index] = self._renamed(path, (*place, str(index)))
+                    paths[index] = self.renamed(path, (*place, str(index)))
 
-    def _renamed(self, path: str, place: tuple[str, ...]) -> str:
+    def renamed(self, path: str, place: tuple[str, ...]) -> str:
+        """Returns a path with the prefix, and notes the place; the model itself, ``.``, has none."""
         if path == '.':
             return path
         self.changed.append('.'.join((*self.stage, *place)))

@@ -8,33 +8,33 @@ from collections.abc import Iterator
 
 from trg_torchdistill.cli.add.plan import Choice, Plan
 from trg_torchdistill.cli.probe.layers import alternatives
-from trg_torchdistill.cli.probe.pair import Pair
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
+from trg_torchdistill.cli.probe.trial import Trial
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.wrapping import wrapped
 
 
 def report(
-    config: Config, pair: Pair, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
+    config: Config, trial: Trial, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
 ) -> Iterator[str]:
     """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
 
     Args:
         config: The YAML as it was.
-        pair: Both models and what their modules did.
+        trial: Both models and what their modules did.
         choice: What was chosen.
         plan: What was changed.
         written: The new text, and the file it went to.
         warning: What must be known before it is used, None if nothing.
     """
     where = '.'.join(choice.stage)
-    yield from wrapped(f'{config.path} ({where}), images {pair.size} ({pair.size.source})')
-    for reason in pair.refused:
+    yield from wrapped(f'{config.path} ({where}), images {trial.size} ({trial.size.source})')
+    for reason in trial.refused:
         yield from wrapped(f'not {reason}')
-    for side, probe, record in (('teacher', pair.teacher, choice.teacher), ('student', pair.student, choice.student)):
+    for side, record in (('teacher', choice.teacher), ('student', choice.student)):
         yield ''
-        yield f'{side}  {probe.key}'
-        yield from _layers(probe, record, f'--{side}-layer')
+        yield f'{side}  {trial.probes[side].key}'
+        yield from _layers(trial.probes[side], record, f'--{side}-layer')
     yield ''
     yield from wrapped(_projection(choice))
     for note in plan.notes:
@@ -49,7 +49,8 @@ def report(
         yield ''
         yield from wrapped(f'WARNING: {warning}, and add TRG again:')
         yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
-    told = ['--input-size', f'{pair.size.height}x{pair.size.width}'] if pair.size.source == '--input-size' else []
+    size = trial.size
+    told = ['--input-size', f'{size.height}x{size.width}'] if size.source == '--input-size' else []
     yield 'next:'
     yield f'  {_command("check", output, *told)}'
     yield f'  {_command("train", output)}'

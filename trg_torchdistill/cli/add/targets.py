@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.deferred import walk
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.losses import LOSSES
 from trg_torchdistill.wrappers import Student4TRG
@@ -49,7 +48,8 @@ def choose_stage(config: Config, name: str | None = None) -> Stage:
 def _refusal(config: Config, stage: Stage) -> str | None:
     """Returns why TRG cannot be added to a stage, None if it can."""
     sides = [(side, config.mapping(*stage, side)) for side in ('teacher', 'student')]
-    if _uses_trg(config, stage):
+    keys = {value for path, value in walk(config.get(*stage)) if path[-1:] == ('key',) and isinstance(value, str)}
+    if not keys.isdisjoint(each.__name__ for each in (*LOSSES, Student4TRG)):
         return (
             f'{config.where(*stage)} has TRG in it already; change its `trg:` term by hand, or start from the YAML '
             'without it'
@@ -77,17 +77,3 @@ def _refusal(config: Config, stage: Stage) -> str | None:
             'one: set `requires_grad: False`'
         )
     return None
-
-
-def _uses_trg(config: Config, stage: Stage) -> bool:
-    return not _strings(config.get(*stage)).isdisjoint({each.__name__ for each in (*LOSSES, Student4TRG)})
-
-
-def _strings(value: Any) -> set[str]:
-    """Returns the strings under any ``key:`` of a block."""
-    if isinstance(value, list):
-        return set().union(*(_strings(item) for item in value))
-    if not isinstance(value, dict):
-        return set()
-    own = {value['key']} if isinstance(value.get('key'), str) else set()
-    return own.union(*(_strings(item) for item in value.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
 import traceback
@@ -13,11 +14,10 @@ from collections.abc import Iterator
 from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill._checks import nearest
+from trg_torchdistill.cli.check.batch import check_maps, default_batch_size
 from trg_torchdistill.cli.check.cost import step_cost
-from trg_torchdistill.cli.check.flops import default_batch_size
-from trg_torchdistill.cli.check.maps import check_maps
 from trg_torchdistill.cli.check.notices import guessed_size, missing_weights, stage_notices
-from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text, failed, is_hooked
+from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text
 from trg_torchdistill.cli.check.setup import (
     Sides,
     batch_size_of,
@@ -34,9 +34,8 @@ from trg_torchdistill.cli.data.rehearsal import rehearse
 from trg_torchdistill.cli.measure.run_files import check_collisions, files_of_run
 from trg_torchdistill.cli.measure.testing import TEST_LOADER
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
-from trg_torchdistill.cli.probe.build import build_box
+from trg_torchdistill.cli.probe.build import build_box, offline
 from trg_torchdistill.cli.probe.hooks import check_module_paths
-from trg_torchdistill.cli.probe.offline import offline
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
 from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
@@ -49,6 +48,8 @@ from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box
+
+WRAPPERS = ('student_model.', 'teacher_model.', 'model.')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         for line in as_text(report, args.all_modules):
             print(line)
         if report.error is not None:
-            print(failed(report), file=sys.stderr)
+            print(f'error: {report.error}', file=sys.stderr)
     return 0 if report.error is None else EXIT_FAILED
 
 
@@ -136,7 +137,7 @@ def _check(
     check_datasets(config)
     sides = build_sides(config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
-    report.notices += guessed_size(config, sides, {side: _paths(report, side) for side in sides.probes})
+    report.notices += guessed_size(config, sides, report.hooked)
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
         file = missing_file(resolved, path)
         if file is not None:
@@ -177,21 +178,13 @@ def _run_stage(
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 
 
-def _paths(report: Report, side: str) -> list[str]:
-    """Returns the hooked modules of a side that have several tokens an image, as paths in the plain model."""
-    records = report.sides.probes[side].records if report.sides is not None else ()
-    return [record.path for record in records if record.is_spatial and is_hooked(report, side, record)]
-
-
 def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:
-    """Returns the module paths that the stages hook, by side."""
+    """Returns the module paths that the stages hook, by side, as they are and without the name of a wrapper."""
     found: dict[str, set[str]] = {'teacher': set(), 'student': set()}
-    for stage in stages:
-        for side in config.side_names:
-            for end in ('input', 'output'):
-                found['teacher' if side == 'teacher' else 'student'] |= set(
-                    config.get(*stage, side, 'forward_hook', end) or ()
-                )
+    for stage, side, end in itertools.product(stages, config.side_names, ('input', 'output')):
+        for path in map(str, config.get(*stage, side, 'forward_hook', end) or ()):
+            plain = {path.removeprefix(wrapper) for wrapper in WRAPPERS}
+            found['teacher' if side == 'teacher' else 'student'] |= {path, *plain}
     return found
 
 

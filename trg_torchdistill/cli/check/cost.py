@@ -41,21 +41,16 @@ def step_cost(box: Box, batches: Sequence[Any], steps: int) -> Cost:
     Raises:
         TRGError: If a step fails or its loss is not finite.
     """
-    trg = relation_losses(box.criterion)
-    compares = 0 < len(trg) < len(box.terms)
-    times: tuple[list[float], list[float]] = ([], [])
+    compares = 0 < len(relation_losses(box.criterion)) < len(box.terms)
+    whole, without = [], []
     for number in range(steps + 1):
         batch = batches[number % len(batches)]
-        seconds = _timed_step(box, batch, number + 2)
-        if number > 0:
-            times[0].append(seconds)
+        whole.append(_timed_step(box, batch, number + 2))
         if compares:
             with _without_trg(box):
-                seconds = _timed_step(box, batch, number + 2)
-            if number > 0:
-                times[1].append(seconds)
-    without = statistics.median(times[1]) if compares else None
-    return Cost(statistics.median(times[0]), without, steps, torch.get_num_threads())
+                without.append(_timed_step(box, batch, number + 2))
+    median_without = statistics.median(without[1:]) if compares else None
+    return Cost(statistics.median(whole[1:]), median_without, steps, torch.get_num_threads())
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,12 +11,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
-from trg_torchdistill.cli.probe.guessed_size import guess_warning
+from trg_torchdistill.cli.probe.trial import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
 Path = tuple[str, ...]
+Found = Iterator[tuple[str, Path, str]]  # arguments of `notice`: kind, place and text
 SILENT_SHARE = 1e-4
 MAX_NAMES = 4
 DEPENDENCY = "`dependencies: [{name: 'trg_torchdistill'}]`"
@@ -32,23 +33,14 @@ def stage_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides
         first: That step.
         sides: The plain models.
     """
-    found: list[Notice] = []
-    explained = {
-        term.name for term in first.terms for frozen in first.frozen if f'{term.name}.'.startswith(f'{frozen}.')
-    }
-    for facts in first.facts:
-        for hint in facts.hints('teacher' in sides.trained):
-            explained |= {hint.explains} if hint.explains else set()
-            found.append(notice(config, hint.kind, _keyword(stage, facts.term, hint.keyword), hint.text))
-    found += _frozen_notices(config, stage, first)
-    found += [one for term, one in _silent_notices(config, stage, box, first) if term not in explained]
-    found += _schedule_notices(config, stage, box)
-    teacher = sides.model('teacher')
-    if teacher is not None:
-        found += _teacher_notices(config, stage, box, teacher)
-    found += _student_notices(config, stage, box, first)
-    found += _order_notices(config, stage, sides)
-    return found
+    found = [
+        *_relation_notices(config, stage, box, first, sides),
+        *_schedule_notices(config, stage, box),
+        *_teacher_notices(config, stage, box, sides),
+        *_student_notices(config, stage, box, first),
+        *_order_notices(config, stage, sides),
+    ]
+    return [notice(config, *one) for one in found]
 
 
 def missing_weights(config: Config, path: Path, file: str) -> Notice:
@@ -58,39 +50,51 @@ def missing_weights(config: Config, path: Path, file: str) -> Notice:
     return notice(config, kind, (*path, 'src_ckpt'), text)
 
 
-def guessed_size(config: Config, sides: Sides, paths: Mapping[str, Sequence[str]]) -> list[Notice]:
+def guessed_size(config: Config, sides: Sides, hooked: Mapping[str, Collection[str]]) -> list[Notice]:
     """Returns the warning about a size of the images that is a guess, if there is one.
 
     Args:
         config: The YAML.
         sides: The models and the size.
-        paths: By side, the modules whose outputs become tokens.
+        hooked: By side, the paths of the modules whose outputs become tokens.
     """
-    text = guess_warning(sides.size, [(sides.probes[side], paths[side]) for side in sides.probes])
-    return (
-        [] if text is None else [notice(config, 'guessed_size', ('datasets',), f'{text}; the data stand in {{where}}')]
-    )
+    layers = [
+        (probe, [record.path for record in probe.records if record.is_spatial and record.path in hooked[side]])
+        for side, probe in sides.probes.items()
+    ]
+    text = guess_warning(sides.size, layers)
+    if text is None:
+        return []
+    return [notice(config, 'guessed_size', ('datasets',), f'{text}; the data stand in {{where}}')]
 
 
-def _keyword(stage: Path, term: str, keyword: str) -> Path:
-    return (*stage, 'criterion', 'kwargs', 'sub_terms', term, 'criterion', 'kwargs', keyword)
-
-
-def _silent_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[tuple[str, Notice]]:
-    for term in first.terms:
-        name = term.name
-        if name not in box.terms:
-            name = name.rpartition('.')[0]
-        if term.share is not None and term.weight != 0 and term.share < SILENT_SHARE:
-            place = (*stage, 'criterion', 'kwargs', 'sub_terms', name, 'weight')
+def _relation_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides: Sides) -> Found:
+    """Yields what the TRG terms have to say, and the terms without a gradient where none of that explains it."""
+    terms = (*stage, 'criterion', 'kwargs', 'sub_terms')
+    silent = {term.name: term.share for term in first.terms if term.weight != 0 and term.share is not None}
+    for facts in first.facts:
+        for hint in facts.hints('teacher' in sides.trained):
+            silent.pop(hint.explains or '', None)
+            yield hint.kind, (*terms, facts.term, 'criterion', 'kwargs', hint.keyword), hint.text
+    place = (*_side(config, stage, config.side_names[-1]), 'frozen_modules')
+    for path in dict.fromkeys(first.frozen.values()):
+        frozen = [term for term, layer in first.frozen.items() if layer == path]
+        text = (
+            f'`{"`, `".join(frozen)}` {"have" if len(frozen) > 1 else "has"} no gradient on the student: its `{path}` '
+            'and all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
+        )
+        yield 'frozen_layer', place, text
+    for name, share in silent.items():
+        term = name if name in box.terms else name.rpartition('.')[0]
+        if share < SILENT_SHARE and term not in first.frozen:
             text = (
-                f'`{term.name}` is silent: its share of the gradient on the student is {term.share:.1e}; raise its '
-                'weight, {where}, if it stays so with trained weights'
+                f'`{name}` is silent: its share of the gradient on the student is {share:.1e}; raise its weight, '
+                '{where}, if it stays so with trained weights'
             )
-            yield term.name, notice(config, 'silent_term', place, text)
+            yield 'silent_term', (*terms, term, 'weight'), text
 
 
-def _schedule_notices(config: Config, stage: Path, box: Box) -> Iterator[Notice]:
+def _schedule_notices(config: Config, stage: Path, box: Box) -> Found:
     if config.get(*stage, 'num_epochs') != 1:
         return
     for name, loss in relation_losses(box.criterion).items():
@@ -99,33 +103,24 @@ def _schedule_notices(config: Config, stage: Path, box: Box) -> Iterator[Notice]
                 f'`{keyword}:` of `{name}` is a schedule, and {{where}} is 1: it keeps its start; train longer or '
                 'write a number'
             )
-            yield notice(config, 'schedule_of_one_epoch', (*stage, 'num_epochs'), text)
+            yield 'schedule_of_one_epoch', (*stage, 'num_epochs'), text
 
 
-def _frozen_notices(config: Config, stage: Path, first: FirstStep) -> Iterator[Notice]:
-    place = (*_side(config, stage, config.side_names[-1]), 'frozen_modules')
-    for path in dict.fromkeys(first.frozen.values()):
-        terms = [f'`{term}`' for term, frozen in first.frozen.items() if frozen == path]
+def _teacher_notices(config: Config, stage: Path, box: Box, sides: Sides) -> Found:
+    if 'teacher' not in sides.probes:
+        return
+    of_stage = box.model('teacher')
+    own = {id(parameter) for parameter in sides.probes['teacher'].model.parameters()}
+    trained = [id(parameter) in own for parameter in of_stage.parameters() if parameter.requires_grad]
+    if any(trained):
         text = (
-            f'{", ".join(terms)} {"have" if len(terms) > 1 else "has"} no gradient on the student: its `{path}` and '
-            'all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
-        )
-        yield notice(config, 'frozen_layer', place, text)
-
-
-def _teacher_notices(config: Config, stage: Path, box: Box, teacher: nn.Module) -> Iterator[Notice]:
-    place = _side(config, stage, 'teacher')
-    own = {id(parameter) for parameter in teacher.parameters()}
-    trained = sum(value.requires_grad and id(value) in own for value in box.model('teacher').parameters())
-    if trained:
-        text = (
-            f'{trained} parameters of the teacher require a gradient: it is trained along; write '
+            f'{sum(trained)} parameters of the teacher require a gradient: it is trained along; write '
             '`requires_grad: False` in {where}'
         )
-        yield notice(config, 'teacher_is_trained', (*place, 'requires_grad'), text)
-    if any(parameter.requires_grad for parameter in box.model('teacher').parameters()):
+        yield 'teacher_is_trained', (*_side(config, stage, 'teacher'), 'requires_grad'), text
+    if trained:
         return
-    moving = [module for module in box.model('teacher').modules() if module.training]
+    moving = [module for module in of_stage.modules() if module.training]
     norms = sum(isinstance(module, _BatchNorm) and module.track_running_stats for module in moving)
     drops = sum(_drops(module) for module in moving)
     parts = [f'{norms} BatchNorm layers change their statistics'] * bool(norms)
@@ -136,11 +131,11 @@ def _teacher_notices(config: Config, stage: Path, box: Box, teacher: nn.Module) 
             "`pre_epoch_process: 'pre_epoch_process_with_trg'` in {where}"
         )
         text += '' if 'trg_torchdistill' in str(config.get('dependencies')) else f', and {DEPENDENCY} at the top'
-        yield notice(config, 'teacher_in_train_mode', (*stage, 'pre_epoch_process'), text)
+        yield 'teacher_in_train_mode', (*stage, 'pre_epoch_process'), text
 
 
-def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Iterator[Notice]:
-    student, name = box.student, config.side_names[-1]
+def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) -> Found:
+    student = box.student
     if first.unreached:
         modules = list(dict.fromkeys(parameter.rpartition('.')[0] or parameter for parameter in first.unreached))
         shown = ', '.join(f'`{module}`' for module in modules[:MAX_NAMES])
@@ -149,26 +144,29 @@ def _student_notices(config: Config, stage: Path, box: Box, first: FirstStep) ->
             f'no term trains {shown}{more} of the student; if it is its classifier, add a logit term '
             '(`CrossEntropyLoss`, `KDLoss`) to {where}. Under DistributedDataParallel the second step fails'
         )
-        yield notice(config, 'no_logit_term', (*stage, 'criterion', 'kwargs', 'sub_terms'), text)
+        yield 'no_logit_term', (*stage, 'criterion', 'kwargs', 'sub_terms'), text
     if not isinstance(student, Student4TRG):
         return
     trained = {id(parameter) for parameter in box.trained}
-    left_out = [part for part, module in student.projectors.items() if not _is_in(module, trained)]
+    left_out = [
+        name
+        for name, part in student.projectors.items()
+        if not all(id(parameter) in trained for parameter in part.parameters())
+    ]
     if left_out:
         text = (
-            f'the optimizer does not train the projections {", ".join(f"`{part}`" for part in left_out)}; add '
+            f'the optimizer does not train the projections `{"`, `".join(left_out)}`; add '
             "`- module: 'projectors'` to {where}"
         )
-        yield notice(config, 'untrained_projectors', (*stage, 'optimizer', 'module_wise_configs'), text)
-    place = _side(config, stage, name)
-    if config.get(*place, 'wrapper'):
+        yield 'untrained_projectors', (*stage, 'optimizer', 'module_wise_configs'), text
+    place = (*_side(config, stage, config.side_names[-1]), 'wrapper')
+    if config.get(*place):
         text = '{where} wraps `Student4TRG` from outside, which is refused on GPUs; leave `wrapper:` empty'
-        yield notice(config, 'outer_wrapper', (*place, 'wrapper'), text)
+        yield 'outer_wrapper', place, text
 
 
-def _order_notices(config: Config, stage: Path, sides: Sides) -> Iterator[Notice]:
-    for name in config.side_names:
-        side = 'teacher' if name == 'teacher' else 'student'
+def _order_notices(config: Config, stage: Path, sides: Sides) -> Found:
+    for side, name in zip(sides.probes, config.side_names, strict=True):
         place, probe = (*_side(config, stage, name), 'forward_hook', 'output'), sides.probes[side]
         for path in config.get(*place) or ():
             record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
@@ -178,7 +176,7 @@ def _order_notices(config: Config, stage: Path, sides: Sides) -> Iterator[Notice
                     'image: a loss pairs the wrong cells, unless the other model has the same order; hook in {where} a '
                     'module that is listed above with its tokens'
                 )
-                yield notice(config, 'tokens_out_of_order', place, text)
+                yield 'tokens_out_of_order', place, text
 
 
 def _side(config: Config, stage: Path, name: str) -> Path:
@@ -186,10 +184,6 @@ def _side(config: Config, stage: Path, name: str) -> Path:
     stages = config.stage_paths()
     before = [path for path in stages[: stages.index(stage) + 1] if config.get(*path, name)]
     return (*(before[-1] if before else stage), name)
-
-
-def _is_in(module: nn.Module, trained: set[int]) -> bool:
-    return all(id(parameter) in trained for parameter in module.parameters())
 
 
 def _drops(module: nn.Module) -> bool:

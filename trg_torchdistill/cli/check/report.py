@@ -10,7 +10,7 @@ from typing import Any
 from trg_torchdistill.cli.add.report import describe
 from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
-from trg_torchdistill.cli.check.steps import FirstStep, Term
+from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
@@ -18,7 +18,6 @@ from trg_torchdistill.cli.runtime.wrapping import wrapped
 from trg_torchdistill.errors import TRGError
 
 MAX_UNREAD = 10
-WRAPPED = ('student_model.', 'teacher_model.', 'model.')
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Report:
         config: The file.
         error: The one error to fix, None if the YAML will train.
         sides: The models.
-        hooked: By side, the module paths that the YAML hooks.
+        hooked: By side, the module paths that the YAML hooks, with and without the name of a wrapper before them.
         batch_size: Images a step here.
         stages: The stages that were run.
         notices: The warnings.
@@ -76,14 +75,14 @@ def as_json(report: Report) -> dict[str, Any]:
         'image_size_source': None if sides is None else sides.size.source,
         'batch_size': report.batch_size,
         'data': report.data,
-        'models': {} if sides is None else {side: _model(report, side) for side in sides.probes},
-        'stages': [_stage(stage) for stage in report.stages],
+        'models': {} if sides is None else {side: _model(sides, side, report.hooked[side]) for side in sides.probes},
+        'stages': [_finite(_stage(stage)) for stage in report.stages],
         'warnings': [asdict(notice) for notice in report.notices],
     }
 
 
-def _model(report: Report, side: str) -> dict[str, Any]:
-    probe, weights = _probe(report, side)
+def _model(sides: Sides, side: str, hooked: set[str]) -> dict[str, Any]:
+    probe = sides.probes[side]
     modules = [
         {
             'path': record.path,
@@ -91,31 +90,28 @@ def _model(report: Report, side: str) -> dict[str, Any]:
             'runs': record.runs,
             'output': None if record.shape is None else list(record.shape),
             'tokens': None if record.grid is None else {'grid': list(record.grid), 'width': record.width},
-            'hooked': is_hooked(report, side, record),
+            'hooked': record.path in hooked,
         }
         for record in probe.records
     ]
-    return {'key': probe.key, 'weights': weights, 'parameters': _count(probe), 'modules': modules}
+    return {'key': probe.key, 'weights': sides.weights[side], 'parameters': _count(probe), 'modules': modules}
 
 
 def _stage(stage: StageReport) -> dict[str, Any]:
     first = stage.first
-    terms = [{**asdict(term), 'weighted': term.weighted} for term in first.terms]
     facts: dict[str, list[Any]] = {'graphs': [], 'contexts': []}
     for each in first.facts:
         facts.setdefault(each.listed_as, []).append(asdict(each))
-    found = {
+    return {
         'name': stage.name,
         'num_epochs': stage.num_epochs,
         'batch_size': stage.batch_size,
         'loss': first.loss,
-        'terms': terms,
+        'terms': [{**asdict(term), 'weighted': term.weighted} for term in first.terms],
         'unreached': list(first.unreached),
         **facts,
         'step': asdict(stage.cost),
     }
-    finite: dict[str, Any] = _finite(found)
-    return finite
 
 
 def _finite(value: Any) -> Any:
@@ -135,10 +131,10 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     """
     yield from wrapped(report.config)
     if report.sides is not None:
-        yield from _head(report, report.sides)
-        for side in report.sides.probes:
+        yield from _head(report.sides, report.batch_size)
+        for side, probe in report.sides.probes.items():
             yield ''
-            yield from _modules(report, side, all_modules)
+            yield from _modules(side, probe, report.hooked[side], all_modules)
     for stage in report.stages:
         yield ''
         yield from _stage_lines(stage, report.batch_size or stage.batch_size)
@@ -147,46 +143,35 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
         yield ''
         for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
             yield from wrapped(line)
-        yield f'ok: will train{_counted(report)}'
+        refused = any(notice.kind == 'teacher_weights' for notice in report.notices)
+        then = " once the teacher's weights are there" if refused else ''
+        count = len(report.notices)
+        yield f'ok: will train{then}' + (f'; {_counted(count, "warning")}' if count else ', no warnings')
 
 
-def failed(report: Report) -> str:
-    """Returns the one error, in the words of ``trg-torchdistill train``."""
-    return f'error: {report.error}'
-
-
-def _counted(report: Report) -> str:
-    count = len(report.notices)
-    refused = any(notice.kind == 'teacher_weights' for notice in report.notices)
-    then = " once the teacher's weights are there" if refused else ''
-    return then + (f'; {count} warning{"s" * (count > 1)}' if count else ', no warnings')
-
-
-def _head(report: Report, sides: Sides) -> Iterator[str]:
-    for side in sides.probes:
-        probe, weights = _probe(report, side)
-        yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {weights}', 9)
+def _head(sides: Sides, batch_size: int | None) -> Iterator[str]:
+    for side, probe in sides.probes.items():
+        yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {sides.weights[side]}', 9)
     yield from wrapped(f'images   {sides.size}, random ({sides.size.source})', 9)
-    if report.batch_size is not None:
-        yield f'batch    {report.batch_size} images'
+    if batch_size is not None:
+        yield f'batch    {batch_size} images'
 
 
-def _modules(report: Report, side: str, all_modules: bool) -> Iterator[str]:
-    probe, _ = _probe(report, side)
-    records = [record for record in probe.records if record.runs] if all_modules else _choice(report, side, probe)
-    count = sum(record.runs for record in probe.records)
-    rest = '' if all_modules else f'; {count} run, --all-modules lists them'
+def _modules(side: str, probe: ModelProbe, hooked: set[str], all_modules: bool) -> Iterator[str]:
+    running = [record for record in probe.records if record.runs]
+    records = running if all_modules else _choice(side, probe, hooked)
+    rest = '' if all_modules else f'; {len(running)} run, --all-modules lists them'
     yield f'{side}: modules to hook (* = hooked{rest})'
     column = min(max((len(record.path) for record in records), default=0), 40)
     for record in records:
-        star = '*' if is_hooked(report, side, record) else ' '
+        star = '*' if record.path in hooked else ' '
         shape, tokens = describe(record)
         yield f' {star} {record.path:<{column}}  {shape:<12}  {tokens}'.rstrip()
 
 
-def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
+def _choice(side: str, probe: ModelProbe, hooked: set[str]) -> list[Record]:
     """Returns the hooked modules and those that make good tokens, in the order in which they run."""
-    chosen = [record for record in probe.records if is_hooked(report, side, record)]
+    chosen = [record for record in probe.records if record.path in hooked]
     try:
         best = choose_layer(probe, side)
         chosen += [record for record in (best, *alternatives(probe, best)) if record not in chosen]
@@ -195,38 +180,25 @@ def _choice(report: Report, side: str, probe: ModelProbe) -> list[Record]:
     return sorted(chosen, key=lambda record: record.order or 0)
 
 
-def is_hooked(report: Report, side: str, record: Record) -> bool:
-    """Whether the YAML hooks a module of a side."""
-    paths = report.hooked.get(side, set())
-    return record.path in paths or any(f'{prefix}{record.path}' in paths for prefix in WRAPPED)
-
-
 def _stage_lines(stage: StageReport, batch_size: int) -> Iterator[str]:
+    terms, cost = stage.first.terms, stage.cost
     reduced = f", fewer than the YAML's {stage.batch_size}" if batch_size < stage.batch_size else ''
-    epochs = f'{stage.num_epochs} epoch{"s" * (stage.num_epochs > 1)}'
-    yield f'{stage.name}: {epochs}; first step, {batch_size} images{reduced}'
-    column = max([len(term.name) for term in stage.first.terms] + [5])
-    if stage.first.terms:
+    yield f'{stage.name}: {_counted(stage.num_epochs, "epoch")}; first step, {batch_size} images{reduced}'
+    column = max([len(term.name) for term in terms] + [5])
+    if terms:
         yield f'  {"term":<{column}}  {"weight":>9}  {"value":>10}  {"weighted":>10}  {"gradient":>9}  share'
-    for term in stage.first.terms:
-        yield f'  {term.name:<{column}}  {_row(term)}'
+    for term in terms:
+        share = '-' if term.share is None else f'{term.share:.1%}'
+        numbers = f'{term.weight:>9.4g}  {term.value:>10.4g}  {term.weighted:>10.4g}  {term.gradient_norm:>9.3g}'
+        yield f'  {term.name:<{column}}  {numbers}  {share:>6}'
     yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
     for facts in stage.first.facts:
         yield from wrapped(facts.line(stage.batch_size), 4, '  ')
-    yield from wrapped(_cost_line(stage.cost), 4, '  ')
-
-
-def _row(term: Term) -> str:
-    share = '-' if term.share is None else f'{term.share:.1%}'
-    return f'{term.weight:>9.4g}  {term.value:>10.4g}  {term.weighted:>10.4g}  {term.gradient_norm:>9.3g}  {share:>6}'
-
-
-def _cost_line(cost: Cost) -> str:
-    how = f'median of {cost.steps}, {cost.threads} thread{"s" * (cost.threads > 1)}; an indication, the machine matters'
-    if cost.without_trg is None:
-        return f'step {_seconds(cost.seconds)} ({how})'
-    change = cost.seconds / cost.without_trg - 1
-    return f'step {_seconds(cost.seconds)}, without TRG {_seconds(cost.without_trg)}: {change:+.0%} ({how})'
+    step = f'step {_seconds(cost.seconds)}'
+    if cost.without_trg is not None:
+        step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'
+    how = f'median of {cost.steps}, {_counted(cost.threads, "thread")}; an indication, the machine matters'
+    yield from wrapped(f'{step} ({how})', 4, '  ')
 
 
 def _notices(notices: list[Notice]) -> Iterator[str]:
@@ -241,14 +213,12 @@ def _notices(notices: list[Notice]) -> Iterator[str]:
         yield f'     and {len(unread)} more keys that torchdistill does not read'
 
 
-def _probe(report: Report, side: str) -> tuple[ModelProbe, str]:
-    if report.sides is None:
-        raise TRGError('expected a report with models, got one without')
-    return report.sides.probes[side], report.sides.weights[side]
-
-
 def _count(probe: ModelProbe) -> int:
     return sum(parameter.numel() for parameter in probe.model.parameters())
+
+
+def _counted(count: int, what: str) -> str:
+    return f'{count} {what}{"s" * (count > 1)}'
 
 
 def _short(count: int) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, RandomSampler
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
-from trg_torchdistill.cli.probe.pair import probe_pair
-from trg_torchdistill.cli.probe.probe import ModelProbe, build_untrained, run_model
-from trg_torchdistill.cli.probe.weights import asks_for_pretrained, load_start, source_of
+from trg_torchdistill.cli.probe.image_size import ImageSize
+from trg_torchdistill.cli.probe.probe import ModelProbe
+from trg_torchdistill.cli.probe.trial import try_sizes
+from trg_torchdistill.cli.probe.weights import asks_for_pretrained, load_start, source_of, stage_blocks
 from trg_torchdistill.cli.recipe.called import LOADERS
 from trg_torchdistill.cli.recipe.config import Config, with_home
 from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
@@ -47,15 +47,6 @@ class Sides:
     weights: dict[str, str]
     trained: frozenset[str]
 
-    def model(self, side: str) -> nn.Module | None:
-        """Returns the model of a side, None if the YAML has none."""
-        return self.probes[side].model if side in self.probes else None
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the random labels."""
-        return self.probes['student'].num_logits or 2
-
 
 class RandomImages(Dataset[Any]):
     """Smooth random images with random labels, and the attributes that the host's data set wrappers look for.
@@ -76,27 +67,19 @@ class RandomImages(Dataset[Any]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self._image(index)
-        return (image if self.transform is None else self.transform(image)), self.targets[index]
-
-    def _image(self, index: int) -> Any:
         """Returns a picture, as the data sets of torchvision do; a tensor where channels are not those of a picture."""
         generator = torch.Generator().manual_seed(index)
         coarse = torch.rand(1, self.shape[0], 4, 4, generator=generator)
         smooth = functional.interpolate(coarse, self.shape[1:], mode='bicubic', align_corners=False)[0]
-        image = (smooth + 0.1 * torch.randn(self.shape, generator=generator)).clamp(0, 1)
-        if self.shape[0] not in (1, 3):
-            return image
-        pixels = (image * 255).byte().permute(1, 2, 0).numpy()
-        return Image.fromarray(pixels[:, :, 0] if self.shape[0] == 1 else pixels)
+        image: Any = (smooth + 0.1 * torch.randn(self.shape, generator=generator)).clamp(0, 1)
+        if self.shape[0] in (1, 3):
+            image = to_pil_image((image * 255).byte())
+        return (image if self.transform is None else self.transform(image)), self.targets[index]
 
 
 def _to_tensor(image: Any) -> Tensor:
-    if isinstance(image, Tensor):
-        return (image - 0.5) / 0.25
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    channels = len(image.getbands())
-    return (pixels.view(image.height, image.width, channels).permute(2, 0, 1).float() / 255 - 0.5) / 0.25
+    values = image if isinstance(image, Tensor) else to_tensor(image)
+    return (values - 0.5) / 0.25
 
 
 def build_sides(
@@ -113,15 +96,10 @@ def build_sides(
     Raises:
         TRGError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
     """
-    if config.teacher_path is None:
-        probe, found = _probe_student(config, stage, size, num_classes)
-        probes = {'student': probe}
-    else:
-        pair = probe_pair(config, stage, size, num_classes)
-        probes, found = {'teacher': pair.teacher, 'student': pair.student}, pair.size
+    trial = try_sizes(config, stage, size, num_classes)
     paths = {'teacher': config.teacher_path, 'student': config.student_path}
     weights, trained = {}, set()
-    for side, probe in probes.items():
+    for side, probe in trial.probes.items():
         path = paths[side] or ()
         source = source_of(config, path)
         if source is not None and Path(source).exists():
@@ -131,26 +109,7 @@ def build_sides(
         else:
             asks = is_address(source or '') or asks_for_pretrained(config, path)
             weights[side] = 'random weights here, nothing is downloaded' if asks else 'random weights'
-    return Sides(probes, found, weights, frozenset(trained))
-
-
-def _probe_student(
-    config: Config, stage: tuple[str, ...], size: ImageSize | None, num_classes: int | None
-) -> tuple[ModelProbe, ImageSize]:
-    key, student = (
-        str(config.get(*config.student_path, 'key')),
-        build_untrained(config, config.student_path, num_classes),
-    )
-    refused = []
-    for candidate in image_sizes(config, stage, [student]) if size is None else [size]:
-        try:
-            return run_model(key, student, (candidate.height, candidate.width)), candidate
-        except TRGError as error:
-            refused.append(f'{candidate}: {error}')
-    raise TRGError(
-        f'expected the size of the images, got none that the model takes; give the right one with `--input-size`. '
-        f'Tried {"; ".join(refused)}'
-    )
+    return Sides(trial.probes, trial.size, weights, frozenset(trained))
 
 
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:
@@ -174,14 +133,14 @@ def without_data_tags(config: Config) -> Config:
     """
     refused = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = 'write the value itself to `check` this YAML'
-    kept: dict[str, Any] = {key: value for key, value in config.data.items() if key not in ('train', 'test')}
     for path in (config.student_path, config.teacher_path):
         if path is not None and config.get(*path, 'src_ckpt') is not None:
             config.mapping(*path)['src_ckpt'] = resolve(config.get(*path, 'src_ckpt'), refused, advice)
-    resolved: dict[str, Any] = {
-        key: resolve(config.data[key], refused, advice) for key in ('train', 'test') if key in config.data
+    data = {
+        key: resolve(value, refused, advice) if key in ('train', 'test') else value
+        for key, value in config.data.items()
     }
-    return Config(config.path, config.text, with_home({**kept, **resolved}))
+    return Config(config.path, config.text, with_home(data))
 
 
 def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches: int) -> Config:
@@ -194,7 +153,7 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
         num_batches: Batches an epoch.
     """
     shape = sides.probes['student'].image_shape[1:]
-    data = RandomImages(batch_size * num_batches, shape, sides.num_classes)
+    data = RandomImages(batch_size * num_batches, shape, sides.probes['student'].num_logits or 2)
     train = resolve(config.data['train'], (), '')
     copied = Config(config.path, config.text, {**config.data, 'train': train})
     for stage in config.stage_paths():
@@ -202,16 +161,12 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
         for name in LOADERS:
             if copied.get(*stage, name) is not None:
                 _simplify_loader(copied, (*stage, name), batch_size)
-        for side in copied.side_names:
-            block = copied.get(*stage, side)
-            if isinstance(block, dict):
-                block.pop('dst_ckpt', None)
-                if not Path(source_of(copied, (*stage, side)) or '').is_file():
-                    block.pop('src_ckpt', None)
-        for side in ('teacher', 'student', 'model'):
-            block = copied.get('train', side)
-            if isinstance(block, dict):
-                block.pop('dst_ckpt', None)
+    for path in (*stage_blocks(copied), *(('train', side) for side in copied.side_names)):
+        block = copied.get(*path)
+        if isinstance(block, dict):
+            block.pop('dst_ckpt', None)
+            if not Path(str(block.get('src_ckpt') or '')).is_file():
+                block.pop('src_ckpt', None)
     copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data)
     return copied
 
@@ -255,8 +210,8 @@ def restored_host() -> Iterator[None]:
         yield
     finally:
         for host_class, attributes in zip(HOST_CLASSES, before, strict=True):
-            for name in [name for name in vars(host_class) if name not in attributes]:
-                delattr(host_class, name)
-            for name, value in attributes.items():
-                if vars(host_class)[name] is not value:
-                    setattr(host_class, name, value)
+            for name, value in list(vars(host_class).items()):
+                if name not in attributes:
+                    delattr(host_class, name)
+                elif value is not attributes[name]:
+                    setattr(host_class, name, attributes[name])

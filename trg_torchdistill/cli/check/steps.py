@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.probe.forward import forward_loss
-from trg_torchdistill.cli.probe.outputs import outputs_explained
+from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of
 from trg_torchdistill.io import first_tensor
-from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.losses.facts import Facts
 
 
@@ -70,12 +69,11 @@ def batches_of(box: Box, count: int) -> list[Any]:
     Raises:
         TRGError: If the loader fails or gives no batch.
     """
-    found = []
     with explained('the training loader failed'):
-        for images, targets, supplement in box.train_data_loader:
-            found.append((images.to(box.device), targets.to(box.device), supplement))
-            if len(found) == count:
-                return found
+        found = [
+            (images.to(box.device), targets.to(box.device), supplement)
+            for images, targets, supplement in itertools.islice(box.train_data_loader, count)
+        ]
     if not found:
         raise TRGError(
             'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
@@ -101,23 +99,22 @@ def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_s
     with failed, Witness(box.criterion) as witness, outputs_explained(config, box, batch):
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
-        terms = witness.terms()
         named = {name: value for name, value in box.student.named_parameters() if value.requires_grad}
-        unreached = _unreached(loss, named)
+        parameters = list(named.values())
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if named else ()
+        unreached = {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
         wanted = [value for value in student.parameters() if value.requires_grad]
         if named.keys() <= unreached:  # the stage trains something else, such as a part of the teacher
             unreached = set()
             wanted = [value for value in box.trained if value.requires_grad]
-        measured = _with_shares(terms, wanted)
-    _check_finite(loss, measured)
+        terms = _with_shares(witness.terms(), wanted)
+    _check_finite(loss, terms)
     with explained('measuring the tokens failed'):
-        facts = witness.facts(batch_size)
-        frozen = witness.frozen()
+        facts, frozen = witness.facts(batch_size), witness.frozen()
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
-    left_out = tuple(name for name in named if name in unreached)
-    return FirstStep(value, tuple(measured), left_out, facts, frozen)
+    return FirstStep(value, tuple(terms), tuple(name for name in named if name in unreached), facts, frozen)
 
 
 class Witness:
@@ -125,54 +122,25 @@ class Witness:
 
     Args:
         criterion: The host's ``WeightedSumLoss``.
-
-    Attributes:
-        relations: Our losses among the terms, by the name in the YAML.
-        inputs: Student and teacher features that these got.
     """
 
     def __init__(self, criterion: Any) -> None:
-        self.relations: dict[str, RelationLoss] = {str(name): loss for name, loss in relation_losses(criterion).items()}
-        self.inputs: dict[str, tuple[Any, Any]] = {}
         self._terms = {str(name): term for name, term in terms_of(criterion).items()}
+        self._relations = {str(name): loss for name, loss in relation_losses(criterion).items()}
         self._values: dict[str, Any] = {}
+        self._inputs: dict[str, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Witness:
         for name, (term, _) in self._terms.items():
             self._handles.append(term.register_forward_hook(self._keep(name)))
-        for name, relation in self.relations.items():
+        for name, relation in self._relations.items():
             self._handles.append(relation.register_forward_pre_hook(self._keep_input(name)))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-
-    def terms(self) -> list[tuple[str, float, Any]]:
-        """Returns (name, weight, value) of each term; a loss of ours with several terms is split into them."""
-        found = []
-        for name, (_, weight) in self._terms.items():
-            parts = self.relations[name].terms() if name in self.relations else {}
-            if len(parts) > 1:
-                found += [(f'{name}.{part}', weight * own, value) for part, (own, value) in parts.items()]
-            elif name in self._values:
-                found.append((name, weight, self._values[name]))
-        return found
-
-    def facts(self, batch_size: int) -> tuple[Facts, ...]:
-        """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
-        return tuple(loss.facts(name, *self.inputs[name], batch_size) for name, loss in self.relations.items())
-
-    def frozen(self) -> dict[str, str]:
-        """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
-        found = {}
-        for name, (student, _) in self.inputs.items():
-            path, io = self.relations[name].student_module_path, self.relations[name].student_module_io
-            feature = first_tensor(student[path][io])
-            if feature is not None and not feature.requires_grad:
-                found[name] = path
-        return found
 
     def _keep(self, name: str) -> Any:
         def note(module: nn.Module, args: Any, output: Any) -> None:
@@ -182,9 +150,34 @@ class Witness:
 
     def _keep_input(self, name: str) -> Any:
         def note(module: nn.Module, args: Any) -> None:
-            self.inputs[name] = args[:2]
+            self._inputs[name] = args[:2]
 
         return note
+
+    def terms(self) -> list[tuple[str, float, Any]]:
+        """Returns (name, weight, value) of each term; a loss of ours with several terms is split into them."""
+        found = []
+        for name, (_, weight) in self._terms.items():
+            parts = self._relations[name].terms() if name in self._relations else {}
+            if len(parts) > 1:
+                found += [(f'{name}.{part}', weight * own, value) for part, (own, value) in parts.items()]
+            elif name in self._values:
+                found.append((name, weight, self._values[name]))
+        return found
+
+    def facts(self, batch_size: int) -> tuple[Facts, ...]:
+        """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
+        return tuple(loss.facts(name, *self._inputs[name], batch_size) for name, loss in self._relations.items())
+
+    def frozen(self) -> dict[str, str]:
+        """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
+        found = {}
+        for name, (student, _) in self._inputs.items():
+            path, io = self._relations[name].student_module_path, self._relations[name].student_module_io
+            feature = first_tensor(student[path][io])
+            if feature is not None and not feature.requires_grad:
+                found[name] = path
+        return found
 
 
 def gradients_of(weight: float, value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -199,19 +192,10 @@ def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[T
         if isinstance(value, Tensor) and value.requires_grad and parameters:
             gradients = gradients_of(weight, value, parameters)
             norm = math.sqrt(sum(float(part.double().square().sum()) for part in gradients))
-        number = float(value.detach()) if isinstance(value, Tensor) else float(value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
         found.append(Term(name, float(weight), number, norm))
     total = sum(term.gradient_norm for term in found)
-    if not total > 0:
-        return found
-    return [Term(term.name, term.weight, term.value, term.gradient_norm, term.gradient_norm / total) for term in found]
-
-
-def _unreached(loss: Tensor, named: dict[str, nn.Parameter]) -> set[str]:
-    if not named:
-        return set()
-    gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
+    return [replace(term, share=term.gradient_norm / total) for term in found] if total > 0 else found
 
 
 def _check_finite(loss: Tensor, terms: Sequence[Term]) -> None:

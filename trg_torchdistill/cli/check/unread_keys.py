@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +20,23 @@ from trg_torchdistill.cli.recipe.keys import PROCESSES
 from trg_torchdistill.cli.recipe.text import tag_name
 from trg_torchdistill.errors import explained
 
-BUILT = ('key', 'kwargs')
-TOP = ('dependencies', 'datasets', 'models', 'train', 'test', 'tracker')
-MODEL = (*BUILT, 'repo_or_dir', 'quantized', 'src_ckpt', 'dst_ckpt', 'sync_bn')
-STAGE = ('num_epochs', 'train_data_loader', 'val_data_loader', 'optimizer', 'scheduler', 'criterion', *PROCESSES)
-SIDE = (
-    'forward_proc',
-    'sequential',
-    'forward_hook',
-    'wrapper',
-    'requires_grad',
-    'frozen_modules',
-    'auxiliary_model_wrapper',
-    'adaptations',
-    'src_ckpt',
-    'dst_ckpt',
-)
-LOADER = (
-    'dataset_id',
-    'dataset_wrapper',
-    'sampler',
-    'batch_sampler',
-    'collate_fn',
-    'kwargs',
-    'requires_supp',
-    'cache_output',
-)
-OPTIMIZER = (*BUILT, 'filters_params', 'max_grad_norm', 'grad_accum_step')
+EACH = '*'  # any name: of a term, of an adaptation, or of what only the one who made it knows
+BUILT = dict.fromkeys(('key', 'kwargs'))
+MODEL = {**BUILT, **dict.fromkeys(('repo_or_dir', 'quantized', 'src_ckpt', 'dst_ckpt', 'sync_bn'))}
+LOADER = {
+    **dict.fromkeys(('dataset_id', 'collate_fn', 'kwargs', 'requires_supp', 'cache_output')),
+    'dataset_wrapper': {**BUILT, 'args': None},
+    'sampler': dict.fromkeys(('class_or_func', 'kwargs')),
+    'batch_sampler': BUILT,
+}
+SIDE = {
+    **dict.fromkeys(('forward_proc', 'sequential', 'wrapper', 'requires_grad', 'frozen_modules')),
+    **dict.fromkeys(('src_ckpt', 'dst_ckpt')),
+    'forward_hook': dict.fromkeys(('input', 'output')),
+    'auxiliary_model_wrapper': BUILT,
+    'adaptations': {EACH: BUILT},
+}
+TERMS = {EACH: {'criterion': BUILT, 'criterion_wrapper': BUILT, 'weight': None}}
 
 
 @dataclass(frozen=True)
@@ -78,13 +68,9 @@ def unread_keys(config: Config) -> list[Notice]:
     Keys that begin with ``_`` are notes of the author (torchdistill's samples keep their anchors there).
     """
     found = []
-    for path, known in _sections(config):
-        block = config.get(*path) if path else config.data
-        for key in block if isinstance(block, dict) else ():
-            if key not in known and not str(key).startswith('_'):
-                text = '{where} is not a key that torchdistill reads there'
-                text += _hint(path, key, known)
-                found.append(notice(config, 'unread_key', (*path, str(key)), text))
+    for path, known in _strange(config.data, _schema(config)):
+        text = '{where} is not a key that torchdistill reads there' + _hint(path, known)
+        found.append(notice(config, 'unread_key', path, text))
     for call in module_calls(config):
         kwargs = config.get(*call.path)
         for name in ignored_keywords(call.target, list(kwargs) if isinstance(kwargs, dict) else []):
@@ -99,7 +85,8 @@ def ignored_keywords(target: Any, names: Collection[str]) -> list[str]:
 
     Keywords that go on to another call than ``super().__init__`` count as looked at, as does a class without source.
     """
-    if not inspect.isclass(target) or not _takes_any(target.__init__):
+    parameters = inspect.signature(target.__init__).parameters.values() if inspect.isclass(target) else ()
+    if inspect.Parameter.VAR_KEYWORD not in [parameter.kind for parameter in parameters]:
         return []
     try:
         source = ''.join(inspect.getsource(cls) for cls in _own_classes(target))
@@ -122,91 +109,80 @@ def check_datasets(config: Config) -> None:
         content = deferred.content
         if deferred.tag != '!import_call' or not isinstance(content, dict):
             continue
-        with explained(
-            f'{tag_name(deferred.tag, content)} under {config.where("datasets")} cannot be built', 'correct it'
-        ):
-            _bind(content)
+        what = f'{tag_name(deferred.tag, content)} under {config.where("datasets")} cannot be built'
+        with explained(what, 'correct it'):
+            target = main_util.import_get(key=content['key'], package=content.get('package'))
+            init = content.get('init') or {}
+            args, kwargs = init.get('args') or (), init.get('kwargs') or {}
+            signature = _signature(target)
+            if signature is not None and not isinstance(args, Deferred) and not isinstance(kwargs, Deferred):
+                signature.bind(*args, **kwargs)
 
 
-def _bind(content: dict[str, Any]) -> None:
-    target: Callable[..., Any] = main_util.import_get(key=content['key'], package=content.get('package'))
-    init = content.get('init') or {}
-    args, kwargs = init.get('args') or (), init.get('kwargs') or {}
-    if isinstance(args, Deferred) or isinstance(kwargs, Deferred):
-        return
+def _signature(target: Any) -> inspect.Signature | None:
+    """Returns the signature of a class or function, None for one in C that has none."""
     try:
-        signature = inspect.signature(target)
+        return inspect.signature(target)
     except ValueError:
+        return None
+
+
+def _schema(config: Config) -> dict[str, Any]:
+    """Returns the keys that torchdistill reads in a YAML, each with those under it, None where any may stand."""
+    paths = config.stage_paths() if isinstance(config.get('train'), dict) else [('train',)]
+    stages = {path[-1]: _stage_schema(config, path) for path in paths}
+    models = ('model',) if config.teacher_path is None else ('teacher_model', 'student_model')
+    return {
+        'dependencies': None,
+        'datasets': None,
+        'models': dict.fromkeys(models, MODEL),
+        'train': {'log_freq': None, **stages.get('train', stages)},
+        'tracker': dict.fromkeys(('engine', 'kwargs')),
+        'test': {'test_data_loader': LOADER},
+    }
+
+
+def _stage_schema(config: Config, stage: tuple[str, ...]) -> dict[str, Any]:
+    terms: dict[str, Any] = {'model_term': None, 'sub_terms': TERMS}
+    if config.get(*stage, 'criterion', 'key') != 'WeightedSumLoss':
+        terms = {EACH: None, **terms}
+    return {
+        **dict.fromkeys(('num_epochs', *PROCESSES)),
+        'train_data_loader': LOADER,
+        'val_data_loader': LOADER,
+        **dict.fromkeys(config.side_names, SIDE),
+        'optimizer': {
+            **BUILT,
+            **dict.fromkeys(('filters_params', 'max_grad_norm', 'grad_accum_step', parameter_groups(config))),
+        },
+        'scheduler': {**BUILT, 'scheduling_step': None},
+        'criterion': {'key': None, 'kwargs': terms, 'func2extract_model_loss': None},
+    }
+
+
+def _strange(
+    block: Any, schema: Mapping[str, Any] | None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Collection[str]]]:
+    """Yields the path of each key that a schema does not have, and the keys that it has there."""
+    if schema is None or not isinstance(block, dict):
         return
-    signature.bind(*args, **kwargs)
+    for key in block:
+        if key not in schema and EACH not in schema and not str(key).startswith('_'):
+            yield (*path, str(key)), schema
+    for key, inner in schema.items():
+        for name in block if key == EACH else [key]:
+            yield from _strange(block.get(name), inner, (*path, str(name)))
 
 
-def _sections(config: Config) -> Iterator[tuple[tuple[str, ...], Collection[str]]]:
-    """Yields each mapping of fixed keys, and those keys."""
-    yield (), TOP
-    names = ('model',) if config.teacher_path is None else ('teacher_model', 'student_model')
-    yield ('models',), names
-    yield from ((('models', name), MODEL) for name in names)
-    stages = config.stage_paths() if isinstance(config.get('train'), dict) else []
-    if stages and stages[0] != ('train',):
-        yield ('train',), ('log_freq', *(path[-1] for path in stages))
-    for stage in stages:
-        yield stage, (*STAGE, *config.side_names, *(('log_freq',) if stage == ('train',) else ()))
-        yield from _stage_sections(config, stage)
-    yield ('tracker',), ('engine', 'kwargs')
-    yield ('test',), ('test_data_loader',)
-    yield from _loader_sections(('test', 'test_data_loader'))
-
-
-def _stage_sections(config: Config, stage: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Collection[str]]]:
-    for name in ('train_data_loader', 'val_data_loader'):
-        yield from _loader_sections((*stage, name))
-    for name in config.side_names:
-        yield (*stage, name), SIDE
-        yield (*stage, name, 'forward_hook'), ('input', 'output')
-        yield (*stage, name, 'auxiliary_model_wrapper'), BUILT
-        for adaptation in _keys(config, (*stage, name, 'adaptations')):
-            yield (*stage, name, 'adaptations', adaptation), BUILT
-    yield (
-        (*stage, 'optimizer'),
-        (*OPTIMIZER, parameter_groups(config)),
-    )
-    yield (*stage, 'scheduler'), (*BUILT, 'scheduling_step')
-    yield (*stage, 'criterion'), (*BUILT, 'func2extract_model_loss')
-    if config.get(*stage, 'criterion', 'key') == 'WeightedSumLoss':
-        yield (*stage, 'criterion', 'kwargs'), ('model_term', 'sub_terms')
-    for term in _keys(config, (*stage, 'criterion', 'kwargs', 'sub_terms')):
-        path = (*stage, 'criterion', 'kwargs', 'sub_terms', term)
-        yield path, ('criterion', 'criterion_wrapper', 'weight')
-        yield (*path, 'criterion'), BUILT
-        yield (*path, 'criterion_wrapper'), BUILT
-
-
-def _loader_sections(path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Collection[str]]]:
-    yield path, LOADER
-    yield (*path, 'dataset_wrapper'), (*BUILT, 'args')
-    yield (*path, 'sampler'), ('class_or_func', 'kwargs')
-    yield (*path, 'batch_sampler'), BUILT
-
-
-def _keys(config: Config, path: tuple[str, ...]) -> list[str]:
-    block = config.get(*path)
-    return [str(key) for key in block] if isinstance(block, dict) else []
-
-
-def _hint(path: tuple[str, ...], key: Any, known: Collection[str]) -> str:
-    if path[-1:] and path[-1].endswith('_data_loader') and key in inspect.signature(DataLoader).parameters:
+def _hint(path: tuple[str, ...], known: Collection[str]) -> str:
+    *above, key = path
+    if above and above[-1].endswith('_data_loader') and key in inspect.signature(DataLoader).parameters:
         return '; an option of the loader itself stands under its `kwargs:`'
     return nearest(key, known)
 
 
 def _own_classes(target: type) -> list[type]:
     return [cls for cls in target.__mro__ if cls not in (object, nn.Module)]
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _named(target: type) -> set[str]:

@@ -26,23 +26,31 @@ class Sample:
     """The first batch of a loader.
 
     Attributes:
+        config: The YAML.
         path: Of the loader in the YAML.
         name: Of its data set, for the user.
         loader: The loader.
         indices: Of the images.
+        item: The first of the items that make the batch.
         batch: Images, labels and, for training, supplementary values.
     """
 
+    config: Config
     path: tuple[str, ...]
     name: str
     loader: Any
     indices: Sequence[Any]
+    item: Any
     batch: Any
 
     @property
     def trains(self) -> bool:
         """Whether it is a training loader."""
         return self.path[-1] == 'train_data_loader'
+
+    def of_side(self, side: str, *keys: str) -> Any:
+        """Returns what the loader's stage says of the model of a side."""
+        return self.config.get(*self.path[:-1], 'model' if self.config.teacher_path is None else side, *keys)
 
     @cached_property
     def listed_labels(self) -> Tensor | None:
@@ -62,37 +70,32 @@ class Sample:
         return self.batch[1] if self.listed_labels is None else self.listed_labels
 
 
-def check_item(config: Config, path: tuple[str, ...], name: str, item: Any) -> None:
-    """Checks what a data set gives, where the host unpacks it.
+def no_pair(config: Config, path: tuple[str, ...], name: str, item: Any) -> TRGError:
+    """Returns the error about items of a data set that do not make a batch for the loader at ``path``."""
+    count = f'{len(item)} values, ' if isinstance(item, (tuple, list)) else ''
+    wanted, also = '(image, label)', ''
+    if path[-1] == 'train_data_loader':
+        wanted, also = '(image, label, {})', 'with `requires_supp: False` '
+    return TRGError(
+        f'expected {name} to give a pair (image, label) an item, got {count}{describe(item)}; correct the data set, or '
+        f'give {config.where(*path)} a `dataset_wrapper:`, or {also}a `collate_fn:`, that makes {wanted} of such items'
+    )
 
-    Raises:
-        TRGError: If it is no pair.
-    """
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise TRGError(_no_pair(config, path, name, item))
 
-
-def check_batch(config: Config, path: tuple[str, ...], name: str, item: Any, batch: Any) -> None:
+def check_batch(sample: Sample) -> None:
     """Checks the form of a batch; training also takes class probabilities [N, C] as labels, as MixUp makes them.
-
-    Args:
-        config: The YAML.
-        path: Of the loader.
-        name: Of its data set, for the user.
-        item: One of the items of the batch, for the user.
-        batch: What the loader gives.
 
     Raises:
         TRGError: If the trainer cannot use it.
     """
-    trains = path[-1] == 'train_data_loader'
+    batch, trains = sample.batch, sample.trains
     if not isinstance(batch, (tuple, list)) or len(batch) < 2 or (trains and len(batch) != 3):
-        raise TRGError(_no_pair(config, path, name, item))
+        raise no_pair(sample.config, sample.path, sample.name, sample.item)
     images, labels = batch[:2]
     if not hasattr(images, 'to'):
         raise TRGError(
-            f'expected images of {name} to be tensors, got {describe(images)}; end the `transform:` of that data set '
-            "with 'torchvision.transforms.ToTensor'"
+            f'expected images of {sample.name} to be tensors, got {describe(images)}; end the `transform:` of that '
+            "data set with 'torchvision.transforms.ToTensor'"
         )
     is_tensor = isinstance(labels, Tensor)
     is_soft = is_tensor and trains and labels.ndim == 2 and labels.is_floating_point()
@@ -101,16 +104,16 @@ def check_batch(config: Config, path: tuple[str, ...], name: str, item: Any, bat
         found = f'{labels.dtype} {list(labels.shape)}' if is_tensor else describe(labels)
         also = ', or as class probabilities [N, C]' if trains else ''
         raise TRGError(
-            f'expected labels of {name} as class numbers [N], of type int64{also}, for {config.where(*path)}, got '
-            f'{found}; an item is {describe(item[:2])}: give it its class as an int'
+            f'expected labels of {sample.name} as class numbers [N], of type int64{also}, for '
+            f'{sample.config.where(*sample.path)}, got {found}; an item is {describe(sample.item[:2])}: give it its '
+            'class as an int'
         )
 
 
-def check_labels(config: Config, sample: Sample, widths: Mapping[str, int]) -> list[str]:
+def check_labels(sample: Sample, widths: Mapping[str, int]) -> list[str]:
     """Checks that each label has its logit.
 
     Args:
-        config: The YAML.
         sample: A batch of a right form.
         widths: Number of logits of each side.
 
@@ -120,7 +123,7 @@ def check_labels(config: Config, sample: Sample, widths: Mapping[str, int]) -> l
     Raises:
         TRGError: If a label has none in the student.
     """
-    labels, student = sample.labels, widths.get('student')
+    config, labels, student = sample.config, sample.labels, widths.get('student')
     if sample.trains and labels.ndim == 2:
         if student is not None and labels.shape[1] != student:
             raise TRGError(
@@ -180,17 +183,6 @@ def looked_at(sample: Sample) -> str:
     known = 'as class probabilities' if labels.ndim == 2 else f'from {int(labels.min())} to {int(labels.max())}'
     part = '' if sample.listed_labels is not None else ' in the first batch, all that was looked at'
     return f'{".".join(sample.path)}: {len(sample.loader.dataset)} images{shape}, labels {known}{part}'
-
-
-def _no_pair(config: Config, path: tuple[str, ...], name: str, item: Any) -> str:
-    count = f'{len(item)} values, ' if isinstance(item, (tuple, list)) else ''
-    trains = path[-1] == 'train_data_loader'
-    wanted = '(image, label, {})' if trains else '(image, label)'
-    also = 'with `requires_supp: False` ' if trains else ''
-    return (
-        f'expected {name} to give a pair (image, label) an item, got {count}{describe(item)}; correct the data set, or '
-        f'give {config.where(*path)} a `dataset_wrapper:`, or {also}a `collate_fn:`, that makes {wanted} of such items'
-    )
 
 
 def _block(config: Config, side: str) -> tuple[str, ...]:

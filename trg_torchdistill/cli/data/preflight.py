@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,7 @@ from torchdistill.datasets.util import build_data_loader
 from torchdistill.datasets.wrapper import BaseDatasetWrapper
 
 from trg_torchdistill.cli.data.classes import class_counts
-from trg_torchdistill.cli.data.items import (
-    Sample,
-    check_batch,
-    check_class_names,
-    check_item,
-    check_labels,
-    looked_at,
-)
+from trg_torchdistill.cli.data.items import Sample, check_batch, check_class_names, check_labels, looked_at, no_pair
 from trg_torchdistill.cli.data.reading import Items, checked, count_each_image_once, inner, name_of, prepare
 from trg_torchdistill.cli.data.untouched import untouched_data, untouched_model
 from trg_torchdistill.cli.recipe.config import Config
@@ -95,14 +89,13 @@ def look_at_data(
         for sample in samples:
             if not sample.trains:
                 widths = {side: _num_logits(side, model, sample, placement) for side, model in known.items()}
-        warnings = [text for sample in samples for text in check_labels(config, sample, widths)]
+        warnings = [text for sample in samples for text in check_labels(sample, widths)]
         warnings += check_class_names(samples)
-        for path, sample in zip(paths, samples, strict=True):
+        for sample in samples:
             if sample.trains:
                 class_counts(inner(sample.loader.dataset))
-                _try_training_images(config, path, sample, known, placement)
-            if sample.trains and _leaves_one(sample.loader):
-                _try_one_image(config, path, sample, known, placement)
+                _try_training_images(sample, known, placement)
+                _try_one_image(sample, known, placement)
     return Findings([looked_at(sample) for sample in samples], list(dict.fromkeys(warnings)), widths)
 
 
@@ -133,24 +126,24 @@ def _sample(config: Config, path: tuple[str, ...], placement: Placement) -> Samp
         )
     with untouched_data(loader):
         with explained(f'the sampler of {where} failed'):
-            indices = _first_indices(loader) or [0]
+            if loader.batch_sampler is None:
+                indices = [next(iter(loader.sampler))]
+            else:
+                indices = list(next(iter(loader.batch_sampler), [])) or [0]
         if type(loader.dataset.source) is BaseDatasetWrapper:  # it unpacks a pair
-            check_item(config, path, name, checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]]))
+            item = checked(Items(loader.dataset.dependencies, dataset, name)[indices[0]])
+            if not isinstance(item, (tuple, list)) or len(item) != 2:
+                raise no_pair(config, path, name, item)
         items = checked(loader.dataset.__getitems__(indices))
         batch = checked(loader.collate_fn(items[0] if loader.batch_sampler is None else items))
-    check_batch(config, path, name, items[0], batch)
-    return Sample(path, name, loader, indices, batch)
-
-
-def _first_indices(loader: Any) -> list[Any]:
-    if loader.batch_sampler is None:
-        return [next(iter(loader.sampler))]
-    return list(next(iter(loader.batch_sampler), []))
+    sample = Sample(config, path, name, loader, indices, items[0], batch)
+    check_batch(sample)
+    return sample
 
 
 def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placement) -> int:
     """Returns the number of classes that a model tells apart in an image, as its validation or test will ask it."""
-    logits = _asked(side, model, sample, placement, forward_logits_only)
+    logits = _first_image(side, model, sample, placement, forward_logits_only)
     if logits.ndim != 2:
         raise TRGError(
             f'expected the {side} `{type(model).__name__}` to return logits [images, classes], got '
@@ -159,67 +152,55 @@ def _num_logits(side: str, model: nn.Module, sample: Sample, placement: Placemen
     return int(logits.shape[1])
 
 
-def _try_training_images(
-    config: Config, path: tuple[str, ...], sample: Sample, models: Mapping[str, nn.Module], placement: Placement
-) -> None:
+def _try_training_images(sample: Sample, models: Mapping[str, nn.Module], placement: Placement) -> None:
     """Asks the models of a stage about a training image, whose form may be another than that of the validation's."""
     for side, model in models.items():
-        block = _block_of(config, path[:-1], side)
-        process = config.get(*block, 'forward_proc')
-        is_whole = process in TAKE_IMAGES_ALONE and not config.get(*block, 'sequential')
+        process = sample.of_side(side, 'forward_proc')
+        is_whole = process in TAKE_IMAGES_ALONE and not sample.of_side(side, 'sequential')
         if is_whole and isinstance(sample.batch[0], torch.Tensor):
-            _asked(side, model, sample, placement, get_forward_proc_func(process))
+            _first_image(side, model, sample, placement, get_forward_proc_func(process))
 
 
-def _asked(side: str, model: nn.Module, sample: Sample, placement: Placement, forward: Callable[..., Any]) -> Any:
+def _first_image(side: str, model: nn.Module, sample: Sample, placement: Placement, forward: Callable[..., Any]) -> Any:
     """Returns what a forward process gives for the first image of a sample, the model in eval mode."""
-    plain = getattr(model, '_orig_mod', model)  # a compiled model would be compiled once more
     images = sample.batch[0][:1].to(placement.device)
     form = f'{list(images.shape)} {str(images.dtype).removeprefix("torch.")}'
     advice = 'correct the `transform:` of that data set or the model'
-    what = f'the {side} `{type(plain).__name__}` failed on the images {form} of {sample.name}'
-    with untouched_model(plain, False), explained(what, advice), placement.precision.autocast():
+    tried = _tried(side, model, False, f'on the images {form} of {sample.name}', advice)
+    with tried as plain, placement.precision.autocast():
         return forward(plain, images)
 
 
-def _block_of(config: Config, stage: tuple[str, ...], side: str) -> tuple[str, ...]:
-    return (*stage, 'model' if config.teacher_path is None else side)
-
-
-def _leaves_one(loader: Any) -> bool:
-    """Whether a batch of the loader has one image."""
-    sampler = loader.batch_sampler
-    if type(sampler) is not BatchSampler:
-        return False
-    return sampler.batch_size == 1 or (not sampler.drop_last and len(sampler.sampler) % sampler.batch_size == 1)  # type: ignore[arg-type]
-
-
-def _try_one_image(
-    config: Config, path: tuple[str, ...], sample: Sample, models: Mapping[str, nn.Module], placement: Placement
-) -> None:
-    """Trains no step, but asks the models in train mode about one image, which a batch normalisation may refuse."""
-    stage = path[:-1]
+def _try_one_image(sample: Sample, models: Mapping[str, nn.Module], placement: Placement) -> None:
+    """Asks the models in train mode about the one image of the last batch, which a batch normalisation may refuse."""
+    config, batches = sample.config, sample.loader.batch_sampler
+    if type(batches) is not BatchSampler:
+        return
+    count = len(batches.sampler)  # type: ignore[arg-type]
+    if batches.batch_size != 1 and (batches.drop_last or count % batches.batch_size != 1):
+        return
     with untouched_data(sample.loader):
         items = sample.loader.dataset.__getitems__(sample.indices[:1])
         images, targets, supplement = checked(sample.loader.collate_fn(items))
     images, targets = images.to(placement.device), targets.to(placement.device)
-    count = len(sample.loader.batch_sampler.sampler)
+    # the host leaves even a frozen teacher in train mode
+    process = config.get(*sample.path[:-1], 'pre_epoch_process')
+    teacher_trains = process in TEACHER_STAYS_IN_TRAIN_MODE or sample.of_side('teacher', 'requires_grad') is not False
+    advice = (
+        f'{config.where(*sample.path)} leaves it of {count} images: set `drop_last: True` or another `batch_size:` in '
+        f'{config.where(*sample.path, "kwargs")}'
+    )
     for side, model in models.items():
-        block = _block_of(config, stage, side)
-        if config.get(*block, 'sequential') or (side == 'teacher' and not _teacher_trains(config, stage)):
+        if sample.of_side(side, 'sequential') or (side == 'teacher' and not teacher_trains):
             continue
-        plain = getattr(model, '_orig_mod', model)
-        what = f'the {side} `{type(plain).__name__}` failed in train mode on one image, as the last batch would be'
-        advice = (
-            f'{config.where(*path)} leaves it of {count} images: set `drop_last: True` or another `batch_size:` in '
-            f'{config.where(*path, "kwargs")}'
-        )
-        forward = get_forward_proc_func(config.get(*block, 'forward_proc'))
-        with untouched_model(plain, True), explained(what, advice), torch.no_grad():
+        forward = get_forward_proc_func(sample.of_side(side, 'forward_proc'))
+        with _tried(side, model, True, 'in train mode on one image, as the last batch would be', advice) as plain:
             forward(plain, images, targets, supplement)
 
 
-def _teacher_trains(config: Config, stage: tuple[str, ...]) -> bool:
-    """Whether the teacher is in train mode, in which the host leaves even a frozen one."""
-    stays = config.get(*stage, 'pre_epoch_process') in TEACHER_STAYS_IN_TRAIN_MODE
-    return stays or config.get(*stage, 'teacher', 'requires_grad') is not False
+@contextlib.contextmanager
+def _tried(side: str, model: nn.Module, training: bool, on: str, advice: str) -> Iterator[nn.Module]:
+    """Puts a model in a mode for a block without gradients, leaves it as it was, and says what failed on what."""
+    plain = getattr(model, '_orig_mod', model)  # a compiled model would be compiled once more
+    with untouched_model(plain, training), explained(f'the {side} `{type(plain).__name__}` failed {on}', advice):
+        yield plain

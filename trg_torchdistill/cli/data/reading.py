@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset, DistributedSampler
 
 from trg_torchdistill.cli.recipe.config import Config, import_packages
-from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.errors import TRGError, explained, told
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Items(Dataset[Any]):
             try:
                 return whole(indices)
             except Exception as error:
-                return self._failure(next((index for index in indices if not self._is_readable(index)), None), error)
+                failures = (item for item in map(self.__getitem__, indices) if isinstance(item, Failure))
+                return next(failures, None) or self._failure(None, error)
         items = []
         for index in indices:
             items.append(self[index])
@@ -90,15 +91,8 @@ class Items(Dataset[Any]):
     def _failure(self, index: Any, error: Exception) -> Failure:
         file = file_of(self.source, index)
         item = 'an item' if index is None else f'item {index}{"" if file is None else f", {file},"}'
-        line = 'mend or remove it' if file is not None else 'correct the data set'
+        line = 'correct the data set' if file is None else 'mend or remove it'
         return _failure(f'{item} of {self.name} cannot be read', error, line)
-
-    def _is_readable(self, index: Any) -> bool:
-        try:
-            self.source[index]
-        except Exception:
-            return False
-        return True
 
 
 class Collated:
@@ -127,7 +121,7 @@ class Collated:
             return _failure(f'items of {self.name} cannot be joined to a batch', error, line)
 
 
-def prepare(loader: Any, config: Config) -> Any:
+def prepare(loader: Any, config: Config) -> None:
     """Makes a loader give a :class:`Failure` where it would raise; a second call changes nothing.
 
     Args:
@@ -139,7 +133,6 @@ def prepare(loader: Any, config: Config) -> Any:
         # torch refuses another data set once a loader is built; this is the same one in a shell
         vars(loader)['dataset'] = Items(Dependencies(config), loader.dataset, name)
         loader.collate_fn = Collated(loader.collate_fn, name)
-    return loader
 
 
 def read(loader: Any, config: Config) -> Iterator[Any]:
@@ -203,11 +196,8 @@ def describe(value: Any) -> str:
 
 
 def _failure(what: str, error: Exception, line: str) -> Failure:
-    try:
-        with explained(what, line):
-            raise error
-    except TRGError as told:
-        return Failure(str(told), ''.join(traceback.format_exception(error)))
+    message = str(error) if isinstance(error, TRGError) else f'{what}, {told(error)}; {line}'
+    return Failure(message, ''.join(traceback.format_exception(error)))
 
 
 def count_each_image_once(loader: Any) -> Any:

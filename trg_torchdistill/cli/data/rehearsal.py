@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,7 +73,10 @@ def _loader_length(config: Config, path: tuple[str, ...], sizes: Mapping[str, in
     block = {**config.mapping(*path), 'requires_supp': False, 'collate_fn': None}
     sampler, batch_sampler, wrapper = block['sampler'], block.get('batch_sampler'), block.pop('dataset_wrapper', None)
     size = sizes.get(block['dataset_id'])
-    with explained(f'{config.where(*path)} refused its arguments', _advice(config, path)):
+    places = [(*path, 'kwargs')]
+    places += [(*path, name, 'kwargs') for name in ('sampler', 'batch_sampler') if config.get(*path, name, 'kwargs')]
+    advice = f'change {" or ".join(config.where(*place) for place in places)}'
+    with explained(f'{config.where(*path)} refused its arguments', advice):
         if not _is_known(sampler['class_or_func']):
             inspect.signature(sampler['class_or_func']).bind(None, **(sampler.get('kwargs') or {}))
             block['sampler'], size = {'class_or_func': RandomSampler}, None
@@ -89,12 +92,6 @@ def _loader_length(config: Config, path: tuple[str, ...], sizes: Mapping[str, in
         return None if size is None else len(loader)
 
 
-def _advice(config: Config, path: tuple[str, ...]) -> str:
-    places = [(*path, 'kwargs')]
-    places += [(*path, name, 'kwargs') for name in ('sampler', 'batch_sampler') if config.get(*path, name, 'kwargs')]
-    return f'change {" or ".join(config.where(*place) for place in places)}'
-
-
 def _set_up(box: SimpleNamespace, config: Config, stage: tuple[str, ...], device: torch.device) -> bool:
     """Makes the optimizer and the scheduler of a stage as the host does; returns False if one is not of torch."""
     optimizer, scheduler = config.get(*stage, 'optimizer'), config.get(*stage, 'scheduler')
@@ -103,7 +100,10 @@ def _set_up(box: SimpleNamespace, config: Config, stage: tuple[str, ...], device
         if not _is_known(make):
             return False
         with explained(f'`{optimizer["key"]}` refused its arguments', _change(config, stage, 'optimizer')):
-            box.optimizer = make(_parameter_groups(config, optimizer, device), **optimizer['kwargs'])
+            # as many groups, with as many options, as the optimizer of the host gets
+            options = [block.get('kwargs') or {} for block in optimizer.get(parameter_groups(config)) or [{}]]
+            groups = [{**each, 'params': [nn.Parameter(torch.zeros(2, 2, device=device))]} for each in options]
+            box.optimizer = make(groups, **optimizer['kwargs'])
         box.max_grad_norm, box.grad_accum_step = optimizer.get('max_grad_norm'), optimizer.get('grad_accum_step', 1)
         box.lr_scheduler = None
     if scheduler:
@@ -116,16 +116,12 @@ def _set_up(box: SimpleNamespace, config: Config, stage: tuple[str, ...], device
     return True
 
 
-def _parameter_groups(config: Config, optimizer: Mapping[str, Any], device: torch.device) -> list[dict[str, Any]]:
-    """Returns as many parameter groups, with as many options, as the optimizer of the host gets."""
-    options = [block.get('kwargs') or {} for block in optimizer.get(parameter_groups(config)) or [{}]]
-    return [{**each, 'params': [nn.Parameter(torch.zeros(2, 2, device=device))]} for each in options]
-
-
 def _run(box: SimpleNamespace, config: Config, stage: tuple[str, ...], length: int | None) -> None:
     """Steps the optimizer once and the scheduler as often as the stage does, if the processes are those of the host."""
-    if not all(_is_hosts(config.get(*stage, name), name) for name in ('post_forward_process', 'post_epoch_process')):
-        return
+    for name in ('post_forward_process', 'post_epoch_process'):
+        key = config.get(*stage, name)
+        if key is not None and _root_of(PROCESSES[name][0][key]) not in ('torchdistill', 'trg_torchdistill'):
+            return
     with explained('the first step of the optimizer failed', _change(config, stage, 'optimizer')):
         _step(box, box.grad_accum_step, scheduling_step=0)
     if box.lr_scheduler is None:
@@ -135,7 +131,8 @@ def _run(box: SimpleNamespace, config: Config, stage: tuple[str, ...], length: i
         every, unit = math.lcm(box.scheduling_step, box.grad_accum_step), 'scheduling step'
         count = max(count // every, 1) if length is None else count * length // every
     name, advice = type(box.lr_scheduler).__name__, _change(config, stage, 'scheduler')
-    for step in _steps(count):
+    last = [count] if count > MAX_STEPS else []
+    for step in (*range(1, min(count, MAX_STEPS) + 1), *last):
         with explained(f'`{name}` failed in {unit} {step}', advice):
             if step > MAX_STEPS:
                 box.lr_scheduler.last_epoch = step - 1
@@ -143,12 +140,6 @@ def _run(box: SimpleNamespace, config: Config, stage: tuple[str, ...], length: i
                 _step(box, step * every, box.scheduling_step)
             else:
                 default_post_epoch_process_without_teacher(box, metrics=0.0)
-
-
-def _steps(count: int) -> Iterator[int]:
-    yield from range(1, min(count, MAX_STEPS) + 1)
-    if count > MAX_STEPS:
-        yield count
 
 
 def _step(box: SimpleNamespace, number: int, scheduling_step: int) -> None:
@@ -160,10 +151,6 @@ def _step(box: SimpleNamespace, number: int, scheduling_step: int) -> None:
 
 def _change(config: Config, stage: tuple[str, ...], name: str) -> str:
     return f'change {config.where(*stage, name, "kwargs")}'
-
-
-def _is_hosts(key: str | None, name: str) -> bool:
-    return key is None or _root_of(PROCESSES[name][0][key]) in ('torchdistill', 'trg_torchdistill')
 
 
 def _is_known(target: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,15 @@ def untouched_data(loader: Any) -> Iterator[None]:
     samplers = [part for part in (loader.sampler, loader.batch_sampler) if hasattr(part, '__dict__')]
     parts = [*_data_sets_in(loader.dataset), *samplers]
     before = [dict(vars(part)) for part in parts]
-    states = [_generator_state(value) for attributes in before for value in attributes.values()]
+    restorers = [_restorer(value) for attributes in before for value in attributes.values()]
     try:
         yield
     finally:
         for part, attributes in zip(parts, before, strict=True):
             vars(part).clear()
             vars(part).update(attributes)
-        values = (value for attributes in before for value in attributes.values())
-        for value, state in zip(values, states, strict=True):
-            _restore_generator(value, state)
+        for restore in filter(None, restorers):
+            restore()
 
 
 @contextlib.contextmanager
@@ -62,22 +62,14 @@ def _data_sets_in(value: Any) -> Iterator[Any]:
             yield from _data_sets_in(part)
 
 
-def _generator_state(value: Any) -> Any:
+def _restorer(value: Any) -> Callable[[], Any] | None:
+    """Returns what gives a random generator the state back that it has now, None for anything else."""
     if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, np.random.Generator):
-        return value.bit_generator.state
+        return functools.partial(value.set_state, value.get_state())
     if isinstance(value, np.random.RandomState):
-        return value.get_state()
-    return value.getstate() if isinstance(value, random.Random) else None
-
-
-def _restore_generator(value: Any, state: Any) -> None:
-    if isinstance(value, torch.Generator):
-        value.set_state(state)
-    elif isinstance(value, np.random.Generator):
-        value.bit_generator.state = state
-    elif isinstance(value, np.random.RandomState):
-        value.set_state(state)
-    elif isinstance(value, random.Random):
-        value.setstate(state)
+        return functools.partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return functools.partial(value.setstate, value.getstate())
+    if isinstance(value, np.random.Generator):
+        return functools.partial(setattr, value.bit_generator, 'state', value.bit_generator.state)
+    return None

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.backends import cudnn
@@ -17,7 +14,7 @@ from trg_torchdistill.cli.data.classes import class_counts, class_names
 from trg_torchdistill.cli.data.preflight import look_at_data
 from trg_torchdistill.cli.data.reading import read
 from trg_torchdistill.cli.eval.report import Evaluation, as_json, as_text
-from trg_torchdistill.cli.measure.evaluation import CONVENTIONS, Predictions, class_groups, predict, unbalanced_counts
+from trg_torchdistill.cli.measure.evaluation import CONVENTIONS, class_groups, predict, unbalanced_counts
 from trg_torchdistill.cli.measure.run_files import refuse_named_file
 from trg_torchdistill.cli.measure.testing import TEST_LOADER, accuracy_line, build_test_loader, load_best
 from trg_torchdistill.cli.probe.arguments import positive
@@ -32,7 +29,7 @@ from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import identity, is_address, replacing
+from trg_torchdistill.files import identity, is_address, write_json_lines
 
 ROWS = 10
 
@@ -89,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         look_at_data(config, [TEST_LOADER], sides, placement).tell(reporter)
         loader = build_test_loader(config, placement)
         predictions = predict(models, read(loader, config), placement.device, processes, placement.precision)
-        names = _names(config, predictions)
+        num_classes = max(*predictions.num_classes, int(predictions.labels.max()) + 1)
+        names = class_names(config.mapping('datasets')[config.get(*TEST_LOADER, 'dataset_id')], num_classes)
         if processes.is_first:
             _show(Evaluation(args.config, weights, predictions, names, train_counts, conventions), config, args)
     return 0
@@ -146,7 +144,7 @@ def _load_models(
     weights = _load_student(config, models[0], args.checkpoint, reporter) if processes.is_first else ''
     weights = processes.from_first(weights)
     models = [model.to(placement.device) for model in models]
-    processes.copy_from_first(chain.from_iterable(model.state_dict().values() for model in models))
+    processes.copy_from_first(models)
     return models, weights
 
 
@@ -181,21 +179,11 @@ def _load_student(config: Config, student: nn.Module, source: str | None, report
             found = 'a folder; name a file in it, such as last.pt' if file.is_dir() else 'which does not exist'
             raise TRGError(f'expected {wanted}, got {source}, {found}')
         source = str(file)
-    load_weights(student, _weights_in(read_checkpoint(source, wanted)), source, wanted)
+    checkpoint = read_checkpoint(source, wanted)
+    modules = checkpoint.get('modules')  # those of a ``last.pt``
+    of_run = modules.get('student') if isinstance(modules, Mapping) else None
+    load_weights(student, of_run if isinstance(of_run, Mapping) else checkpoint, source, wanted)
     return source
-
-
-def _weights_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the student's weights in a ``last.pt``; any other checkpoint as it is."""
-    modules = checkpoint.get('modules')
-    student = modules.get('student') if isinstance(modules, Mapping) else None
-    return student if isinstance(student, Mapping) else checkpoint
-
-
-def _names(config: Config, predictions: Predictions) -> list[str]:
-    """Returns a name for each class that the models or the labels know."""
-    num_classes = max(*predictions.num_classes, int(predictions.labels.max()) + 1)
-    return class_names(config.mapping('datasets')[config.get(*TEST_LOADER, 'dataset_id')], num_classes)
 
 
 def _show(found: Evaluation, config: Config, args: argparse.Namespace) -> None:
@@ -206,5 +194,4 @@ def _show(found: Evaluation, config: Config, args: argparse.Namespace) -> None:
     for line in as_text(found, args.rows):
         print(line)
     if args.json is not None:
-        with replacing(Path(args.json).expanduser()) as stream:
-            stream.write(f'{json.dumps(as_json(found))}\n'.encode())
+        write_json_lines(Path(args.json).expanduser(), [as_json(found)])

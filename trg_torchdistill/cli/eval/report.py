@@ -66,10 +66,10 @@ class Evaluation:
 
 def as_json(found: Evaluation) -> dict[str, Any]:
     """Returns everything; ``test``, ``teacher`` and ``weights`` are those of ``test.json``."""
-    results = {side: _accuracy_as_dict(found, accuracy) for side, accuracy in found.accuracies.items()}
-    record: dict[str, Any] = {'config': found.config, 'weights': found.weights, 'test': results['student']}
-    if 'teacher' in results:
-        record['teacher'] = results['teacher']
+    record: dict[str, Any] = {'config': found.config, 'weights': found.weights}
+    for side, accuracy in found.accuracies.items():
+        groups = {key: _groups(found, accuracy, each) for each, key in GROUP_KEYS.items() if found.conventions}
+        record['test' if side == 'student' else side] = {**accuracy.as_dict(), **groups}
     record['classes'] = [
         {'name': name, 'test_images': count, 'train_images': _at(found.train_counts, label)}
         for label, (name, count) in enumerate(zip(found.names, found.test_counts, strict=True))
@@ -98,11 +98,6 @@ def as_text(found: Evaluation, rows: int) -> Iterator[str]:
         yield from _agreement_lines(found.agreement)
 
 
-def _accuracy_as_dict(found: Evaluation, accuracy: Accuracy) -> dict[str, Any]:
-    groups = {GROUP_KEYS[each]: _groups(found, accuracy, each) for each in TITLES if found.conventions}
-    return {**accuracy.as_dict(), **groups}
-
-
 def _groups(found: Evaluation, accuracy: Accuracy, convention: str) -> dict[str, float | None]:
     counts = found.train_counts or []
     per_class = [_at(accuracy.per_class, label) for label in range(max(len(counts), len(accuracy.per_class)))]
@@ -123,9 +118,7 @@ def _class_lines(found: Evaluation, rows: int) -> Iterator[str]:
             yield f'... the {rows} worst above, the {rows} best below, of {len(found.names)} classes (--rows, --json)'
             continue
         train = _at(found.train_counts, label)
-        head = (
-            f'{found.names[label][:MAX_NAME]:{width}}{found.test_counts[label]:>7}{"-" if train is None else train:>7}'
-        )
+        head = f'{_name(found, label):{width}}{found.test_counts[label]:>7}{"-" if train is None else train:>7}'
         yield head + ''.join(f'{_percent(_at(values, label)):>11}' for values in columns.values())
 
 
@@ -149,9 +142,8 @@ def _confusion_lines(found: Evaluation, rows: int) -> Iterator[str]:
     rest = f', {rows} of {len(pairs)}' if len(pairs) > rows else ''
     yield f'most frequent confusions of the student{rest}: true -> predicted, images'
     for pair in pairs[:rows]:
-        true, predicted = (_name(found.names, label) for label in (pair.true, pair.predicted))
         total = found.test_counts[pair.true]
-        yield f'  {true} -> {predicted}  {pair.count} of {total}'
+        yield f'  {_name(found, pair.true)} -> {_name(found, pair.predicted)}  {pair.count} of {total}'
 
 
 def _agreement_lines(found: Agreement) -> Iterator[str]:
@@ -172,8 +164,8 @@ def _at(values: Sequence[Any] | None, position: int) -> Any:
     return values[position] if values is not None and position < len(values) else None
 
 
-def _name(names: list[str], label: int) -> str:
-    return names[label][:MAX_NAME]
+def _name(found: Evaluation, label: int) -> str:
+    return found.names[label][:MAX_NAME]
 
 
 def _percent(value: float | None) -> str:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.plot.models import TEACHER, Model, hooked_features
+from trg_torchdistill.cli.probe.build import relations_in
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import Record, run_model
-from trg_torchdistill.cli.probe.relations import relations_in
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm

@@ -1,6 +1,12 @@
-"""Builds what a run needs from a checked YAML: the device, both models and the host's box."""
+"""Builds what stands in a YAML: both models, with or without their weights, its relation losses and the host's box."""
 
 from __future__ import annotations
+
+import contextlib
+import socket
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from torchdistill.core.distillation import get_distillation_box
@@ -9,10 +15,18 @@ from torchdistill.models.official import get_image_classification_model
 from torchdistill.models.registry import get_model
 
 from trg_torchdistill.cli.probe.weights import check_stage_files, load_start, require_file
-from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.called import sub_terms
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
+from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
 from trg_torchdistill.cli.runtime.placement import Placement
-from trg_torchdistill.errors import explained, placed
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.errors import TRGError, explained, placed
 from trg_torchdistill.host import Box
+from trg_torchdistill.losses import RelationLoss
+from trg_torchdistill.registration import relation_loss_classes
+
+# Arguments of a model that ask for trained weights, and what they become.
+WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
 
 
 def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:
@@ -38,6 +52,82 @@ def build_with_weights(config: Config, path: tuple[str, ...], distributed: bool 
     require_file(config, path)
     model = build_model(config, path, distributed)
     return model, load_start(config, path, model)
+
+
+def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | None = None) -> nn.Module:
+    """Builds the model described at ``path`` as the trainer does, but with random weights.
+
+    No data set is built and the random state is left as it was.
+
+    Args:
+        config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`.
+        path: Path of the model's block.
+        num_classes: Overrides ``num_classes`` of its arguments.
+
+    Raises:
+        TRGError: If the model cannot be built, or not without a download.
+    """
+    block = config.mapping(*path)
+    kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
+    if num_classes is not None:
+        kwargs['num_classes'] = num_classes
+    if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
+        raise UnknownHereError(
+            f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
+            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
+        )
+    datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
+    advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
+    data = {**block, 'kwargs': resolve(kwargs, datasets, advice)}
+    for key in reversed(path):
+        data = {key: data}
+    with offline() as refused, preserved_random_state(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            return build_model(Config(config.path, config.text, data), path)
+        except TRGError as error:
+            if not refused:
+                raise
+            raise UnknownHereError(
+                f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
+                f'in a local file. {error}'
+            ) from error
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[list[str]]:
+    """Refuses connections inside the block, so that a model which asks for its weights says so.
+
+    Yields:
+        A list that is not empty any more once a connection was asked for.
+    """
+    connect, resolve_name = socket.socket.connect, socket.getaddrinfo
+    refused: list[str] = []
+
+    def refuse(*arguments: Any, **_: Any) -> Any:
+        refused.append(str(arguments))
+        raise ConnectionError('nothing is downloaded here, and it asked for a connection')
+
+    socket.socket.connect = socket.getaddrinfo = refuse  # type: ignore[method-assign]
+    try:
+        yield refused
+    finally:
+        socket.socket.connect, socket.getaddrinfo = connect, resolve_name  # type: ignore[method-assign]
+
+
+def relations_in(config: Config, stage: tuple[str, ...]) -> dict[str, RelationLoss]:
+    """Returns the relation losses of a stage, ours and those of other packages, by the names of their terms.
+
+    Raises:
+        TRGError: If one cannot be built.
+    """
+    classes, found = relation_loss_classes(), {}
+    for path in sub_terms(config, stage):
+        criterion = config.get(*path, 'criterion')
+        if isinstance(criterion, dict) and criterion['key'] in classes:
+            with explained(f'building {config.where(*path, "criterion")} failed'):
+                found[str(path[-1])] = classes[criterion['key']](**criterion.get('kwargs') or {})
+    return found
 
 
 def build_box(config: Config, teacher: nn.Module | None, student: nn.Module, placement: Placement) -> Box:

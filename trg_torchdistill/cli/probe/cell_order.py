@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,14 +43,23 @@ def out_of_order(model: nn.Module, layers: Mapping[str, Mapping[str, Any]], imag
         Of ``layers``, those whose grid has another shape than the image, and those that change in the wrong place.
     """
     found: set[str] = set()
-    if not layers:
-        return found
-    handles = [
-        model.get_submodule(path).register_forward_hook(_hook(path, layers[path], image_shape, found))
-        for path in layers
-    ]
+
+    def compare(path: str, module: nn.Module, value: Any, result: Any) -> None:
+        tensor = first_tensor(result)
+        if tensor is None or len(tensor) != 1 + len(PLACES):
+            return
+        try:
+            grids = Tokenizer(**layers[path])(tensor).float()
+        except TRGError:
+            return  # it has another number of tokens for other images
+        changes = (grids[1:] - grids[:1]).norm(dim=1)
+        if not (_fits(changes.shape[1:], image_shape) and all(map(_is_in_place, changes, PLACES))):
+            found.add(path)
+
+    handles = [model.get_submodule(path).register_forward_hook(partial(compare, path)) for path in layers]
     try:
-        model(changed_images(image_shape))
+        if layers:
+            model(changed_images(image_shape))
     finally:
         for handle in handles:
             handle.remove()
@@ -63,22 +73,6 @@ def changed_images(image_shape: tuple[int, ...]) -> Tensor:
         rows, columns = _around(place, image.shape[1:])
         image[:, rows, columns] += 1
     return images
-
-
-def _hook(path: str, options: Mapping[str, Any], image_shape: tuple[int, ...], found: set[str]) -> Any:
-    def compare(module: nn.Module, value: Any, result: Any) -> None:
-        tensor = first_tensor(result)
-        if tensor is None or len(tensor) != 1 + len(PLACES):
-            return
-        try:
-            grids = Tokenizer(**options)(tensor).float()
-        except TRGError:
-            return  # it has another number of tokens for other images
-        changes = (grids[1:] - grids[:1]).norm(dim=1)
-        if not (_fits(changes.shape[1:], image_shape) and all(map(_is_in_place, changes, PLACES))):
-            found.add(path)
-
-    return compare
 
 
 def _fits(grid: tuple[int, ...], image_shape: tuple[int, ...]) -> bool:

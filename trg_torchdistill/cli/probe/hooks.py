@@ -12,6 +12,7 @@ from torchdistill.models.util import redesign_model
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
 from trg_torchdistill._checks import nearest
+from trg_torchdistill.cli.probe.probe import module_at
 from trg_torchdistill.cli.probe.weights import is_written, load_weights, read_checkpoint, source_of
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
@@ -83,7 +84,7 @@ def _wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Modu
 
 
 def _check_module_path(config: Config, place: tuple[str, ...], path: str, root: nn.Module) -> None:
-    found = _resolve(root, path)
+    found = module_at(root, path)
     if isinstance(found, nn.Module):
         return
     known = [name for name, _ in root.named_modules() if name]
@@ -93,16 +94,3 @@ def _check_module_path(config: Config, place: tuple[str, ...], path: str, root: 
         f'expected {config.where(*place)} to name modules of `{type(root).__name__}`, got {path!r}, where there is '
         f'{kind}{nearest(path, known)}; its top modules are {", ".join(f"`{name}`" for name in top)}'
     )
-
-
-def _resolve(root: nn.Module, path: str) -> object:
-    """Returns what the host finds at a path; in a container a position may count from the end."""
-    found: object = root
-    for name in path.split('.'):
-        if hasattr(found, name):
-            found = getattr(found, name)
-        elif isinstance(found, (nn.Sequential, nn.ModuleList)) and name.lstrip('-').isnumeric():
-            found = found[int(name)] if -len(found) <= int(name) < len(found) else None
-        else:
-            return None
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,19 +63,18 @@ def image_sizes(config: Config, stage: tuple[str, ...], models: Sequence[nn.Modu
     return list(unique.values())
 
 
-def _sizes_of_data(config: Config, stage: tuple[str, ...]) -> list[ImageSize]:
-    datasets = config.get('datasets')
-    stages = [stage, *(other for other in config.stage_paths() if other != stage)]
-    ids = [config.get(*one, 'train_data_loader', 'dataset_id') for one in stages]
-    blocks = [datasets.get(name) for name in ids if isinstance(datasets, dict) and isinstance(name, str)]
-    blocks += list(datasets.values()) if isinstance(datasets, dict) else []
-    found = [_size_of_dataset(block) for block in blocks]
-    return [size for size in found if size is not None]
+def _sizes_of_data(config: Config, stage: tuple[str, ...]) -> Iterator[ImageSize]:
+    blocks = config.get('datasets') if isinstance(config.get('datasets'), dict) else {}
+    ids = [config.get(*one, 'train_data_loader', 'dataset_id') for one in (stage, *config.stage_paths())]
+    for block in (*(blocks.get(name) for name in ids if isinstance(name, str)), *blocks.values()):
+        size = _size_of_dataset(block)
+        if size is not None:
+            yield size
 
 
 def _size_of_dataset(block: Any) -> ImageSize | None:
     """Returns the size of a data set's images: its last crop, else its resizing, else what its class is known for."""
-    calls = [(_name(deferred), _arguments(deferred)) for deferred in deferred_in(block)]
+    calls = [_call(deferred) for deferred in deferred_in(block)]
     for wanted in (CROPS, ('Resize',)):
         for name, arguments in reversed(calls):
             sides = _sides(arguments.get('size')) if name.rpartition('.')[2] in wanted else None
@@ -92,20 +91,17 @@ def _size_of_dataset(block: Any) -> ImageSize | None:
     return None
 
 
-def _sizes_of_arguments(config: Config) -> list[ImageSize]:
-    found = []
+def _sizes_of_arguments(config: Config) -> Iterator[ImageSize]:
     for block in (config.get(*config.student_path), config.get('models', 'teacher_model')):
         arguments = (block or {}).get('kwargs') or {}
         for argument in SIZE_ARGUMENTS:
             sides = _sides(arguments.get(argument))
             if sides is not None:
-                found.append(ImageSize(*sides, f'`{argument}` of `{block["key"]}`'))
-    return found
+                yield ImageSize(*sides, f'`{argument}` of `{block["key"]}`')
 
 
-def _declared_sizes(models: Sequence[nn.Module]) -> list[ImageSize]:
-    """Returns what timm's, Hugging Face's and torchvision's models say of themselves."""
-    found = []
+def _declared_sizes(models: Sequence[nn.Module]) -> Iterator[ImageSize]:
+    """Yields what timm's, Hugging Face's and torchvision's models say of themselves."""
     for model in models:
         timm_config = getattr(model, 'default_cfg', None)
         for value in (
@@ -115,8 +111,7 @@ def _declared_sizes(models: Sequence[nn.Module]) -> list[ImageSize]:
         ):
             sides = _sides(value)
             if sides is not None:
-                found.append(ImageSize(*sides, f'what `{type(model).__name__}` expects', is_guess=True))
-    return found
+                yield ImageSize(*sides, f'what `{type(model).__name__}` expects', is_guess=True)
 
 
 def _sides(value: Any) -> tuple[int, int] | None:
@@ -127,18 +122,11 @@ def _sides(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _name(deferred: Deferred) -> str:
-    content = deferred.content
-    key = content.get('key') if isinstance(content, dict) else None
-    package = content.get('package') if isinstance(content, dict) else None
-    return f'{package}.{key}' if package else str(key)
-
-
-def _arguments(deferred: Deferred) -> dict[str, Any]:
-    init = deferred.content.get('init') if isinstance(deferred.content, dict) else None
-    kwargs = init.get('kwargs') if isinstance(init, dict) else None
+def _call(deferred: Deferred) -> tuple[str, dict[str, Any]]:
+    """Returns what a tag names and its arguments, of which the first without a name counts as the size."""
+    key, package, kwargs = deferred.get('key'), deferred.get('package'), deferred.get('init', 'kwargs')
     arguments = dict(kwargs) if isinstance(kwargs, dict) else {}
-    positional = init.get('args') if isinstance(init, dict) else None
+    positional = deferred.get('init', 'args')
     if isinstance(positional, list) and positional:
         arguments.setdefault('size', positional[0])
-    return arguments
+    return f'{package}.{key}' if package else str(key), arguments

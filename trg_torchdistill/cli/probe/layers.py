@@ -24,9 +24,10 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         return _named_layer(probe, side, path)
     stages = _stages(probe)
     if not stages:
+        size = ' x '.join(map(str, probe.image_shape[2:]))
         raise TRGError(
             f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
-            f'pooling, got none for images of {_size(probe)}; give a larger `--input-size` or a `--{side}-layer`'
+            f'pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
         )
     last = [record for record in stages if _is_in_trunk(probe, record)] or stages
     # The outermost module that returns it: `layer4`, not `layer4.1`.
@@ -40,7 +41,7 @@ def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
         blocks = {record.same_as: record for record in _stages(probe) if _is_in_trunk(probe, record)}
     blocks.pop(chosen.same_as, None)
     offered: dict[tuple[int, ...] | None, list[Record]] = {}
-    for record in sorted(blocks.values(), key=lambda record: record.order or 0, reverse=True):
+    for record in sorted(blocks.values(), key=lambda record: record.order, reverse=True):
         of_shape = offered.setdefault(record.shape, [])
         if record.path.count('.') <= chosen.path.count('.') + 1 and len(of_shape) < 1 + (record.shape == chosen.shape):
             of_shape.append(record)
@@ -58,31 +59,22 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     fitting = [stage.path for stage in _stages(probe)]
     last = f'; a layer that fits is `{fitting[-1]}`' if fitting else ''
     if record is None:
+        top = ', '.join(f'`{name}`' for name, _ in probe.model.named_children())
         known = [known.path for known in probe.records]
-        top = [name for name, _ in probe.model.named_children()]
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}`, got {path!r}{nearest(path, known)}; its '
-            f'top modules are {", ".join(f"`{name}`" for name in top)}'
-        )
-    if not record.runs:
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module that the forward pass of `{probe.key}` calls, got {path!r}, '
-            f'which did not run, so that its hook would never fire{last}'
-        )
-    if not record.is_in_order:
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}` whose tokens stand in the rows of the image, '
-            f'got {path!r}, where they are in windows or in another order, so that the losses would pair the wrong '
-            f'cells{last}'
-        )
-    if record.layout is None:
-        found = record.value_type if record.shape is None else f'{record.value_type} {list(record.shape)}'
-        raise TRGError(
-            f'expected `--{side}-layer` to be a module of `{probe.key}` whose output is a feature map, a token '
-            f'sequence or a vector of each image, got {path!r}, which returns {found} for a batch of '
-            f'{probe.image_shape[0]}{last}'
-        )
-    return record
+        wanted, found = f'of `{probe.key}`', f'{nearest(path, known)}; its top modules are {top}'
+    elif not record.runs:
+        wanted = f'that the forward pass of `{probe.key}` calls'
+        found = f', which did not run, so that its hook would never fire{last}'
+    elif not record.is_in_order:
+        wanted = f'of `{probe.key}` whose tokens stand in the rows of the image'
+        found = f', where they are in windows or in another order, so that the losses would pair the wrong cells{last}'
+    elif record.layout is None:
+        shape = '' if record.shape is None else f' {list(record.shape)}'
+        wanted = f'of `{probe.key}` whose output is a feature map, a token sequence or a vector of each image'
+        found = f', which returns {record.value_type}{shape} for a batch of {probe.image_shape[0]}{last}'
+    else:
+        return record
+    raise TRGError(f'expected `--{side}-layer` to be a module {wanted}, got {path!r}{found}')
 
 
 def _stages(probe: ModelProbe) -> list[Record]:
@@ -90,16 +82,12 @@ def _stages(probe: ModelProbe) -> list[Record]:
 
     A fully convolutional head makes a map of its classes: it is as wide as the logits, and no weights come after it.
     """
-    running = sorted((record for record in probe.records if record.runs), key=lambda record: record.order or 0)
-    last_weights = max((record.order or 0 for record in running if record.has_weights), default=0)
+    running = sorted((record for record in probe.records if record.runs), key=lambda record: record.order)
+    last_weights = max((record.order for record in running if record.has_weights), default=0)
     return [
         record
         for record in running
         if record.is_stage
         and record.is_spatial
-        and not (record.width == probe.num_logits and (record.order or 0) >= last_weights)
+        and not (record.width == probe.num_logits and record.order >= last_weights)
     ]
-
-
-def _size(probe: ModelProbe) -> str:
-    return ' x '.join(str(side) for side in probe.image_shape[2:])

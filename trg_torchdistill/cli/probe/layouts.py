@@ -105,23 +105,32 @@ class Evidence:
                 self._note(LAST, [tensor])
 
 
-def layout_of(shape: Sequence[int], channels: str | None) -> str | None:
-    """Returns the tokenizer's layout for an output of a shape; None if its cells are not known.
+Grid = tuple[int, int]
+
+
+def cells_of(shape: Sequence[int], channels: str | None, maps: Iterable[Grid]) -> tuple[str | None, Grid | None, int]:
+    """Returns (layout of the tokenizer, grid, prefix tokens) for an output; no layout if its cells are not known.
 
     A map without evidence is square: the side that differs is the channels.
+
+    Args:
+        shape: Its shape.
+        channels: Where its channels are, None if nothing tells.
+        maps: Grids [h, w] of the feature maps before it.
     """
     if len(shape) == 2:
-        return 'bd'
-    if len(shape) == 3:
-        return 'bnd' if channels == LAST else None
+        return 'bd', (1, 1), 0
+    if len(shape) == 3 and channels == LAST:
+        fit = sequence_grid(shape[1], maps)
+        return (None, None, 0) if fit is None else ('bnd', fit[1], fit[0])
     if len(shape) != 4:
-        return None
-    if channels is None:
-        channels = LAST if shape[1] == shape[2] != shape[3] else FIRST
-    return 'bhwc' if channels == LAST else 'bchw'
+        return None, None, 0
+    if channels == LAST or (channels is None and shape[1] == shape[2] != shape[3]):
+        return 'bhwc', (shape[1], shape[2]), 0
+    return 'bchw', (shape[2], shape[3]), 0
 
 
-def sequence_grid(length: int, maps: Iterable[tuple[int, int]]) -> tuple[int, tuple[int, int]] | None:
+def sequence_grid(length: int, maps: Iterable[Grid]) -> tuple[int, Grid] | None:
     """Returns (prefix tokens, grid) of a sequence, None if it fits no grid.
 
     The grid is the feature map before it, the patch embedding, that leaves the fewest tokens over; without one, square.

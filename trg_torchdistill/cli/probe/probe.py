@@ -1,30 +1,22 @@
-"""Builds the models of a YAML without weights or data, and sends one random batch through them to see what comes out.
-
-Nothing is downloaded and no data set is built; the random state is left as it was.
-"""
+"""Sends one random batch through a model to see what its modules make of it; the random state is left as it was."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill.cli.probe.build import build_model
 from trg_torchdistill.cli.probe.cell_order import out_of_order
-from trg_torchdistill.cli.probe.layouts import Evidence, is_pooling, layout_of, sequence_grid
-from trg_torchdistill.cli.probe.offline import offline
-from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
-from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
+from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
 from trg_torchdistill.io import first_tensor
 from trg_torchdistill.procs import logits_in
 
-# Arguments of a model that ask for trained weights, and what they become.
-WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
 BATCH_SIZE = 2
@@ -37,8 +29,7 @@ class Record:
     Attributes:
         path: Module path, as a ``forward_hook`` of the host names it.
         class_name: Class of the module.
-        order: Position among all modules in the order in which they finished (the last time), None if it did not run.
-        calls: How often it ran.
+        order: Position among all modules in the order in which they finished (the last time), 0 if it did not run.
         shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
         value_type: Class of its output.
         layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd`` or ``bd``; None if it cannot be cut into tokens.
@@ -54,8 +45,7 @@ class Record:
 
     path: str
     class_name: str
-    order: int | None = None
-    calls: int = 0
+    order: int = 0
     shape: tuple[int, ...] | None = None
     value_type: str = 'None'
     layout: str | None = None
@@ -70,7 +60,7 @@ class Record:
     @property
     def runs(self) -> bool:
         """Whether the forward pass calls the module, so that its hook fires."""
-        return self.order is not None
+        return self.order > 0
 
     @property
     def cells(self) -> int:
@@ -124,55 +114,22 @@ class ModelProbe:
 
     def record(self, path: str) -> Record | None:
         """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
-        module: nn.Module | None = self.model
-        names = []
-        for name in path.split('.'):
-            children = dict(module.named_children()) if module is not None else {}
-            if name not in children and isinstance(module, ROWS):
-                position = int(name) if name.lstrip('-').isdecimal() else len(children)
-                if -len(children) <= position < len(children):
-                    name = list(children)[position]
-            module = children.get(name)
-            names.append(name)
-        return next((record for record in self.records if record.path == '.'.join(names)), None)
+        found = module_at(self.model, path)
+        names = [name for name, module in self.model.named_modules() if module is found]
+        return next((record for record in self.records if record.path in names), None)
 
 
-def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | None = None) -> nn.Module:
-    """Builds the model described at ``path`` as the trainer does, but with random weights.
-
-    Args:
-        config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`.
-        path: Path of the model's block.
-        num_classes: Overrides ``num_classes`` of its arguments.
-
-    Raises:
-        TRGError: If the model cannot be built, or not without a download.
-    """
-    block = config.mapping(*path)
-    kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
-    if num_classes is not None:
-        kwargs['num_classes'] = num_classes
-    if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
-        raise UnknownHereError(
-            f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
-            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
-        )
-    datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
-    advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
-    data = {**block, 'kwargs': resolve(kwargs, datasets, advice)}
-    for key in reversed(path):
-        data = {key: data}
-    with offline() as refused, preserved_random_state(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
-            return build_model(Config(config.path, config.text, data), path)
-        except TRGError as error:
-            if not refused:
-                raise
-            raise UnknownHereError(
-                f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
-                f'in a local file. {error}'
-            ) from error
+def module_at(root: nn.Module, path: str) -> object:
+    """Returns what the host finds at a path, None for nothing; in a container a position may count from the end."""
+    found: object = root
+    for name in path.split('.'):
+        if hasattr(found, name):
+            found = getattr(found, name)
+        elif isinstance(found, ROWS) and name.lstrip('-').isnumeric():
+            found = found[int(name)] if -len(found) <= int(name) < len(found) else None
+        else:
+            return None
+    return found
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
@@ -225,7 +182,9 @@ class _Watch:
         self.evidence = Evidence()
         self.results: dict[str, tuple[int, Any]] = {}
         self.calls: dict[str, int] = dict.fromkeys(self.modules, 0)
-        self.handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
+        self.handles = [
+            module.register_forward_hook(partial(self._note, path)) for path, module in self.modules.items()
+        ]
 
     def remove(self) -> None:
         """Takes the hooks away."""
@@ -254,20 +213,12 @@ class _Watch:
         shape = None if tensor is None else tuple(tensor.shape)
         layout, grid, prefix = None, None, 0
         if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
-            layout = layout_of(shape, self.evidence.channels(tensor))
-            if layout in ('bchw', 'bhwc'):
-                grid = (shape[2], shape[3]) if layout == 'bchw' else (shape[1], shape[2])
-            elif layout == 'bnd':
-                fit = sequence_grid(shape[1], maps)
-                layout, (prefix, grid) = (None, (0, None)) if fit is None else (layout, fit)
-            elif layout == 'bd':
-                grid = (1, 1)
+            layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
         passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
         return Record(
             path,
             type(module).__name__,
             order,
-            self.calls[path],
             shape,
             type(value).__name__,
             layout,
@@ -283,10 +234,7 @@ class _Watch:
             is_leaf=not any(True for _ in module.children()),
         )
 
-    def _hook(self, path: str) -> Any:
-        def note(module: nn.Module, value: Any, result: Any) -> None:
-            self.evidence.add(module, value, result, is_last_norm=path not in self.in_blocks)
-            self.calls[path] += 1
-            self.results[path] = (sum(self.calls.values()), result)
-
-        return note
+    def _note(self, path: str, module: nn.Module, value: Any, result: Any) -> None:
+        self.evidence.add(module, value, result, is_last_norm=path not in self.in_blocks)
+        self.calls[path] += 1
+        self.results[path] = (sum(self.calls.values()), result)

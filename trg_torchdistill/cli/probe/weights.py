@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -34,9 +34,8 @@ def read_checkpoint(source: str, wanted: str) -> Mapping[str, Any]:
     except UnreadableError as error:
         way_out = 'correct the path or write the file anew'
         if isinstance(error, UnsafeError):
-            way_out = 'if you trust its author, keep its weights alone and name that file: ' + conversion_of_unsafe(
-                source
-            )
+            conversion = conversion_of_unsafe(source)
+            way_out = f'if you trust its author, keep its weights alone and name that file: {conversion}'
         raise TRGError(f'expected {wanted}, got {source}: {error}. It was left as it is; {way_out}') from error
     if not isinstance(checkpoint, Mapping):
         raise TRGError(
@@ -73,7 +72,7 @@ def load_start(config: Config, path: tuple[str, ...], model: nn.Module) -> str:
     """
     require_file(config, path)
     source = source_of(config, path)
-    if source is not None and _is_there(source):
+    if _is_there(source):
         wanted = f'{config.where(*path, "src_ckpt")} to hold weights of `{config.get(*path, "key")}`'
         load_weights(model, read_checkpoint(source, wanted), source, wanted)
         return source
@@ -106,9 +105,7 @@ def require_file(config: Config, path: tuple[str, ...]) -> None:
 def missing_file(config: Config, path: tuple[str, ...]) -> str | None:
     """Returns the ``src_ckpt`` of a block if there is no such file and training that model does not write it."""
     source = source_of(config, path)
-    if source is None or _is_there(source) or is_written(config, path):
-        return None
-    return source
+    return None if source is None or _is_there(source) or is_written(config, path) else source
 
 
 def is_written(config: Config, path: tuple[str, ...]) -> bool:
@@ -133,7 +130,7 @@ def check_stage_files(config: Config) -> None:
     for path in stage_blocks(config):
         require_file(config, path)
         source = source_of(config, path)
-        if source is not None and _is_there(source):
+        if _is_there(source):
             read_checkpoint(source, f'{config.where(*path, "src_ckpt")} to hold weights')
 
 
@@ -145,8 +142,7 @@ def asks_for_pretrained(config: Config, path: tuple[str, ...]) -> bool:
 
 def has_trained_weights(config: Config, path: tuple[str, ...]) -> bool:
     """Whether a model starts from stored weights: its ``src_ckpt``, ``pretrained: True`` or a ``weights:``."""
-    source = source_of(config, path)
-    return (source is not None and _is_there(source)) or asks_for_pretrained(config, path)
+    return _is_there(source_of(config, path)) or asks_for_pretrained(config, path)
 
 
 def load_optimizer(box: Box, source: str | None) -> float | None:
@@ -184,5 +180,5 @@ def weights_alone(source: str) -> str:
     return Wrapped(('model',), '', False, {}).conversion(source)
 
 
-def _is_there(source: str) -> bool:
-    return is_address(source) or Path(source).exists()
+def _is_there(source: str | None) -> TypeGuard[str]:
+    return source is not None and (is_address(source) or Path(source).exists())

@@ -15,7 +15,7 @@ from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.deferred import Deferred
+from trg_torchdistill.cli.recipe.deferred import Deferred, walk
 
 LOADERS = ('train_data_loader', 'val_data_loader')
 
@@ -39,19 +39,18 @@ def calls(config: Config) -> Iterator[tuple[Call, dict[Any, Any]]]:
     Args:
         config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`, its dependencies imported.
     """
-    for call in (*module_calls(config), *_model_calls(config), *_stage_calls(config), *_loader_calls(config)):
+    for call in (*module_calls(config), *_registered_calls(config)):
         keywords = config.get(*call.path)
         if call.target is not None and isinstance(keywords, dict):
             yield call, keywords
     yield from _parameter_group_calls(config)
-    for section in ('datasets', 'models', 'train', 'test'):
-        yield from _import_calls(config.get(section), (section,))
+    yield from _import_calls(config)
 
 
 def module_calls(config: Config) -> Iterator[Call]:
     """Yields the calls that make losses, loss wrappers and auxiliary model wrappers."""
     criteria = {**losses.LOSS_DICT, **losses.LOW_LEVEL_LOSS_DICT, **losses.MIDDLE_LEVEL_LOSS_DICT}
-    for stage in _stages(config):
+    for stage in config.stage_paths():
         for path in sub_terms(config, stage):
             yield _registered(config, (*path, 'criterion'), criteria)
             yield _registered(config, (*path, 'criterion_wrapper'), losses.LOSS_WRAPPER_DICT)
@@ -67,28 +66,32 @@ def sub_terms(config: Config, stage: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def loaders(config: Config) -> list[tuple[str, ...]]:
     """Returns the path of each block of a data loader."""
-    found = [(*stage, name) for stage in _stages(config) for name in LOADERS]
+    found = [(*stage, name) for stage in config.stage_paths() for name in LOADERS]
     return [path for path in (*found, ('test', 'test_data_loader')) if isinstance(config.get(*path), dict)]
 
 
-def _model_calls(config: Config) -> Iterator[Call]:
-    for path in (config.teacher_path, config.student_path):
-        if path is not None:
-            yield _registered(config, path, models.MODEL_DICT)
-
-
-def _stage_calls(config: Config) -> Iterator[Call]:
-    for stage in _stages(config):
+def _registered_calls(config: Config) -> Iterator[Call]:
+    for model in (config.teacher_path, config.student_path):
+        if model is not None:
+            yield _registered(config, model, models.MODEL_DICT)
+    for stage in config.stage_paths():
         yield _registered(config, (*stage, 'optimizer'), optim.OPTIM_DICT)
         yield _registered(config, (*stage, 'scheduler'), optim.SCHEDULER_DICT)
         for side in config.side_names:
             path = (*stage, side, 'adaptations')
             for name in _keys(config.get(*path)):
                 yield _registered(config, (*path, name), {**models.MODULE_DICT, **models.ADAPTATION_MODULE_DICT})
+    for path in loaders(config):
+        yield Call((*path, 'kwargs'), DataLoader)
+        yield _registered(config, (*path, 'batch_sampler'), datasets.BATCH_SAMPLER_DICT)
+        yield _registered(config, (*path, 'dataset_wrapper'), datasets.DATASET_WRAPPER_DICT)
+        sampler = config.get(*path, 'sampler', 'class_or_func')
+        is_imported = isinstance(sampler, Deferred) and sampler.tag == '!import_get'
+        yield Call((*path, 'sampler', 'kwargs'), _imported(sampler) if is_imported else None)
 
 
 def _parameter_group_calls(config: Config) -> Iterator[tuple[Call, dict[Any, Any]]]:
-    for stage in _stages(config):
+    for stage in config.stage_paths():
         path = (*stage, 'optimizer', parameter_groups(config))
         target = _registered(config, (*stage, 'optimizer'), optim.OPTIM_DICT).target
         for index, block in enumerate(config.get(*path) or ()):
@@ -101,44 +104,25 @@ def parameter_groups(config: Config) -> str:
     return 'module_wise_kwargs' if config.teacher_path is None else 'module_wise_configs'
 
 
-def _loader_calls(config: Config) -> Iterator[Call]:
-    for path in loaders(config):
-        yield Call((*path, 'kwargs'), DataLoader)
-        yield _registered(config, (*path, 'batch_sampler'), datasets.BATCH_SAMPLER_DICT)
-        yield _registered(config, (*path, 'dataset_wrapper'), datasets.DATASET_WRAPPER_DICT)
-        sampler = config.get(*path, 'sampler', 'class_or_func')
-        is_imported = isinstance(sampler, Deferred) and sampler.tag == '!import_get'
-        yield Call((*path, 'sampler', 'kwargs'), _imported(sampler.content) if is_imported else None)
+def _import_calls(config: Config) -> Iterator[tuple[Call, dict[Any, Any]]]:
+    for section in ('datasets', 'models', 'train', 'test'):
+        for path, value in walk(config.get(section), (section,)):
+            keywords: Any = value.get('init', 'kwargs') if isinstance(value, Deferred) else None
+            target = _imported(value) if isinstance(keywords, dict) and value.tag == '!import_call' else None
+            if target is not None:
+                yield Call((*path, 'init', 'kwargs'), target), keywords
 
 
-def _import_calls(value: Any, path: tuple[str, ...]) -> Iterator[tuple[Call, dict[Any, Any]]]:
-    if isinstance(value, Deferred):
-        content = value.content
-        init = content.get('init') if isinstance(content, dict) else None
-        keywords = init.get('kwargs') if isinstance(init, dict) else None
-        target = _imported(content) if value.tag == '!import_call' and isinstance(keywords, dict) else None
-        if target is not None and isinstance(keywords, dict):
-            yield Call((*path, 'init', 'kwargs'), target), keywords
-        value = content
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from _import_calls(item, (*path, key))
-
-
-def _imported(content: Any) -> Any:
+def _imported(deferred: Deferred) -> Any:
     """Returns what a tag names; None if it cannot be imported, which is told where the host needs it."""
     with contextlib.suppress(Exception):
-        return main_util.import_get(key=content['key'], package=content.get('package'))
+        return main_util.import_get(key=deferred.get('key'), package=deferred.get('package'))
     return None
 
 
 def _registered(config: Config, path: tuple[str, ...], registry: Mapping[str, Any]) -> Call:
     key = config.get(*path, 'key')
     return Call((*path, 'kwargs'), registry.get(key) if isinstance(key, str) else None)
-
-
-def _stages(config: Config) -> list[tuple[str, ...]]:
-    return config.stage_paths() if isinstance(config.get('train'), dict) else []
 
 
 def _keys(block: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from torchdistill.common.main_util import import_dependencies
 
-from trg_torchdistill.cli.recipe.text import build, parsed, read_text
+from trg_torchdistill.cli.recipe.text import build, problem, read_text
 from trg_torchdistill.errors import TRGError, explained
 
 
@@ -57,10 +57,7 @@ class Config:
 
     def get(self, *path: str) -> Any:
         """Returns the value at a path, None when there is none."""
-        value: Any = self.data
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return value_at(self.data, path)
 
     def mapping(self, *path: str) -> dict[str, Any]:
         """Returns the mapping at a path.
@@ -76,13 +73,24 @@ class Config:
                 f'expected {self.where(*path)} to be a mapping, got nothing; torchdistill needs it even where it is '
                 f'empty: write `kwargs: {{}}` under {self.where(*path[:-1])}'
             )
-        found = 'nothing' if value is None else repr(value)
-        raise TRGError(f'expected {self.where(*path)} to be a mapping, got {found}; add or correct it')
+        raise TRGError(f'expected {self.where(*path)} to be a mapping, got {shown(value)}; add or correct it')
 
     def where(self, *path: str | int) -> str:
         """Returns a path as text, with the line on which it stands if it is in the file."""
         line = line_of(self.text, path)
         return f'`{".".join(map(str, path))}`' + ('' if line is None else f' (line {line})')
+
+
+def value_at(value: Any, path: tuple[str, ...]) -> Any:
+    """Returns what stands at a path in a mapping of mappings, None when there is nothing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def shown(value: object) -> str:
+    """Returns a value for a message."""
+    return 'nothing' if value is None else repr(value)
 
 
 def load_config(path: str) -> Config:
@@ -102,10 +110,14 @@ def read_config(path: str, parse: Callable[[str], Any]) -> Config:
         parse: What makes values of its text.
 
     Raises:
-        TRGError: If there is no such file, or it is no YAML mapping.
+        TRGError: If there is no such file, it is no YAML mapping, or a value or an object in it cannot be built.
     """
     file, text = read_text(path)
-    data = parsed(path, text, parse)
+    with explained(f'expected {path} to be valid YAML, got a value that cannot be read', 'correct it'):
+        try:
+            data = parse(text)
+        except yaml.YAMLError as error:
+            raise TRGError(f'expected {path} to be valid YAML, got{problem(error, text)}') from error
     if not isinstance(data, dict):
         raise TRGError(f'expected {path} to hold a mapping with `models:` and `train:`, got {type(data).__name__}')
     return Config(file, text, with_home(data))

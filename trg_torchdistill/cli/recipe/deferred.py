@@ -9,14 +9,11 @@ from typing import Any
 import yaml
 from torchdistill.common import main_util, yaml_util
 
-from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, read_config
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, read_config, value_at
 from trg_torchdistill.cli.recipe.text import contents, start_of_paths, tag_name
 from trg_torchdistill.errors import TRGError, placed
 
-CONSTRUCT = yaml.constructor.FullConstructor
-YAML_VALUES = ('null', 'bool', 'int', 'float', 'binary', 'timestamp', 'omap', 'pairs', 'set', 'str', 'seq', 'map')
-PYTHON_VALUES = ('str', 'unicode', 'bytes', 'long', 'complex', 'tuple')
-PYTHON_ALIASES = {'none': 'null', 'bool': 'bool', 'int': 'int', 'float': 'float', 'list': 'seq', 'dict': 'map'}
+CONSTRUCTOR = yaml.constructor.FullConstructor
 PYTHON_NAME = '!!python/name'
 
 
@@ -32,12 +29,16 @@ class Deferred:
     tag: str
     content: Any
 
+    def get(self, *path: str) -> Any:
+        """Returns the value at a path in its mapping, None when there is none."""
+        return value_at(self.content, path)
+
 
 class DeferredLoader(yaml.FullLoader):
     """The host's YAML loader, except that tags which import or call something give a :class:`Deferred`.
 
-    The host registers its tags in a loader of PyYAML, for the whole process. What this one does with a tag is listed
-    here alone, whatever was registered elsewhere.
+    The host registers its tags in a loader of PyYAML, for the whole process. This one has the values of YAML from below
+    those loaders, and what it does with a tag is listed here alone, whatever was registered elsewhere.
     """
 
 
@@ -49,19 +50,12 @@ def _defer_name(loader: yaml.FullLoader, suffix: str, node: yaml.Node) -> Deferr
     return Deferred(PYTHON_NAME, suffix)
 
 
-def _value(method: str) -> Any:
-    return getattr(CONSTRUCT, f'construct_{method}')
-
-
 DeferredLoader.yaml_constructors = {
-    **{f'tag:yaml.org,2002:{name}': _value(f'yaml_{name}') for name in YAML_VALUES},
-    **{f'tag:yaml.org,2002:python/{name}': _value(f'python_{name}') for name in PYTHON_VALUES},
-    **{f'tag:yaml.org,2002:python/{name}': _value(f'yaml_{of_yaml}') for name, of_yaml in PYTHON_ALIASES.items()},
+    **{tag: make for tag, make in CONSTRUCTOR.yaml_constructors.items() if not str(tag).startswith('!')},
     '!join': yaml_util.yaml_join,
     '!pathjoin': yaml_util.yaml_pathjoin,
     '!expanduser': yaml_util.yaml_expanduser,
     '!abspath': yaml_util.yaml_abspath,
-    None: CONSTRUCT.construct_undefined,
 }
 DeferredLoader.yaml_multi_constructors = {'tag:yaml.org,2002:python/name:': _defer_name, '!': _defer}
 
@@ -93,17 +87,20 @@ def load_deferred(path: str) -> Config:
     return read_config(path, parse_deferred)
 
 
+def walk(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yields a value and all inside it, in the order of the file, each after its path; tags add nothing to a path."""
+    yield path, value
+    inside = value.content if isinstance(value, Deferred) else value
+    items: Any = inside.items() if isinstance(inside, dict) else ()
+    if isinstance(inside, (list, tuple)):
+        items = enumerate(inside)
+    for key, item in items:
+        yield from walk(item, (*path, key))
+
+
 def deferred_in(value: Any) -> Iterator[Deferred]:
     """Yields every :class:`Deferred` in a value, an outer one before those inside it, in the order of the file."""
-    if isinstance(value, Deferred):
-        yield value
-        value = value.content
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from deferred_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from deferred_in(item)
+    return (inner for _, inner in walk(value) if isinstance(inner, Deferred))
 
 
 def resolve(value: Any, refused: Collection[int], advice: str) -> Any:

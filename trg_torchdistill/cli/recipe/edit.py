@@ -7,6 +7,7 @@ never changed for its other users: where they must differ, the alias is written 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,9 +49,9 @@ def edit_text(text: str, wanted: Any) -> str:
         found = parse_deferred(changed)
     except yaml.YAMLError as error:
         raise EditError(f'the changed text is no YAML any more: {error}') from error
-    difference = first_difference(wanted, found)
+    difference = next(itertools.chain(*list_changes(wanted, found)), None)
     if difference is not None:
-        raise EditError(f'the changed text holds something else at {difference}')
+        raise EditError(f'the changed text holds something else at `{difference}`')
     return changed
 
 
@@ -59,21 +60,6 @@ def unshared(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: unshared(inner) for key, inner in value.items()}
     return [unshared(inner) for inner in value] if isinstance(value, list) else value
-
-
-def first_difference(left: Any, right: Any, path: str = '') -> str | None:
-    """Returns the path of the first place where two values differ, None if they are equal."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        pairs: Iterator[tuple[Any, Any, Any]] = (
-            (key, left.get(key, MISSING), right.get(key, MISSING))
-            for key in [*left, *(k for k in right if k not in left)]
-        )
-    elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        pairs = ((index, *both) for index, both in enumerate(zip(left, right, strict=True)))
-    else:
-        return None if type(left) is type(right) and left == right else f'`{path}`'
-    found = (first_difference(one, other, f'{path}.{key}'.lstrip('.')) for key, one, other in pairs)
-    return next((difference for difference in found if difference is not None), None)
 
 
 def list_changes(before: Any, after: Any, path: str = '') -> tuple[list[str], list[str], list[str]]:
@@ -87,7 +73,8 @@ def list_changes(before: Any, after: Any, path: str = '') -> tuple[list[str], li
     if isinstance(before, list) and isinstance(after, list):
         before, after = dict(enumerate(before)), dict(enumerate(after))
     if not (isinstance(before, dict) and isinstance(after, dict)):
-        return added, [] if first_difference(before, after) is None else [path], removed
+        is_equal = type(before) is type(after) and before == after
+        return added, [] if is_equal else [path], removed
     for key in [*before, *(key for key in after if key not in before)]:
         where = f'{path}.{key}'.lstrip('.')
         if key not in before or (before[key] is None and after.get(key) is not None):
@@ -98,6 +85,11 @@ def list_changes(before: Any, after: Any, path: str = '') -> tuple[list[str], li
             inner = list_changes(before[key], after[key], where)
             added, replaced, removed = added + inner[0], replaced + inner[1], removed + inner[2]
     return added, replaced, removed
+
+
+def differ(left: Any, right: Any) -> bool:
+    """Whether two values differ anywhere, or in type."""
+    return any(list_changes(left, right))
 
 
 class _Editor:
@@ -116,8 +108,7 @@ class _Editor:
         self._visit(self.root, parse_deferred(self.text), self.wanted, 0)
         changed, newline = self.text, '\r\n' if '\r\n' in self.text else '\n'
         # From the end of the text to its beginning; of several at one place, the last first.
-        ordered = sorted(enumerate(self.patches), key=lambda patch: (patch[1][0], patch[0]), reverse=True)
-        for _, (start, end, replacement) in ordered:
+        for start, end, replacement in reversed(sorted(self.patches, key=lambda patch: patch[0])):
             changed = changed[:start] + replacement.replace('\n', newline) + changed[end:]
         return changed
 
@@ -130,7 +121,7 @@ class _Editor:
     def _visit(self, node: Node, held: Any, wanted: Any, column: int) -> None:
         if node.target is not None:
             shared = self.targets.get(node.target.start, wanted)
-            if node.target.start in self.known_lost or first_difference(shared, wanted) is not None:
+            if node.target.start in self.known_lost or differ(shared, wanted):
                 self._replace(node, wanted, column)
         elif isinstance(held, dict) and isinstance(wanted, dict) and wanted:
             self._visit_mapping(node, held, wanted)
@@ -139,7 +130,7 @@ class _Editor:
                 self._visit(value, held[index], wanted[index], node.column)
             if len(wanted) > len(held):
                 self._append(node, wanted[len(held) :])
-        elif first_difference(held, wanted) is not None:
+        elif differ(held, wanted):
             self._replace(node, wanted, column)
 
     def _visit_mapping(self, node: Node, held: dict[Any, Any], wanted: dict[Any, Any]) -> None:
@@ -155,7 +146,7 @@ class _Editor:
             if key in own:
                 self._visit(own[key], held[key], value, node.column)
                 before = own[key]
-            elif key not in inherited or first_difference(inherited[key], value) is not None:
+            elif key not in inherited or differ(inherited[key], value):
                 self._insert(node, before, key, value)
 
     def _inherited(self, merged: Node) -> dict[Any, Any]:
@@ -172,23 +163,23 @@ class _Editor:
         if not node.flow:
             at = node.first - node.column if before is None else self._next_line(before.end)
             blank = [''] if before is None and node is self.root else []
-            self._patch(at, at, ''.join(f'{line}\n' for line in [*entry(key, value, node.column), *blank]))
+            self.patches.append((at, at, ''.join(f'{line}\n' for line in [*entry(key, value, node.column), *blank])))
             return
         text = f'{key_text(key)}: {inline(value)}'
         if before is not None:
-            self._patch(before.end, before.end, f', {text}')
+            self.patches.append((before.end, before.end, f', {text}'))
         else:
             at = node.first if node.values else self.text.rindex('}', node.start, node.end)
-            self._patch(at, at, f'{text}, ' if node.values else text)
+            self.patches.append((at, at, f'{text}, ' if node.values else text))
 
     def _append(self, node: Node, values: list[Any]) -> None:
         if not node.flow:
             at = self._next_line(node.end)
-            self._patch(at, at, ''.join(f'{line}\n' for value in values for line in item(value, node.column)))
+            self.patches.append((at, at, ''.join(f'{line}\n' for value in values for line in item(value, node.column))))
             return
         at = node.values[-1].end if node.values else self.text.rindex(']', node.start, node.end)
         text = ', '.join(inline(value) for value in values)
-        self._patch(at, at, f', {text}' if node.values else text)
+        self.patches.append((at, at, f', {text}' if node.values else text))
 
     def _replace(self, node: Node, wanted: Any, column: int) -> None:
         self.lost |= {below.start for below in node.walk() if below.anchor is not None and below.target is None}
@@ -203,13 +194,13 @@ class _Editor:
             lines = ['', f'{" " * (column + 2)}{MERGE}: *{node.anchor}']
             shared = self.targets[node.target.start]
             for key, value in wanted.items():
-                if key not in shared or first_difference(shared[key], value) is not None:
+                if key not in shared or differ(shared[key], value):
                     lines += entry(key, value, column + 2)
         else:
             lines = block(wanted, column, '')
             if own_line and wanted is not None and len(lines) == 1:
                 lines = ['', f'{" " * (column + 2)}{lines[0].lstrip()}']
-        self._patch(start, node.end, '\n'.join(lines))
+        self.patches.append((start, node.end, '\n'.join(lines)))
 
     def _extends(self, target: Node, wanted: Any) -> bool:
         """Whether a value is a mapping that holds all keys of an anchored one, so that ``<<`` can name that."""
@@ -226,9 +217,6 @@ class _Editor:
 
     def _next_line(self, index: int) -> int:
         return self.text.index('\n', index) + 1
-
-    def _patch(self, start: int, end: int, replacement: str) -> None:
-        self.patches.append((start, end, replacement))
 
 
 def _children(node: Node) -> Iterator[tuple[Any, Node]]:

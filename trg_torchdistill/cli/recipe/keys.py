@@ -16,7 +16,7 @@ from torchdistill.models import registry as models
 from torchdistill.optim import registry as optim
 
 from trg_torchdistill._checks import nearest
-from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.config import Config, shown
 from trg_torchdistill.errors import TRGError
 
 PROCESSES: dict[str, tuple[Mapping[str, Any], str]] = {
@@ -67,13 +67,9 @@ def check_registered(config: Config, path: tuple[str, ...], known: Collection[st
     if isinstance(key, str) and key in known:
         return
     raise TRGError(
-        f'expected {config.where(*path)} to be the key of a registered {kind}, got {_shown(key)}'
+        f'expected {config.where(*path)} to be the key of a registered {kind}, got {shown(key)}'
         f'{nearest(key, known)}; is the package that registers it named under `dependencies:`?'
     )
-
-
-def _shown(value: object) -> str:
-    return 'nothing' if value is None else repr(value)
 
 
 def _check_models(config: Config) -> None:
@@ -87,7 +83,7 @@ def _check_models(config: Config) -> None:
 def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
     key, where = config.get(*path, 'key'), config.where(*path, 'key')
     if not isinstance(key, str):
-        raise TRGError(f'expected {where} to be the name of a model, got {_shown(key)}; write one')
+        raise TRGError(f'expected {where} to be the name of a model, got {shown(key)}; write one')
     is_quantized = config.get(*path, 'quantized')
     zoo = vars(torchvision.models.quantization if is_quantized else torchvision.models)
     if inspect.ismodule(zoo.get(key)):
@@ -130,7 +126,7 @@ def _check_stage(config: Config, stage: tuple[str, ...], first: bool) -> None:
     num_epochs = config.get(*stage, 'num_epochs')
     if isinstance(num_epochs, bool) or not isinstance(num_epochs, int) or num_epochs < 1:
         raise TRGError(
-            f'expected {config.where(*stage, "num_epochs")} to be an integer >= 1, got {_shown(num_epochs)}; '
+            f'expected {config.where(*stage, "num_epochs")} to be an integer >= 1, got {shown(num_epochs)}; '
             f'write it under {config.where(*stage)}'
         )
     for name in ('train_data_loader', 'val_data_loader'):
@@ -169,7 +165,7 @@ def _check_plateau(config: Config, path: tuple[str, ...]) -> None:
     if mode != 'max':
         raise TRGError(
             f"expected {config.where(*path, 'kwargs')} to have `mode: 'max'`, as `train` tells this scheduler the "
-            f'validation top-1, which rises, got {_shown(mode)}{"" if mode else ", which means min"}; write `mode: '
+            f'validation top-1, which rises, got {shown(mode)}{"" if mode else ", which means min"}; write `mode: '
             "'max'` (torchdistill's trainer tells it nothing and fails after the first epoch)"
         )
     if (config.get(*path, 'scheduling_step') or 0) > 0:
@@ -242,7 +238,7 @@ def _check_loader(config: Config, path: tuple[str, ...]) -> None:
     if dataset_id not in known:
         raise TRGError(
             f'expected {config.where(*path, "dataset_id")} to be one of the keys under `datasets:`, {known}, '
-            f'got {_shown(dataset_id)}'
+            f'got {shown(dataset_id)}'
         )
     if config.get(*path, 'sampler', 'class_or_func') is None:
         raise TRGError(

@@ -25,7 +25,6 @@ class Node:
         column: Column of its first key or item; of an empty one and of a scalar, of ``start``.
         flow: Whether it is written in brackets or braces.
         anchor: Name of its anchor, or of the anchor an alias stands for.
-        tag: Its tag, None when there is none.
         text: Value of a scalar.
         keys: Names of the keys of a mapping, one for each of ``values``.
         values: Values of a mapping, items of a sequence.
@@ -39,7 +38,6 @@ class Node:
     column: int
     flow: bool = True
     anchor: str | None = None
-    tag: str | None = None
     text: str = ''
     keys: list[str] = field(default_factory=list)
     values: list[Node] = field(default_factory=list)
@@ -52,10 +50,6 @@ class Node:
         for value in self.values:
             yield from value.walk()
 
-    def resolved(self) -> Node:
-        """Returns the node that an alias stands for, any other node itself."""
-        return self if self.target is None else self.target.resolved()
-
 
 def compose(text: str) -> Node:
     """Returns the root of the only document in a YAML text.
@@ -63,10 +57,10 @@ def compose(text: str) -> Node:
     Raises:
         yaml.YAMLError: If it is no YAML, or holds more than one document.
     """
-    events = list(yaml.parse(text, Loader=yaml.FullLoader))
+    events: list[Any] = list(yaml.parse(text, Loader=yaml.FullLoader))
     if sum(isinstance(event, yaml.DocumentStartEvent) for event in events) != 1:
         raise yaml.YAMLError('expected one document')
-    return _Composer(text, events).node()
+    return _Composer(text, events[3:]).node(events[2])
 
 
 class _Composer:
@@ -74,25 +68,16 @@ class _Composer:
 
     def __init__(self, text: str, events: list[Any]) -> None:
         self.text = text
-        self.events = iter(events[2:])
+        self.events = iter(events)
         self.anchors: dict[Any, Node] = {}
 
-    def node(self) -> Node:
-        """Returns the node that begins with the next event."""
-        found = self._node(next(self.events))
-        if found is None:
-            raise yaml.YAMLError('expected a value')
-        return found
-
-    def _node(self, event: Any) -> Node | None:
-        if isinstance(event, yaml.CollectionEndEvent):
-            return None
+    def node(self, event: Any) -> Node:
+        """Returns the node that begins with an event."""
         start, end = event.start_mark.index, event.end_mark.index
-        node = Node('scalar', start, end, event.start_mark.column)
+        node = Node('scalar', start, end, event.start_mark.column, anchor=event.anchor)
         if isinstance(event, yaml.AliasEvent):
-            node.kind, node.anchor, node.target = 'alias', event.anchor, self.anchors[event.anchor]
+            node.kind, node.target = 'alias', self.anchors[event.anchor]
             return node
-        node.anchor, node.tag = event.anchor, event.tag
         if isinstance(event, yaml.ScalarEvent):
             node.text = event.value
             node.end = start + len(self.text[start:end].rstrip())
@@ -106,16 +91,17 @@ class _Composer:
 
     def _fill(self, node: Node) -> None:
         for event in self.events:
-            item = self._node(event)
-            if item is None:
-                node.end = event.end_mark.index if node.flow else node.end
+            end = event.end_mark.index
+            if isinstance(event, yaml.CollectionEndEvent):
+                node.end = end if node.flow else node.end
                 return
+            item = self.node(event)
             if not node.values:
                 node.first = item.start
                 node.column = self._column(node, item, event.start_mark.column)
             if node.kind == 'mapping':
-                node.keys.append(item.resolved().text)
-                item = self.node()
+                node.keys.append((item.target or item).text)
+                item = self.node(next(self.events))
             node.values.append(item)
             node.end = max(node.end, item.end)
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from trg_torchdistill.cli.recipe.called import Call, calls, loaders, sub_terms
-from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.config import Config, shown
 from trg_torchdistill.cli.recipe.deferred import Deferred
 from trg_torchdistill.errors import TRGError
 
@@ -28,20 +28,8 @@ NUMERIC_KEYS = {'num_epochs', 'log_freq', 'scheduling_step', 'weight', *dict(OPT
 NUMBERS = {'int', 'float'}
 OPTIONAL = {'Optional', 'None', 'NoneType'}
 LISTS = {'list', 'List', 'tuple', 'Tuple', 'Sequence', 'Iterable'}
-BESIDE_NUMBERS = {
-    *OPTIONAL,
-    *LISTS,
-    'Union',
-    'Tensor',
-    'torch',
-    'typing',
-    'collections',
-    'abc',
-    'or',
-    'of',
-    'bool',
-    'exact',
-}
+TYPING = {'Union', 'Tensor', 'torch', 'typing', 'collections', 'abc'}
+BESIDE_NUMBERS = {*OPTIONAL, *LISTS, *TYPING, 'or', 'of', 'bool', 'exact'}
 BOOLEANS = 'YAML 1.1 reads yes, no, on and off as booleans'
 
 
@@ -125,9 +113,8 @@ def decimal(text: str) -> str | None:
 
 def _numeric_places(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yields each path at which the host itself needs a number and something stands, and the type of the number."""
-    stages = config.stage_paths() if isinstance(config.get('train'), dict) else []
     found: list[tuple[tuple[str, ...], str]] = [(('train', 'log_freq'), 'exact int | None')]
-    for stage in stages:
+    for stage in config.stage_paths():
         found.append(((*stage, 'num_epochs'), 'exact int'))
         found += [((*stage, 'optimizer', name), kind) for name, kind in OPTIMIZER]
         found.append(((*stage, 'scheduler', 'scheduling_step'), 'int'))
@@ -192,7 +179,7 @@ def _check_value(config: Config, path: tuple[Any, ...], value: Any, kind: str) -
     expected = _unmet(value, words)
     if expected is None:
         return
-    found, write = 'nothing' if value is None else repr(value), f'write {expected}'
+    found, write = shown(value), f'write {expected}'
     if isinstance(value, str) and decimal(value) is not None:
         found, write = f'{value!r}, which is text', f'write {decimal(value)} without quotes'
     elif isinstance(value, bool):
@@ -204,19 +191,15 @@ def _check_value(config: Config, path: tuple[Any, ...], value: Any, kind: str) -
 def _unmet(value: Any, words: set[str]) -> str | None:
     """Returns what a value of the types in ``words`` would be, None if this may be one, or is built by a tag."""
     if words & NUMBERS and not words - NUMBERS - BESIDE_NUMBERS:
-        return _unmet_number(value, words)
+        expected = 'a number' if 'float' in words else 'a whole number'
+        if value is None:
+            return None if words & OPTIONAL else expected
+        if isinstance(value, bool):
+            return None if 'bool' in words else expected
+        refused = (str, list, dict, float) if 'exact' in words else (str, list, dict)
+        return expected if isinstance(value, refused) else None
     if isinstance(value, bool) and words & {'str', 'Literal'} and not words & {'bool', 'True', 'False'}:
         return 'text'
     if isinstance(value, str) and 'bool' in words and not words - OPTIONAL - {'bool'}:
         return 'true or false'
     return None
-
-
-def _unmet_number(value: Any, words: set[str]) -> str | None:
-    expected = 'a number' if 'float' in words else 'a whole number'
-    if value is None:
-        return None if words & OPTIONAL else expected
-    if isinstance(value, bool):
-        return None if 'bool' in words else expected
-    refused = (str, list, dict, float) if 'exact' in words else (str, list, dict)
-    return expected if isinstance(value, refused) else None

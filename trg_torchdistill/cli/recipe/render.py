@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import yaml
+
 from trg_torchdistill.cli.recipe.deferred import Deferred
+
+REPRESENTER = yaml.representer.SafeRepresenter()
 
 
 class Inline(dict[str, Any]):
@@ -20,7 +25,7 @@ def inline(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return '[' + ', '.join(inline(item) for item in value) + ']'
     if isinstance(value, float):
-        return _number(value)
+        return str(REPRESENTER.represent_float(value).value)
     if isinstance(value, str):
         return _quoted(value)
     return 'null' if value is None else str(value)
@@ -66,17 +71,7 @@ def key_text(key: Any) -> str:
 
 
 def _quoted(text: str) -> str:
+    """Returns a text in single quotes; in double ones, with escapes, if a character in it cannot be printed."""
     if text.isprintable():
         return "'" + text.replace("'", "''") + "'"
-    escaped = ''.join(
-        letter if letter.isprintable() else f'\\U{ord(letter):08x}' for letter in text.replace('\\', '\\\\')
-    )
-    return '"' + escaped.replace('"', '\\"') + '"'
-
-
-def _number(value: float) -> str:
-    text = repr(value)
-    mantissa, exponent, power = text.partition('e')
-    if not exponent:
-        return {'inf': '.inf', '-inf': '-.inf', 'nan': '.nan'}.get(text, text)
-    return f'{mantissa if "." in mantissa else mantissa + ".0"}e{power}'
+    return yaml.dump(text, default_style='"', width=math.inf).rstrip('\n')

@@ -44,24 +44,6 @@ def read_text(path: str) -> tuple[Path, str]:
         ) from None
 
 
-def parsed(path: str, text: str, parse: Callable[[str], Any]) -> Any:
-    """Returns what a YAML text holds.
-
-    Args:
-        path: Its file, for the message.
-        text: The text.
-        parse: What reads it.
-
-    Raises:
-        TRGError: If it is no YAML, or a value or an object in it cannot be built.
-    """
-    with explained(f'expected {path} to be valid YAML, got a value that cannot be read', 'correct it'):
-        try:
-            return parse(text)
-        except yaml.YAMLError as error:
-            raise TRGError(f'expected {path} to be valid YAML, got{_problem(error, text)}') from error
-
-
 def build(text: str) -> Any:
     """Returns what a YAML text holds, with every tag carried out."""
     return yaml.load(text, Loader=BuildingLoader)
@@ -109,7 +91,8 @@ def _has_relative_path(content: Any, name: str = '') -> bool:
     return '/' in content or content.startswith('.') or any(word in name for word in PATH_WORDS)
 
 
-def _problem(error: yaml.YAMLError, text: str) -> str:
+def problem(error: yaml.YAMLError, text: str) -> str:
+    """Returns where and why a text is no YAML, for the end of a message."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count('\n', 0, error.position) + 1
         return f' on line {line}: the character {chr(error.character)!r}, which is not allowed'

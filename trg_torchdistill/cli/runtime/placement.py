@@ -18,28 +18,31 @@ class Placement:
 
     Attributes:
         device: Device of the models and batches.
-        device_ids: Indices of this process's devices, None for all.
-        distributed: Whether several processes train together.
-        lr_factor: What every learning rate is multiplied with.
         processes: This process among those that train together.
+        lr_factor: What every learning rate is multiplied with.
         precision: Precision of the forward passes.
     """
 
     device: torch.device
-    device_ids: list[int] | None = None
-    distributed: bool = False
-    lr_factor: int = 1
     processes: Processes = ALONE
+    lr_factor: int = 1
     precision: Precision = FLOAT32
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes train together."""
+        return self.processes.are_several
+
+    @property
+    def device_ids(self) -> list[int] | None:
+        """Index of this process's own GPU, None for all."""
+        return [self.processes.local_rank] if self.distributed and self.device.type == 'cuda' else None
 
 
 def choose_placement(name: str, processes: Processes | None = None, adjust_lr: bool = False) -> Placement:
     """Returns the placement for ``--device``; ``auto`` is the GPU where there is one, else the CPU.
 
-    Args:
-        name: The word after ``--device``.
-        processes: Those of the training, which get a GPU each; None where only one process makes sense.
-        adjust_lr: Whether learning rates are multiplied with the number of processes.
+    Each of several ``processes`` gets a GPU; without any, only one process makes sense.
 
     Raises:
         TRGError: If there is no such device, or ``torchrun`` started several processes of a command for one.
@@ -52,17 +55,16 @@ def choose_placement(name: str, processes: Processes | None = None, adjust_lr: b
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if processes is not None and processes.are_several:
-        return _placement_of_one_of_several(name, processes, adjust_lr)
+        return Placement(_device_of_one_of_several(name, processes), processes, processes.size if adjust_lr else 1)
     with explained(f'expected `--device` to be cpu, cuda, cuda:0, ... or auto, got {name}'):
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # `meta` is a device, too, and holds no number
     return Placement(device)
 
 
-def _placement_of_one_of_several(name: str, processes: Processes, adjust_lr: bool) -> Placement:
-    lr_factor = processes.size if adjust_lr else 1
+def _device_of_one_of_several(name: str, processes: Processes) -> torch.device:
     if name == 'cpu':
-        return Placement(torch.device('cpu'), None, True, lr_factor, processes)
+        return torch.device('cpu')
     if name != 'cuda':
         raise TRGError(
             f'expected `--device` to be auto, cuda or cpu for several processes, each of which takes its own GPU, got '
@@ -74,5 +76,4 @@ def _placement_of_one_of_several(name: str, processes: Processes, adjust_lr: boo
             f'{torch.cuda.device_count()}; lower `--nproc_per_node` of torchrun, or use `--device cpu`'
         )
     torch.cuda.set_device(processes.local_rank)
-    device = torch.device('cuda', processes.local_rank)
-    return Placement(device, [processes.local_rank], True, lr_factor, processes)
+    return torch.device('cuda', processes.local_rank)

@@ -18,14 +18,10 @@ DEFAULT_PROCESS = 'default_post_forward_process'
 
 
 class Precision:
-    """How the models compute: in float32, or a part of their operations in a shorter type.
+    """How the models compute: in float32, or a part of their operations in the type that ``name`` says.
 
     Weights and optimizer stay in float32. TRG's losses leave autocast and compute in float32; the host's other losses
     do what torch's autocast does with their operations.
-
-    Args:
-        name: ``bf16``, ``fp16``, or None for float32.
-        device: Device of the models.
     """
 
     def __init__(self, name: str | None = None, device: torch.device | None = None) -> None:

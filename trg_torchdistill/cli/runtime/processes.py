@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
@@ -80,11 +80,12 @@ class Processes:
         result: list[float] = values.tolist()
         return result
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrites the tensors with those of the first process."""
+    def copy_from_first(self, modules: Iterable[nn.Module], only_buffers: bool = False) -> None:
+        """Overwrites parameters and buffers of the modules with those of the first process."""
         if not self.are_several:
             return
-        for tensor in tensors:
+        kinds = (nn.Module.buffers,) if only_buffers else (nn.Module.parameters, nn.Module.buffers)
+        for tensor in dict.fromkeys(tensor for module in modules for kind in kinds for tensor in kind(module)):
             values = tensor.detach().contiguous()
             dist.broadcast(values, 0)
             tensor.detach().copy_(values)
@@ -111,9 +112,6 @@ def joined(device: str) -> Iterator[Processes]:
 
     On GPUs tensors go through nccl and everything else through gloo, on CPUs all goes through gloo. An error in any of
     the processes is reported by one of them: by the first if it fails too, as all do over a mistake in the YAML.
-
-    Args:
-        device: The word after ``--device``.
 
     Raises:
         TRGError: If the environment is not torchrun's.

@@ -85,11 +85,7 @@ class BarReporter(Reporter):
 
 
 def choose_reporter(is_first: bool = True) -> Reporter:
-    """Returns the reporter for standard output; without tqdm a terminal gets plain lines and is told so.
-
-    Args:
-        is_first: Whether this is the process that speaks for all.
-    """
+    """Returns the reporter for standard output; without tqdm a terminal gets plain lines and is told so."""
     if not is_first:
         return SilentReporter()
     if not sys.stdout.isatty():
@@ -102,12 +98,7 @@ def choose_reporter(is_first: bool = True) -> Reporter:
 
 
 def epoch_line(line: dict[str, Any], num_epochs: int) -> str:
-    """Returns the summary of an epoch, at most 100 columns wide.
-
-    Args:
-        line: What is written to ``metrics.jsonl``.
-        num_epochs: Number of epochs of the whole training.
-    """
+    """Returns the summary of an epoch, a line of ``metrics.jsonl``, at most 100 columns wide."""
     number = f'{line["epoch"] + 1:{len(str(num_epochs))}}/{num_epochs}'
     accuracies = f'{line["val_top1"]:.2f}/{line["val_top5"]:.2f}'
     left = clock(sum(line['seconds'].values()) * (num_epochs - line['epoch'] - 1))

@@ -1,4 +1,4 @@
-"""The two files of a run: the best weights in the example trainer's format, and the whole state of the training."""
+"""The whole state of a training, and a new box put where it stood."""
 
 from __future__ import annotations
 
@@ -15,28 +15,12 @@ from trg_torchdistill.cli.probe.wrappings import difference
 from trg_torchdistill.cli.runtime.precision import FLOAT32, Precision
 from trg_torchdistill.cli.runtime.processes import Processes
 from trg_torchdistill.cli.runtime.random_state import random_state, set_random_state
-from trg_torchdistill.errors import TRGError, explained
-from trg_torchdistill.files import UnreadableError, read_saved, replacing
+from trg_torchdistill.errors import TRGError, placed
+from trg_torchdistill.files import UnreadableError, read_saved
 from trg_torchdistill.host import Box
 
 FORMAT = 'trg_torchdistill training state, version 2'
 FORMAT_OF_ONE_PROCESS = 'trg_torchdistill training state, version 1'
-
-
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Writes a file that is either complete or not there; an older one stays until the new one is on the disk."""
-    with replacing(path) as stream:
-        torch.save(state, stream)
-
-
-def best_checkpoint(box: Box, student: nn.Module, best_value: float, args: dict[str, Any]) -> dict[str, Any]:
-    """Returns the weights of the plain student in the example trainer's format; ``args`` holds plain values only."""
-    return {
-        'model': student.state_dict(),
-        'best_value': best_value,
-        **box.optimizer_state(),
-        'args': args,
-    }
 
 
 def training_state(
@@ -103,14 +87,9 @@ def restore_training_state(
     processes: Processes,
     precision: Precision,
 ) -> Progress:
-    """Puts a newly built box where the training stood, the random generators last.
+    """Puts a newly built box, in its first stage, where the training of ``path`` stood, the random generators last.
 
-    Args:
-        box: Distillation or training box, in its first stage.
-        state: What :func:`load_training_state` read.
-        path: Where it was read from, for the message.
-        processes: Those that continue; when they are more or fewer than before, random generators start anew.
-        precision: Precision of the training, whose scale is restored too.
+    These start anew when the processes that continue are more or fewer than before.
 
     Raises:
         TRGError: If the state is of other models, losses or stages than the YAML's.
@@ -119,9 +98,13 @@ def restore_training_state(
     as_before = len(state['processes']) == processes.size
     own = state['processes'][processes.rank if as_before else 0]
     line = 'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
-    with explained(f'expected {path} to fit the models, losses and stages of the YAML, got', line):
+    with placed(f'expected {path} to fit the models, losses and stages of the YAML, got', line):
         box.skip_to_stage(state['stage'], progress.epochs_done)
-        _check_modules(box.modules(), state['modules'], path)
+        modules = box.modules()
+        for name, module_state in state['modules'].items():
+            changed = difference(nn.Module.state_dict(modules[name]), module_state)
+            if changed:
+                raise TRGError(f'for the {name}, {changed}')
         box.load_state(state, own)
         precision.restore(state['precision'])
     set_random_state(own['random_state'])
@@ -134,16 +117,6 @@ def draw_apart(seed: int | None, processes: Processes) -> None:
     """Seeds all processes but the first one, without a seed from their random state, so that all draw other images."""
     if not processes.is_first:
         set_seed(processes.rank + (int(torch.randint(2**31, ())) if seed is None else seed))
-
-
-def _check_modules(modules: dict[str, nn.Module], states: dict[str, Any], path: Path) -> None:
-    for name, module_state in states.items():
-        changed = difference(nn.Module.state_dict(modules[name]), module_state)
-        if changed:
-            raise TRGError(
-                f'expected {path} to fit the models, losses and stages of the YAML, got for the {name}: {changed}; '
-                'undo the change of the YAML, or start anew with `--overwrite` or another `--run_dir`'
-            )
 
 
 def _teacher_changes(box: Box, epochs_done: int) -> bool:

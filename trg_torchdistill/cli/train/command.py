@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from torch.backends import cudnn
@@ -20,7 +17,7 @@ from trg_torchdistill.cli.runtime.exit_codes import EXIT_INTERRUPTED
 from trg_torchdistill.cli.runtime.logs import logging_to, traceback_kept
 from trg_torchdistill.cli.runtime.placement import choose_placement
 from trg_torchdistill.cli.runtime.precision import DTYPES, choose_precision
-from trg_torchdistill.cli.runtime.processes import Processes, joined
+from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
 from trg_torchdistill.cli.train.parallel import check_for_several_processes
@@ -70,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         TRGError: For a mistake in the YAML or the command line.
         RunError: If the loss becomes NaN or infinite.
     """
-    with joined(args.device) as processes, _logging_to(args, processes):
+    with joined(args.device) as processes, logging_to(_run_log(args), processes.rank):
         reporter = choose_reporter(processes.is_first)
         placement = choose_placement(args.device, processes, args.adjust_lr)
         seed_equally(args.seed, processes)
@@ -82,10 +79,11 @@ def run(args: argparse.Namespace) -> int:
             check_for_several_processes(config, reporter)
         placement = replace(placement, precision=choose_precision(args.amp, placement.device, config))
         files = files_of_run(config, args.run_dir)
+        state = None
         if not args.test_only:
             rehearse(config, placement.device, images_by_process(config, processes.size))
             check_collisions(config, files, args.run_log)
-        state = None if args.test_only else earlier_state(args, config, files, processes)
+            state = earlier_state(args, config, files, processes)
         cudnn.benchmark = cudnn.benchmark or not args.disable_cudnn_benchmark
         with processes.first_of_node_first():
             teacher, student, origins = build_models(args, config, state, placement)
@@ -101,41 +99,33 @@ def run(args: argparse.Namespace) -> int:
                     with traceback_kept(files.error, args.run_log, lambda: _kept(trainer)):
                         trainer.train()
                 except KeyboardInterrupt:
-                    return _interrupted(args, trainer)
+                    command = resume_command(args.words, processes)
+                    reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
+                    return EXIT_INTERRUPTED
             trainer.box.clean_modules()
             progress = trainer.progress
         weights = load_best(config, student, files.best, progress, reporter) if processes.is_first else ''
         weights = processes.from_first(weights)
         if args.test_only:
             tell_origins(config, {**origins, 'student': weights}, reporter)
-        tested = {'teacher': None if args.student_only else teacher, 'student': student}
-        processes.copy_from_first(
-            chain.from_iterable(model.state_dict().values() for model in tested.values() if model)
-        )
+        teacher = None if args.student_only else teacher
+        processes.copy_from_first([student] if teacher is None else [teacher, student])
         with traceback_kept(files.error, args.run_log, str):
-            measure_models(config, tested['teacher'], student, weights, placement, files, reporter)
+            measure_models(config, teacher, student, weights, placement, files, reporter)
     return 0
 
 
-@contextlib.contextmanager
-def _logging_to(args: argparse.Namespace, processes: Processes) -> Iterator[None]:
-    """Opens the log, once it is known that it is no other file of the run."""
-    folder = [] if args.run_dir is None else [Path(args.run_dir)]
-    of_run = [file for each in folder for file in RunFiles(each, each).beside_the_weights]
+def _run_log(args: argparse.Namespace) -> str | None:
+    """Returns ``--run_log``, once it is known that it is no other file of the run."""
+    of_run = () if args.run_dir is None else RunFiles(Path(args.run_dir), Path()).beside_the_weights
     refuse_named_file('--run_log', args.run_log, args.config, *of_run)
-    with logging_to(args.run_log, processes.rank):
-        yield
+    run_log: str | None = args.run_log
+    return run_log
 
 
 def _kept(trainer: Trainer) -> str:
     if not trainer.files.last.exists():
         return ''
-    done, total = trainer.progress.epochs_done, trainer.box.num_epochs
-    state = f'the state after epoch {done} of {total}' if done else f'the state before epoch 1 of {total}'
-    return f'{trainer.files.last} keeps {state}'
-
-
-def _interrupted(args: argparse.Namespace, trainer: Trainer) -> int:
-    command = resume_command(args.words, trainer.processes)
-    trainer.reporter.say(f'interrupted; {_kept(trainer)}. Continue with:\n  {command}')
-    return EXIT_INTERRUPTED
+    done = trainer.progress.epochs_done
+    point = f'after epoch {done}' if done else 'before epoch 1'
+    return f'{trainer.files.last} keeps the state {point} of {trainer.box.num_epochs}'

@@ -1,19 +1,14 @@
-"""What is known of an epoch: the mean of the loss and of each of its terms, and the file that keeps it."""
+"""What is known of an epoch: the means of the terms of the loss, the temperature and the learning rate."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 
 from trg_torchdistill.cli.runtime.processes import Processes
-from trg_torchdistill.files import replacing
 from trg_torchdistill.host import relation_losses, terms_of
 from trg_torchdistill.means import Means
 
@@ -44,12 +39,7 @@ class TermMeter:
         ]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -88,20 +78,3 @@ def learning_rate_of(optimizer: Any) -> float | list[float]:
     """Returns the learning rate; a list by parameter group when several differ."""
     rates = [float(group['lr']) for group in optimizer.param_groups]
     return rates if len(set(rates)) > 1 else rates[0]
-
-
-def append_metrics(path: Path, line: dict[str, Any]) -> None:
-    """Adds one line of JSON to a file, which holds whole lines at any time."""
-    older = path.read_bytes() if path.exists() else b''
-    with replacing(path) as stream:
-        stream.write(older + _encoded(line))
-
-
-def write_metrics(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes a file of such lines anew; the old one stays until the new one is complete."""
-    with replacing(path) as stream:
-        stream.writelines(map(_encoded, lines))
-
-
-def _encoded(line: dict[str, Any]) -> bytes:
-    return f'{json.dumps(line)}\n'.encode()

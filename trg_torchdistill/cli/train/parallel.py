@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from itertools import chain
 from typing import Any
 
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler
 from torch.utils.data.distributed import DistributedSampler
@@ -27,10 +25,6 @@ def check_for_several_processes(config: Config, reporter: Reporter) -> None:
 
     torchdistill puts a ``DistributedSampler`` in the place of every sampler. That of an evaluation and a random one are
     meant so; any other, such as a weighted one, is told.
-
-    Args:
-        config: A checked YAML.
-        reporter: Is told which sampler is replaced.
 
     Raises:
         TRGError: At the first model whose copies in the processes would drift apart.
@@ -57,11 +51,6 @@ def join_stage(box: Box, config: Config, processes: Processes) -> None:
     The host wraps a model on GPUs only, so on CPUs this does. All modules get the weights and buffers of the first
     process, also a teacher with random weights, which nothing wraps.
 
-    Args:
-        box: Distillation or training box.
-        config: Its YAML.
-        processes: Those of the training.
-
     Raises:
         TRGError: If a parameter is trained that no process shares with the others.
     """
@@ -73,12 +62,7 @@ def join_stage(box: Box, config: Config, processes: Processes) -> None:
             kwargs = {'find_unused_parameters': box.any_frozen(side), **kwargs, 'device_ids': None}
             box.replace_model(side, DistributedDataParallel(model, **kwargs))
     _check_shared(box, config, stage)
-    processes.copy_from_first([*_parameters_of(box), *_buffers_of(box)])
-
-
-def share_buffers(box: Box, processes: Processes) -> None:
-    """Gives all processes the buffers of the first one, as the wrapped models do before their next step."""
-    processes.copy_from_first(_buffers_of(box))
+    processes.copy_from_first(box.modules().values())
 
 
 def _wrapper_key(wrapper: Any) -> Any:
@@ -133,13 +117,3 @@ def _check_shared(box: Box, config: Config, stage: tuple[str, ...]) -> None:
                     f'expected {config.where(*stage)} to train only what the processes share, got `{name}` of '
                     f'`{kind}`, which no DistributedDataParallel holds; {advice}, or train in one process'
                 )
-
-
-def _parameters_of(box: Box) -> list[Tensor]:
-    found = chain.from_iterable(module.parameters() for module in box.modules().values())
-    return list(dict.fromkeys(found))
-
-
-def _buffers_of(box: Box) -> list[Tensor]:
-    found = chain.from_iterable(module.buffers() for module in box.modules().values())
-    return list(dict.fromkeys(found))

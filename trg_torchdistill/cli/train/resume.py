@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from trg_torchdistill.cli.measure.run_files import Progress, RunFiles
+from trg_torchdistill.cli.measure.run_files import RunFiles
 from trg_torchdistill.cli.probe.weights import weights_alone
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import parse_deferred
@@ -17,16 +17,9 @@ from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.checkpoint import load_training_state
 from trg_torchdistill.errors import TRGError
 
-Path = tuple[str, ...]
 MAX_CHANGES_SHOWN = 6
 # What the state of an optimizer and a scheduler brings along, whatever the YAML says.
-STORED = (
-    ('optimizer', 'key'),
-    ('optimizer', 'kwargs'),
-    ('optimizer', 'module_wise_configs'),
-    ('scheduler', 'key'),
-    ('scheduler', 'kwargs'),
-)
+STORED = {'optimizer': ('key', 'kwargs', 'module_wise_configs'), 'scheduler': ('key', 'kwargs')}
 
 
 def earlier_state(
@@ -42,33 +35,27 @@ def earlier_state(
 
 
 def _stored_state(args: argparse.Namespace, config: Config, files: RunFiles) -> dict[str, Any] | None:
-    if args.resume:
-        if args.start_epoch != 0:
-            raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
-        state = load_training_state(files.last)
-        check_unchanged(config, state, files)
-        return state
-    if not args.overwrite:
-        for file in (files.last, files.metrics):
+    if not args.resume:
+        for file in () if args.overwrite else (files.last, files.metrics):
             if file.exists():
                 raise TRGError(
                     f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
                     'replace it with `--overwrite`, or choose another `--run_dir`'
                 )
-    return None
+        return None
+    if args.start_epoch != 0:
+        raise TRGError('expected either `--resume` or `--start_epoch`, got both; `--resume` knows its epoch')
+    state = load_training_state(files.last)
+    _check_unchanged(config, state, files)
+    return state
 
 
-def check_unchanged(config: Config, state: dict[str, Any], files: RunFiles) -> None:
-    """Refuses changes of the YAML that a resumed run would not follow.
-
-    Raises:
-        TRGError: At the first one, with its line.
-    """
-    before, now = (_parsed(config, text) for text in (state['config_text'], config.text))
+def _check_unchanged(config: Config, state: dict[str, Any], files: RunFiles) -> None:
+    """Refuses changes of the YAML that a resumed run would not follow."""
+    before, now = (Config(config.path, text, parse_deferred(text)) for text in (state['config_text'], config.text))
     begun = before.stage_paths()[: state['stage']]
     for stage in begun:
-        for names in STORED:
-            path = (*stage, *names)
+        for path in ((*stage, block, name) for block, names in STORED.items() for name in names):
             if before.get(*path) != now.get(*path):
                 raise _changed(path, before, now, 'a resumed optimizer and scheduler go on as they began', files)
     for stage in begun[:-1]:
@@ -113,39 +100,23 @@ def tell_changes(
         )
 
 
-def resume_line(progress: Progress, num_epochs: int, files: RunFiles) -> str:
-    """Says from where a run continues."""
-    done = f'{progress.epochs_done} of {num_epochs} epochs'
-    if progress.epochs_done >= num_epochs:
-        return f'{files.folder} is finished, {done}; only the test is left'
-    return f'continuing {files.folder} after {done}'
-
-
 def resume_command(words: Sequence[str], processes: Processes) -> str:
     """Returns the command that continues the run of a command line, given by its words."""
     of_the_start = argparse.ArgumentParser(add_help=False)
     for flag in ('--resume', '--overwrite'):
         of_the_start.add_argument(flag, action='store_true')
     of_the_start.add_argument('--start_epoch')
-    return shlex.join([*_launcher(processes), *of_the_start.parse_known_args(words)[1], '--resume'])
+    launcher = ['trg-torchdistill']
+    if processes.are_several:
+        launcher = ['torchrun', '--nproc_per_node', str(processes.local_size)]
+        if processes.size > processes.local_size:
+            nodes = str(processes.size // processes.local_size)
+            launcher += ['--nnodes', nodes, '--rdzv_backend', 'c10d', '--rdzv_endpoint', 'HOST:PORT']
+        launcher += ['-m', 'trg_torchdistill']
+    return shlex.join([*launcher, *of_the_start.parse_known_args(words)[1], '--resume'])
 
 
-def _launcher(processes: Processes) -> list[str]:
-    """Returns how this command was started, as far as a process knows."""
-    if not processes.are_several:
-        return ['trg-torchdistill']
-    words = ['torchrun', '--nproc_per_node', str(processes.local_size)]
-    if processes.size > processes.local_size:
-        nodes = str(processes.size // processes.local_size)
-        words += ['--nnodes', nodes, '--rdzv_backend', 'c10d', '--rdzv_endpoint', 'HOST:PORT']
-    return [*words, '-m', 'trg_torchdistill']
-
-
-def _parsed(config: Config, text: str) -> Config:
-    return Config(config.path, text, parse_deferred(text))
-
-
-def _changed(path: Path, before: Config, now: Config, reason: str, files: RunFiles) -> TRGError:
+def _changed(path: tuple[str, ...], before: Config, now: Config, reason: str, files: RunFiles) -> TRGError:
     return TRGError(
         f'expected {now.where(*path)} to be {before.get(*path)}, with which the run of {files.folder} began, got '
         f'{now.get(*path)}: {reason}. Undo the change, or start anew with `--overwrite` or another `dst_ckpt:`; to '

@@ -21,12 +21,11 @@ from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.cli.train.checkpoint import draw_apart, restore_training_state
-from trg_torchdistill.cli.train.metrics import write_metrics
-from trg_torchdistill.cli.train.resume import resume_line, tell_changes
+from trg_torchdistill.cli.train.resume import tell_changes
 from trg_torchdistill.cli.train.tracker import Tracker, check_tracker
 from trg_torchdistill.cli.train.trainer import Trainer
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.host import Box
+from trg_torchdistill.files import write_json_lines
 
 
 def checked_config(args: argparse.Namespace) -> Config:
@@ -100,13 +99,23 @@ def prepare(
     processes = placement.processes
     draw_apart(args.seed, processes)
     if state is None:
-        best_value = _load_optimizer(box, config.get(*config.student_path, 'src_ckpt'), reporter)
+        source = config.get(*config.student_path, 'src_ckpt')
+        best_value = load_optimizer(box, source)
+        if best_value is not None:
+            reporter.say(
+                f'optimizer, scheduler and best accuracy {best_value:.2f} go on from {source}, not as the YAML has '
+                f'them; to start from its weights alone, name the file that this writes: {weights_alone(str(source))}'
+            )
         teacher_is_stored = config.teacher_path is None or has_trained_weights(config, config.teacher_path)
-        progress = Progress(args.start_epoch, best_value, saves_teacher=not teacher_is_stored)
+        progress = Progress(args.start_epoch, best_value or 0.0, saves_teacher=not teacher_is_stored)
     else:
         progress = restore_training_state(box, state, files.last, processes, placement.precision)
         tell_changes(config, state, args, processes, reporter)
-        reporter.say(resume_line(progress, box.num_epochs, files))
+        done = f'{progress.epochs_done} of {box.num_epochs} epochs'
+        if progress.epochs_done < box.num_epochs:
+            reporter.say(f'continuing {files.folder} after {done}')
+        else:
+            reporter.say(f'{files.folder} is finished, {done}; only the test is left')
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
     trainer = Trainer(
         box, models[1], files, progress, config, plain_args, reporter, placement, tracker, is_new=state is None
@@ -114,20 +123,7 @@ def prepare(
     if state is None:
         trainer.save_state(progress)
     if processes.is_first:
-        if state is None:
-            files.test.unlink(missing_ok=True)
-        files.error.unlink(missing_ok=True)
-        write_metrics(files.metrics, progress.history)
+        for stale in (files.error, *([files.test] if state is None else [])):
+            stale.unlink(missing_ok=True)
+        write_json_lines(files.metrics, progress.history)
     return trainer
-
-
-def _load_optimizer(box: Box, source: str | None, reporter: Reporter) -> float:
-    """Continues the optimizer of the student's ``src_ckpt``, if it has one, and says so; returns its best accuracy."""
-    best_value = load_optimizer(box, source)
-    if best_value is None:
-        return 0.0
-    reporter.say(
-        f'optimizer, scheduler and best accuracy {best_value:.2f} go on from {source}, not as the YAML has them; to '
-        f'start from its weights alone, name the file that this writes: {weights_alone(str(source))}'
-    )
-    return best_value

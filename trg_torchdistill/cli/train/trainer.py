@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,18 +14,18 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trg_torchdistill.cli.data.reading import count_each_image_once, read
 from trg_torchdistill.cli.measure.evaluation import evaluate
 from trg_torchdistill.cli.measure.run_files import Progress, RunFiles
-from trg_torchdistill.cli.probe.forward import forward_loss
-from trg_torchdistill.cli.probe.outputs import outputs_explained
+from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.precision import Precision
 from trg_torchdistill.cli.runtime.processes import Processes, StopSignals
 from trg_torchdistill.cli.runtime.progress import Reporter, epoch_line
-from trg_torchdistill.cli.train.checkpoint import best_checkpoint, save_atomically, training_state
-from trg_torchdistill.cli.train.metrics import TermMeter, append_metrics, learning_rate_of, temperature_of
-from trg_torchdistill.cli.train.parallel import join_stage, share_buffers
+from trg_torchdistill.cli.train.checkpoint import training_state
+from trg_torchdistill.cli.train.metrics import TermMeter, learning_rate_of, temperature_of
+from trg_torchdistill.cli.train.parallel import join_stage
 from trg_torchdistill.cli.train.tracker import Tracker
 from trg_torchdistill.errors import RunError, TRGError, explained
+from trg_torchdistill.files import save, write_json_lines
 from trg_torchdistill.host import Box
 
 
@@ -36,13 +36,8 @@ class Trainer:
     Attributes:
         box: Distillation or training box. In a multi-stage training it replaces its models, optimizer and criterion.
         student: The plain student, which is validated and saved.
-        files: Where the first process writes.
-        progress: How far the training is.
         config: The YAML; its text is kept in the state to find changes.
         args: Plain values of the command line, kept with the best weights.
-        reporter: What the user sees.
-        placement: Device, processes and precision.
-        tracker: The experiment tracker of the YAML.
         is_new: Whether no state of an earlier run is continued.
         has_stepped: Whether weights have changed.
         joined_stage: Number of the stage that several processes have made their common one.
@@ -76,7 +71,7 @@ class Trainer:
         seed = self.args['seed']
         state = training_state(self.box, progress, self.config.text, seed, self.processes, self.precision)
         if self.processes.is_first:
-            save_atomically(state, self.files.last)
+            save(state, self.files.last)
         self.progress = progress
 
     def train(self) -> None:
@@ -95,15 +90,11 @@ class Trainer:
                 self._stop_if_told(self.processes.total(torch.tensor([float(signals.received)]))[0])
         except Exception as error:
             self._stop_if_told(signals.interrupted, error)  # it took away a worker of the loader, or another process
-            if self.is_new and not self.has_stepped and not isinstance(error, RunError):
-                self._leave_no_run()
+            leaves_a_run = self.has_stepped or not self.is_new or isinstance(error, RunError)
+            if self.processes.is_first and not leaves_a_run:  # a corrected YAML starts without an option
+                self.files.last.unlink(missing_ok=True)
+                self.files.metrics.unlink(missing_ok=True)
             raise
-
-    def _leave_no_run(self) -> None:
-        """Takes back what was written before the first step, so that a corrected YAML starts without an option."""
-        if self.processes.is_first:
-            self.files.last.unlink(missing_ok=True)
-            self.files.metrics.unlink(missing_ok=True)
 
     def _stop_if_told(self, told: float, cause: Exception | None = None) -> None:
         if told:
@@ -120,8 +111,8 @@ class Trainer:
         with TermMeter(self.box.criterion) as meter:
             loss, num_images = self._train_steps(epoch, meter, signals)
         trained = time.perf_counter()
-        if self.processes.are_several:
-            share_buffers(self.box, self.processes)
+        # as the wrapped models do before their next step
+        self.processes.copy_from_first(self.box.modules().values(), only_buffers=True)
         loader = count_each_image_once(self.box.val_data_loader)
         accuracy = evaluate(
             self.student, read(loader, self.config), self.placement.device, self.processes, self.precision
@@ -131,7 +122,8 @@ class Trainer:
         if accuracy.top1 > best_value:
             best_value, best_epoch = accuracy.top1, epoch
             if self.processes.is_first:
-                save_atomically(best_checkpoint(self.box, self.student, best_value, self.args), self.files.best)
+                best = {'model': self.student.state_dict(), 'best_value': best_value, **self.box.optimizer_state()}
+                save({**best, 'args': self.args}, self.files.best)  # as the example trainer writes it
         line = {
             'epoch': epoch,
             'loss': loss,
@@ -147,15 +139,15 @@ class Trainer:
         if self.precision.scales_gradients:
             line['skipped_steps'] = self.precision.skipped_steps
             self.precision.skipped_steps = 0
-        self._end_epoch(accuracy.top1)
+        # the scheduler wants `mode: 'max'` then, which was checked
+        metrics = {'metrics': accuracy.top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
+        with explained('the post-epoch process failed'):
+            self.box.post_epoch_process(**metrics)
         self.tracker.end_epoch(epoch, accuracy.top1, accuracy.top5)
         history = [*self.progress.history, line]
-        progress = replace(
-            self.progress, epochs_done=epoch + 1, best_value=best_value, best_epoch=best_epoch, history=history
-        )
-        self.save_state(progress)
+        self.save_state(Progress(epoch + 1, best_value, best_epoch, history, self.progress.saves_teacher))
         if self.processes.is_first:
-            append_metrics(self.files.metrics, line)
+            write_json_lines(self.files.metrics, history)
         self.reporter.say(epoch_line(line, self.box.num_epochs))
 
     def _train_steps(self, epoch: int, meter: TermMeter, signals: StopSignals) -> tuple[float, int]:
@@ -214,9 +206,3 @@ class Trainer:
             'Try a lower learning rate, `max_grad_norm:` under `optimizer:`, or a lower weight of that term'
             + ('' if self.precision.name is None else f', or train without `--amp {self.precision.name}`')
         )
-
-    def _end_epoch(self, val_top1: float) -> None:
-        """Runs the post-epoch process; `ReduceLROnPlateau` gets the accuracy, so `mode: 'max'` is checked before."""
-        metrics = {'metrics': val_top1} if isinstance(self.box.lr_scheduler, ReduceLROnPlateau) else {}
-        with explained('the post-epoch process failed'):
-            self.box.post_epoch_process(**metrics)

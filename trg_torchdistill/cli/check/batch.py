@@ -1,4 +1,4 @@
-"""Chooses a batch with which a step is quick on a CPU: operations are counted, not timed, the same on every machine."""
+"""Chooses a batch with which a step is quick on a CPU: known from shapes and counts, the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trg_torchdistill.cli.check.unread_keys import Notice
+from trg_torchdistill.cli.probe.build import relations_in
 from trg_torchdistill.cli.probe.probe import ModelProbe
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError
 from trg_torchdistill.errors import TRGError, explained
+from trg_torchdistill.losses import RelationLoss
 
 # Floating-point operations of a training step on the default batch: about a second on two CPU cores.
 STEP_BUDGET = 80e9
 MAX_BATCH_SIZE = 32
 MIN_BATCH_SIZE = 4
+MAX_MAP_BYTES = 2**32
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -73,5 +77,38 @@ def _operations(probe: ModelProbe) -> float:
             probe.model.eval()(torch.zeros(probe.image_shape))
     finally:
         probe.model.train(was_training)
-    per_image: float = counter.total / probe.image_shape[0]
-    return per_image
+    return float(counter.total / probe.image_shape[0])
+
+
+def check_maps(config: Config, stage: tuple[str, ...], probes: Mapping[str, ModelProbe], batch_size: int) -> int:
+    """Returns the largest batch size, at most ``batch_size``, with which the N x N maps of a stage are quick.
+
+    An image has about eight maps, with the softmax, the error and the gradients of both models; a batch here has at
+    most 1 GiB of them.
+
+    Raises:
+        UnknownHereError: If the maps of one image need more than 4 GiB, so that it is better not to try.
+    """
+    for name, loss in relations_in(config, stage).items():
+        if loss.maps is None:
+            continue
+        cells = min((_cells(loss, side, probe) for side, probe in probes.items()), default=0)
+        needed = 8 * 4 * cells**2
+        if needed > MAX_MAP_BYTES:
+            where = config.where(*stage, 'criterion', 'kwargs', 'sub_terms', name, 'criterion', 'kwargs')
+            raise UnknownHereError(
+                f'not tried: the {loss.maps.name} of `{name}` has {cells} x {cells} numbers an image, about '
+                f'{needed / 2**30:.0f} GiB each; choose later layers, or a larger `patch_size:`, in {where}. If the '
+                'images are smaller than these, give `--input-size`'
+            )
+        batch_size = min(batch_size, max(1, 2**30 // max(needed, 1)))
+    return batch_size
+
+
+def _cells(loss: RelationLoss, side: str, probe: ModelProbe) -> int:
+    """Returns the tokens of an image at the layer that a loss reads, 0 if that is not known."""
+    path, tokenizer = loss.student_module_path, loss.student_tokenizer
+    if side == 'teacher':
+        path, tokenizer = loss.teacher_module_path, loss.teacher_tokenizer
+    record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+    return 0 if record is None else record.cells // tokenizer.patch_size**2
