@@ -66,7 +66,8 @@ def test_half_precision_features_give_the_loss_within_its_tolerance(name, dtype,
         SCALE * EVERY[name](rounded, teacher.to(dtype), **options),
     )
     value_error, local_error, other_error = TOLERANCES[dtype]
-    value_error *= 4 if name.endswith(', in') else 1  # rows of few edges, of which one may swap
+    if name.endswith(', in'):  # rows of few edges, of which one may swap
+        value_error, local_error = 4 * value_error, 1.5 * local_error
     assert abs(float((loss / exact).detach()) - 1) < value_error
     wanted, gradient = gradient_of(exact, student), gradient_of(loss, rounded).float()
     relative_error = float((gradient - wanted).norm() / wanted.norm())
