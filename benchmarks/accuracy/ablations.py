@@ -74,7 +74,8 @@ VARIANTS = (
     *_trg('sigma', 0.1, 0.25, 1.0, 2.0),
     *_trg('tokens_per_image', 2, 4, 16, 32),
     *_trg('kl_direction', 'student_teacher'),
-    Variant('affinity_support', 'neighbors', trg={'affinity_support': 'neighbors', 'local_reduction': 'mean'}),
+    # Recorded under the name that `row_distribution: 'softmax_edges'` had.
+    Variant('affinity_support', 'neighbors', trg={'row_distribution': 'softmax_edges', 'local_reduction': 'mean'}),
     *_trg('normalize_tokens', False),
     *_trg('temperature', 0.05, 0.1, 0.2, 0.5),
     _dynamic(0.5, 0.05),

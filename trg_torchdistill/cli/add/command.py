@@ -21,6 +21,7 @@ from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
+from trg_torchdistill.losses.recipes import RECIPES
 from trg_torchdistill.tokens import Tokenizer
 
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weight', type=not_negative, default=1.0, metavar='W', help='weight of the trg term (1.0)')
     parser.add_argument(
         '--contextual-weight', type=not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
+    )
+    parser.add_argument(
+        '--recipe',
+        choices=RECIPES,
+        default='default',
+        help='edges, rows and targets of TRGLoss: its defaults, or those of the paper read literally (default)',
     )
     add_data_arguments(parser)
 
@@ -61,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         except TRGError as error:
             raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
     logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]
-    choice = Choice(stage, layers['teacher'], layers['student'], args.weight, args.contextual_weight, logits_only)
+    weights = args.weight, args.contextual_weight
+    choice = Choice(stage, layers['teacher'], layers['student'], *weights, logits_only, RECIPES[args.recipe])
     plan = make_plan(config, choice)
     text = _upgraded_text(config, plan)
     warning = guess_warning(trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Choice:
         weight: Weight of the ``trg`` term.
         contextual_weight: Weight of the ``contextual`` term.
         logits_only: Sides, ``teacher`` or ``student``, whose model returns something else than a tensor.
+        recipe: Keywords of ``TRGLoss``, of :data:`~trg_torchdistill.losses.recipes.RECIPES`.
     """
 
     stage: Stage
@@ -38,6 +39,7 @@ class Choice:
     weight: float = 1.0
     contextual_weight: float = 1.0
     logits_only: Sequence[str] = ()
+    recipe: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs_projection(self) -> bool:
@@ -182,7 +184,7 @@ def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
     projection = {}
     if choice.needs_projection:
         projection['projection_module_path'] = f'projectors.{projector_name(choice.student.path)}'
-    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **tokens}}
+    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **choice.recipe, **tokens}}
     terms[_free(terms, 'trg')] = {'criterion': trg, 'weight': choice.weight}
     if choice.student.is_spatial and choice.teacher.is_spatial:
         contextual = {'key': 'TokenContextualLoss', 'kwargs': {**pair, **tokens}}
