@@ -17,6 +17,7 @@ from tests.integration.add_yaml import (  # noqa: F401
 )
 from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.host import relation_losses
+from trg_torchdistill.losses.recipes import RECIPES
 
 
 def test_equal_widths_only_add_and_train(tmp_path, capsys):
@@ -40,6 +41,14 @@ def test_equal_widths_only_add_and_train(tmp_path, capsys):
     assert [line for line in printed.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
     box = train_all_epochs(new)
     assert set(relation_losses(box.criterion)) == {'trg', 'contextual'}
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_a_recipe_names_edges_rows_and_targets(recipe, tmp_path):
+    _, new = upgrade(tmp_path, CONFIG, '--recipe', recipe)
+    options = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms', 'trg', 'criterion', 'kwargs')
+    assert RECIPES[recipe].items() <= options.items()
+    assert {'edges', 'row_distribution', 'global_targets'} == set(RECIPES[recipe])
 
 
 def test_unequal_widths_get_a_projection_and_lose_the_outer_wrapper(tmp_path, capsys):

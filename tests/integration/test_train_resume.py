@@ -48,7 +48,13 @@ hint:
              target: {is_from_teacher: True, module_path: 'layer1', io: 'output'}}
   weight: 1.0
 """
+LASTING = TRG.replace(
+    'num_neighbors: 3,',
+    "num_neighbors: 3, edges: 'teacher', global_targets: 'teacher', queue_size: 50, "
+    "local_weight: {start: 1.0, end: 0.0, schedule: 'linear'},",
+)
 TRAININGS = {
+    'queue': stage(4, CE + LASTING, sides=TRG_SIDES),
     'kd': stage(4, CE + KD),
     'adam': stage(4, CE + KD, optimizer="optimizer: {key: 'Adam', kwargs: {lr: 0.01}}\n"),
     'teacher_trained_too': stage(4, CE + KD, sides=TRAINED_TEACHER),

@@ -6,6 +6,7 @@ from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
 from trg_torchdistill.cli.check.setup import RandomImages, batch_size_of
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.losses.graph_facts import graph_bytes
 from trg_torchdistill.losses.maps import map_bytes
 
@@ -43,11 +44,14 @@ def test_the_batch_size_is_the_yamls(train, stage, size):
     assert batch_size_of(Config(None, '', {'train': train}), ('train', *stage)) == size
 
 
-def test_graph_memory_is_edges_and_one_block_of_scores():
-    assert graph_bytes(100, 8, 5) == 100 * (8 * 90 + 8 * 5 * 4 + 100 * 4)
-    assert graph_bytes(10_000, 8, 512) == 10_000 * 8 * 90 + 2 * 64 * 2**20
-    assert graph_bytes(4, 8, 5) == 4 * (3 * 90 + 3 * 5 * 4 + 4 * 4)
-    assert graph_bytes(1, 8, 5) == 4
+def test_graph_memory_is_pairs_and_one_block_of_scores():
+    teacher, own, complete = LocalTerm(edges='teacher'), LocalTerm(), LocalTerm(None)
+    assert graph_bytes(100, teacher, 5) == 100 * (8 * 80 + 8 * 5 * 4 + 100 * 4)
+    assert graph_bytes(100, own, 5) == 100 * (16 * 80 + 16 * 5 * 4 + 100 * 4)
+    assert graph_bytes(10_000, teacher, 512) == 10_000 * 8 * 80 + 2 * 64 * 2**20
+    assert graph_bytes(4, teacher, 5) == 4 * (3 * 80 + 3 * 5 * 4 + 4 * 4)
+    assert graph_bytes(1, own, 5) == 4
+    assert graph_bytes(100, complete, 5) == 16 * 100 * 100 * 4
 
 
 def test_map_memory_is_that_of_one_block():

@@ -7,7 +7,7 @@ import pytest
 import reference
 from helpers import assert_close
 
-from trg_torchdistill.schedules import TemperatureSchedule
+from trg_torchdistill.schedules import TemperatureSchedule, WeightSchedule
 
 SCHEDULES = ('cosine', 'linear', 'exponential')
 
@@ -21,6 +21,15 @@ def test_every_epoch_follows_the_reference(schedule, start, end, num_epochs):
         value = temperature.at(epoch, num_epochs)
         assert isinstance(value, float)
         assert_close(value, reference.value_at(start, end, schedule, epoch, num_epochs))
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
+@pytest.mark.parametrize('until', [0.1, 0.5, 1])
+def test_a_weight_may_reach_0_and_before_the_end(schedule, until):
+    for epoch in range(12):
+        value = WeightSchedule(1.0, 0, schedule, until).at(epoch, 11)
+        assert_close(value, reference.value_at(1.0, 0.0, schedule, epoch, 11, until))
+        assert (value == 0) == (epoch >= 10 * until)
 
 
 def test_a_negative_epoch_is_an_error():

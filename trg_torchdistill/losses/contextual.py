@@ -15,6 +15,7 @@ from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
 from trg_torchdistill.losses.relation import RelationLoss, Terms
 from trg_torchdistill.schedules import WeightSchedule
+from trg_torchdistill.tokens import normalize
 
 MEASURED_ENTRIES = 2**24
 SATURATED_ROW = 0.99
@@ -125,7 +126,7 @@ class TokenContextualLoss(RelationLoss):
         """The mean over images, of as many as are quick, within which a token has up to 8 neighbours."""
         few = max(1, MEASURED_ENTRIES // student.shape[1] ** 2)
         gradients = contextual_difference(self.term, student[:few], teacher[:few])
-        images = zip(gradients, teacher.float(), strict=False)
+        images = zip(gradients, normalize(teacher[:few].float()), strict=True)
         shares = [share_on_teacher_edges(gradient, tokens) for gradient, tokens in images]
         return sum(shares) / len(shares)
 

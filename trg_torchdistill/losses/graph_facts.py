@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,7 +37,7 @@ class GraphFacts(Facts):
         affinity: By side, the mean weight of an edge, A; nothing for one token.
         fitting_sigma: Half the mean squared distance of the student's neighbours: edges then weigh about 1/e.
         sharp_rows: Share of the teacher's rows whose largest entry is above 0.99, of ``proportional`` ones; else 0.
-        row_range: Mean ratio of the largest to the smallest entry in these, else infinite.
+        row_range: Mean ratio of the largest to the smallest entry in these, None for others.
         sharp_targets: Share of the global term's soft targets whose largest entry is above 0.99; else 0.
         temperature: tau, None without a global term.
     """
@@ -56,7 +55,7 @@ class GraphFacts(Facts):
     affinity: dict[str, float]
     fitting_sigma: float
     sharp_rows: float
-    row_range: float
+    row_range: float | None
     sharp_targets: float
     temperature: float | None
 
@@ -81,8 +80,7 @@ class GraphFacts(Facts):
                 '`tokens_per_image:` or the batch size in {where}'
             )
             yield Hint('too_many_neighbors', 'num_neighbors', text)
-        is_proportional = self.row_range < math.inf
-        if self.affinity and self.affinity['student'] < SILENT_AFFINITY and not is_proportional:
+        if self.affinity and self.affinity['student'] < SILENT_AFFINITY and self.row_range is None:
             text = (
                 f"the local term of `{self.term}` is silent: the student's edges weigh {self.affinity['student']:.1e} "
                 'on average, as the tokens are too far apart for `sigma:`; write `normalize_tokens: True`, or '
@@ -97,7 +95,7 @@ class GraphFacts(Facts):
                 '0.99: the graph is that of the nearest neighbour alone; raise `sigma:` in {where}'
             )
             yield Hint('sharp_rows', 'sigma', text)
-        if self.row_range < EVEN:
+        if self.row_range is not None and self.row_range < EVEN:
             text = (
                 f"the teacher's neighbours in `{self.term}` weigh the same, the largest {self.row_range:.3f} times the "
                 'smallest: which is nearer has no say; lower `sigma:` in {where}'
@@ -118,7 +116,7 @@ def edge_facts(term: LocalTerm, tokens: dict[str, Tensor]) -> dict[str, Any]:
         term: The local term.
         tokens: By side, the tokens [M, D].
     """
-    found: dict[str, Any] = {'affinity': {}, 'fitting_sigma': 0.0, 'sharp_rows': 0.0, 'row_range': math.inf}
+    found: dict[str, Any] = {'affinity': {}, 'fitting_sigma': 0.0, 'sharp_rows': 0.0, 'row_range': None}
     if len(tokens['student']) == 1:
         return found
     squares = edge_squares(term, **tokens)
@@ -135,13 +133,13 @@ def edge_facts(term: LocalTerm, tokens: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def graph_bytes(num_tokens: int, term: LocalTerm, width: int) -> int:
-    """Returns the memory of a token graph in bytes, in float32, computed and not measured.
+    """Returns the memory of a token graph in bytes, in float32, rounded up.
 
-    Pairs, M * K * 64 bytes, K = k with the teacher's edges, else 2k: their columns and masks (8 + 3), and both models'
-    distances, affinities, weights and what the divergence is made of. The differences T_i - T_j of one block of rows,
-    min(M * K * D * 4, 64 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB), both as on a GPU: on a
-    CPU the blocks are smaller. Of the complete graph, sixteen times the scores of one block. The tokens themselves, the
-    projection and the global term's block of logits, as large as the scores, are not in it.
+    Pairs, M * K * 80 bytes, K = k with the teacher's edges, else 2k: 50 to 80 measured on a CPU, for their columns and
+    masks and both models' distances, affinities, weights and what the divergence is made of. The differences T_i - T_j
+    of one block of rows, min(M * K * D * 4, 64 MiB), and the scores of the neighbour search, min(M * M * 4, 64 MiB),
+    both as on a GPU: on a CPU the blocks are smaller. Of the complete graph, sixteen times the scores of one block. The
+    tokens themselves, the projection and the global term's block of logits, as large as the scores, are not in it.
 
     Args:
         num_tokens: Tokens M of the graph.
@@ -153,4 +151,4 @@ def graph_bytes(num_tokens: int, term: LocalTerm, width: int) -> int:
         return 16 * scores
     k = min(term.num_neighbors, max(num_tokens - 1, 0))
     pairs = num_tokens * (k if term.edges == 'teacher' else 2 * k)
-    return pairs * 64 + min(pairs * width * 4, GPU_BLOCK_BYTES) + scores
+    return pairs * 80 + min(pairs * width * 4, GPU_BLOCK_BYTES) + scores

@@ -234,7 +234,7 @@ class TRGLoss(RelationLoss):
             term,
             cells,
             {
-                name: share_on_teacher_edges(gradient, rows['teacher'], self.local.num_neighbors)
+                name: share_on_teacher_edges(gradient, self.local.placed(rows['teacher']), self.local.num_neighbors)
                 for name, gradient in shares.items()
             },
             tokens_per_image=num_drawn,
