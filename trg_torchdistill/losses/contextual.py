@@ -116,10 +116,10 @@ class TokenContextualLoss(RelationLoss):
         return MapFacts(
             term,
             cells,
-            {'contextual': self._share_on_teacher_edges(student, teacher)},
             map_bytes(num_images, cells),
             map_bytes(batch_size, cells),
             saturated,
+            on_teacher_edges={'contextual': self._share_on_teacher_edges(student, teacher)},
         )
 
     def _share_on_teacher_edges(self, student: Tensor, teacher: Tensor) -> float:

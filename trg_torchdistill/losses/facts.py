@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -39,7 +39,7 @@ class Facts:
 
     term: str
     cells: int
-    on_teacher_edges: dict[str, float]
+    on_teacher_edges: dict[str, float] = field(default_factory=dict, kw_only=True)
 
     def line(self, batch_size: int) -> str:
         """Returns a line for a terminal; ``batch_size`` is the YAML's."""

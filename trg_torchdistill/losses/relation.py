@@ -171,7 +171,7 @@ class RelationLoss(nn.Module, ABC):
             batch_size: The YAML's.
         """
         student, _ = self.tokens(student_io_dict, teacher_io_dict)
-        return Facts(term, student.shape[1], {})
+        return Facts(term, student.shape[1])
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what is copied and pickled: not the terms, which hold the graph of the last step, nor code."""

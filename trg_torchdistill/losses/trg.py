@@ -233,10 +233,6 @@ class TRGLoss(RelationLoss):
         return GraphFacts(
             term,
             cells,
-            {
-                name: share_on_teacher_edges(gradient, self.local.placed(rows['teacher']), self.local.num_neighbors)
-                for name, gradient in shares.items()
-            },
             tokens_per_image=num_drawn,
             num_tokens=here,
             num_tokens_yaml=there,
@@ -247,6 +243,10 @@ class TRGLoss(RelationLoss):
             queue_bytes=queue_size * tokens['teacher'].shape[2] * 4,
             temperature=self.current_temperature,
             sharp_targets=sharp_targets,
+            on_teacher_edges={
+                name: share_on_teacher_edges(gradient, self.local.placed(rows['teacher']), self.local.num_neighbors)
+                for name, gradient in shares.items()
+            },
             **edge_facts(self.local, rows),
         )
 
