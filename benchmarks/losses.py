@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -58,7 +59,14 @@ SIZES = {
 }
 SMOKE = {'infonce': [(64, 16)], 'knn': [(64, 16)], 'local': [(64, 16)], 'contextual': [(4, 9, 16)]}
 SMOKE['memory'] = [(128,), (256,)]
-TERMS = ('local', 'global', 'contextual', 'dense local')
+OPTIONS = {
+    'local, teacher': {'edges': 'teacher'},
+    'local, union': {'edges': 'union', 'row_distribution': 'proportional'},
+    'local, in': {'edges': 'teacher', 'edge_direction': 'in', 'row_distribution': 'softmax_edges'},
+    'local, complete': {'num_neighbors': None, 'row_distribution': 'proportional'},
+    'global, teacher': {'targets': 'teacher'},
+}
+TERMS = ('local', 'global', 'contextual', *OPTIONS, 'dense local')
 REPEATS = {'infonce': 15, 'knn': 15, 'local': 9, 'contextual': 15}
 MEMORY_WIDTH, MEMORY_CELLS, DENSE_UP_TO, FIT_FROM = 128, 64, 8192, 8192
 
@@ -204,12 +212,14 @@ def contextual(images: int, cells: int, width: int, options: Namespace) -> list[
 def measure_growth(term: str, count: int, device: str) -> int:
     """Bytes by which one forward and backward of a term lifts the peak of memory, after a small one that loads code."""
     shape = (MEMORY_CELLS, MEMORY_WIDTH) if term == 'contextual' else (MEMORY_WIDTH,)
-    losses = {
+    losses: dict[str, Any] = {
         'local': local_preserving_loss,
         'global': global_relationship_loss,
         'contextual': contextual_loss,
         'dense local': lambda student, teacher: dense_local(student, teacher, True),
     }
+    for name, chosen in OPTIONS.items():
+        losses[name] = partial(losses[name.split(',')[0]], **chosen)
     rows = count // MEMORY_CELLS if term == 'contextual' else count
     small, large = (make_tokens(size, *shape, device=device) for size in (2 if term == 'contextual' else 16, rows))
     grad(losses[term](*small), small[0])

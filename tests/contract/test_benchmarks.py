@@ -35,6 +35,18 @@ def run(monkeypatch, tmp_path):
     return run_table
 
 
+RELATIONS = {
+    'local': {'own', 'teacher', 'union', 'LSP', 'CIRKD'},
+    'global': {'self', 'teacher', 'self, queue', 'teacher, queue', 'two products', 'three products'},
+}
+
+
+@pytest.mark.parametrize('table', RELATIONS)
+def test_the_options_of_the_relations_are_timed_beside_their_peers(run, table):
+    (row,) = run('relations.py', table)['rows']
+    assert set(row['peers']) == RELATIONS[table]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('table', TABLES)
 def test_a_timing_table_has_every_peer_with_its_spread_and_samples(run, table):
