@@ -192,7 +192,7 @@ class LocalTerm:
         """The rows' divergences of some tokens in the complete graph, each of these at its place among all."""
         every = torch.arange(len(student), device=places.device).expand(len(places), -1)
         is_edge = every != places[:, None]
-        pairs = Pairs(every, is_edge, is_edge, is_edge)
+        pairs = Pairs(every, is_edge)
         squares = square_distances(student_rows, student), square_distances(teacher_rows, teacher)
         return self.divergence(*squares, pairs, len(student))
 
