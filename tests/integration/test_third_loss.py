@@ -27,6 +27,7 @@ from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.losses.maps import ImageMaps
 from trg_torchdistill.losses.relation import Terms
+from trg_torchdistill.tokens import in_full_precision
 
 
 """
@@ -57,7 +58,7 @@ def test_check_has_its_term_its_share_and_its_line(tmp_path, capsys):
     assert (code, kinds(report)) == (0, [])
     assert terms(report)['far']['weight'] == 0.5
     assert terms(report)['far']['share'] > 0
-    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16}]
+    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16, 'on_teacher_edges': {}}]
     assert main(['check', _written(tmp_path), '--input-size', '8', '--steps', '1']) == 0
     assert '  far: 16 tokens an image\n' in capsys.readouterr().out
 
