@@ -1,6 +1,7 @@
 """The losses that the tests run through the same cases: each takes student and teacher tokens [B, N, D].
 
-A new relation loss is a row here: its function or registered class, its naive reading in :mod:`reference`, its options.
+A new relation loss is a row here: its function or registered class, its naive reading in :mod:`reference`, which takes
+`eps` too, its options.
 """
 
 import dataclasses

@@ -19,7 +19,7 @@ from torchdistill.losses.registry import get_high_level_loss
 from torchdistill.models.registry import get_auxiliary_model_wrapper, get_model
 
 import trg_torchdistill
-from trg_torchdistill import models, procs, registration, schedules, tokens, wrappers
+from trg_torchdistill import losses, models, procs, registration, schedules, tokens, wrappers
 from trg_torchdistill.registration import TABLE, register
 
 KEYS = {
@@ -30,7 +30,7 @@ KEYS = {
     'pre_epoch_process_with_trg': 'pre-epoch process',
     'post_epoch_process_with_trg': 'post-epoch process',
 }
-PUBLIC = [trg_torchdistill, models, procs, schedules, tokens, wrappers]
+PUBLIC = [trg_torchdistill, losses, models, procs, schedules, tokens, wrappers]
 
 
 def test_every_key_of_the_contract_is_in_the_table():
@@ -85,7 +85,8 @@ def state():
 before, keys = state(), set(MIDDLE_LEVEL_LOSS_DICT)
 import trg_torchdistill
 assert state() == before, [pair for pair in zip(before, state()) if pair[0] != pair[1]]
-assert set(MIDDLE_LEVEL_LOSS_DICT) - keys == {'TRGLoss', 'TokenContextualLoss'}
+from trg_torchdistill.losses import LOSSES
+assert set(MIDDLE_LEVEL_LOSS_DICT) - keys == {loss.__name__ for loss in LOSSES}
 assert keys < set(MIDDLE_LEVEL_LOSS_DICT)
 heavy = {'matplotlib', 'sklearn', 'trg_torchdistill.cli'} & set(sys.modules)
 assert not heavy, heavy

@@ -27,6 +27,7 @@ from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.losses.maps import ImageMaps
 from trg_torchdistill.losses.relation import Terms
+from trg_torchdistill.tokens import in_full_precision
 
 
 """
