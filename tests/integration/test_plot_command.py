@@ -73,9 +73,9 @@ def test_all_pictures_of_a_yaml_and_the_same_each_time(draw):
 def test_the_drawn_neighbours_are_those_of_the_features(draw, monkeypatch):
     seen = {}
 
-    def spy(graphs, shares, captions, titles, pixels, chosen, grid):
+    def spy(graphs, edges, shares, captions, titles, pixels, chosen, grid):
         seen.update(graphs=graphs, shares=shares, captions=captions, titles=titles, chosen=chosen)
-        return original(graphs, shares, captions, titles, pixels, chosen, grid)
+        return original(graphs, edges, shares, captions, titles, pixels, chosen, grid)
 
     original = plot.draw_graph
     monkeypatch.setattr(plot, 'draw_graph', spy)
