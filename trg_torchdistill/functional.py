@@ -278,7 +278,7 @@ class GlobalTerm:
 
 
 def local_preserving_loss(
-    student: Tensor, teacher: Tensor, num_neighbors: int = 8, sigma: float = 0.5, **options: Any
+    student: Tensor, teacher: Tensor, num_neighbors: int | None = 8, sigma: float = 0.5, **options: Any
 ) -> Tensor:
     """Returns :class:`LocalTerm` with these options, of student tokens [M, D_S] and teacher tokens [M, D_T]."""
     options |= {'num_neighbors': num_neighbors, 'sigma': sigma}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+import yaml
 from PIL import Image
 from torchdistill.common import yaml_util
 from torchdistill.datasets.util import build_data_loader
@@ -92,6 +93,18 @@ DATA = {
     'experiments/imagenet_vit/trg/swin_t_from_swin_s.yaml': (1000, 1000, 224, None),
     'sample/hub/trg/timm_vit_from_resnet56.yaml': (50_000, 10_000, 32, None),
 }
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_no_key_is_given_twice(name):
+    nodes = [yaml.compose((FOLDER / name).read_text())]
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys))
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
 
 
 def test_every_set_of_data_is_read_below():

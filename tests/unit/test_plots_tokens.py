@@ -9,7 +9,13 @@ from torch.nn import functional
 
 from trg_torchdistill.cli.plot.models import Model, hooked_features, penultimate_features
 from trg_torchdistill.cli.plot.pictures import draw_graph
-from trg_torchdistill.cli.plot.tokens import choose_cell, neighbors_in_other_images, shares_of_edges, tokens_of
+from trg_torchdistill.cli.plot.tokens import (
+    choose_cell,
+    graph_to_draw,
+    neighbors_in_other_images,
+    shares_of_edges,
+    tokens_of,
+)
 from trg_torchdistill.context import context_similarity
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import LocalTerm
@@ -88,6 +94,13 @@ def test_the_edges_of_a_model_are_those_that_the_loss_uses(edges):
     other, cell = next(iter(found))
     square = float((tokens[1, 2] - tokens[other, cell]).square().sum())
     assert found[other, cell] == pytest.approx(math.exp(-square), rel=1e-5)
+
+
+def test_of_the_complete_graph_each_models_nearest_tokens_are_drawn():
+    drawn = graph_to_draw(LocalTerm(None, 2.0, 'union', 'proportional', 'in', normalize_tokens=False))
+    assert drawn == LocalTerm(8, 2.0, normalize_tokens=False)
+    assert graph_to_draw(LocalTerm(None, edges='teacher'), 3) == LocalTerm(3)
+    assert graph_to_draw(LocalTerm(5, edges='teacher'), 3) == LocalTerm(3, edges='teacher')
 
 
 def test_the_share_of_the_edges_of_all_tokens():
@@ -181,3 +194,5 @@ def test_an_edge_is_drawn_to_the_middle_of_its_cell():
     assert corners == [(1.5, 1.5)]
     assert figure.axes[3].get_ylabel() == 'S\n1 of 2 as the teacher\n(25% over all tokens)'
     assert [axes.get_title() for axes in figure.axes[:3]] == titles
+    figure = draw_graph(graphs, 'union', {'student': 0.25}, captions, titles, pixels, (0, 1, 1), GRID)
+    assert figure.axes[3].get_ylabel() == "S\nof the teacher's,\n25% are its own\n(over all tokens)"

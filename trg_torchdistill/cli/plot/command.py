@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from trg_torchdistill.cli.plot.models import (
 from trg_torchdistill.cli.plot.pictures import draw_context, draw_embedding, draw_graph, embed, load_tsne
 from trg_torchdistill.cli.plot.tokens import (
     choose_cell,
+    graph_to_draw,
     losses_to_draw,
     neighbors_in_other_images,
     shares_of_edges,
@@ -205,8 +205,9 @@ def _token_pictures(
     if 'token_graph' in wanted:
         if len(pixels) < 2:
             raise TRGError('expected at least two `--images`, so that a token has neighbours in others, got 1')
-        loss, graph = next((loss, loss.graph) for loss in losses if loss.graph is not None)
-        graph = replace(graph, num_neighbors=args.neighbors or graph.num_neighbors)
+        loss, graph = next(
+            (loss, graph_to_draw(loss.graph, args.neighbors)) for loss in losses if loss.graph is not None
+        )
         tokens, grid = tokens_of(loss, models, shown.values.to(device))
         row, column = choose_cell(grid, args.cell, f'`{loss.student_module_path}`')
         graphs = {

@@ -76,9 +76,11 @@ def draw_graph(
             _show_cells(axes, seen, grid)
         caption = captions[label]
         if reference is not None and label != TEACHER:
-            count = len(reference.keys() & neighbors.keys())
-            caption += f'\n{count} of {number} as the teacher' if edges == 'own' else "\nits own as the teacher's:"
-            caption += f'\n({shares[label]:.0%} over all tokens)'
+            if edges == 'own':
+                caption += f'\n{len(reference.keys() & neighbors.keys())} of {number} as the teacher'
+                caption += f'\n({shares[label]:.0%} over all tokens)'
+            else:
+                caption += f"\nof the teacher's,\n{shares[label]:.0%} are its own\n(over all tokens)"
         row[0].set_ylabel(caption, rotation=0, ha='right', va='center', labelpad=8, fontsize=9)
         _draw_edges(figure, row, neighbors, neighbors if reference is None else reference, chosen, grid)
     handles = _legend(has_teacher=reference is not None)

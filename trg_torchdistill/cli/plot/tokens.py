@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -121,6 +121,14 @@ def choose_cell(grid: Grid, cell: Sequence[int] | None, where: str) -> Grid:
     return row, column
 
 
+def graph_to_draw(graph: LocalTerm, num_neighbors: int | None = None) -> LocalTerm:
+    """Returns a loss's graph, with this number of neighbours if given; of the complete graph, each model's nearest."""
+    if graph.num_neighbors is None:
+        num_neighbors = num_neighbors or LocalTerm.num_neighbors
+        return LocalTerm(num_neighbors, graph.sigma, normalize_tokens=graph.normalize_tokens)
+    return replace(graph, num_neighbors=num_neighbors or graph.num_neighbors)
+
+
 def neighbors_in_other_images(tokens: Tensor, teacher: Tensor, image: int, cell: int, graph: LocalTerm) -> Neighbors:
     """Returns the edges of one token to the tokens of the other images, in the graph that a loss makes of a model.
 
@@ -129,10 +137,8 @@ def neighbors_in_other_images(tokens: Tensor, teacher: Tensor, image: int, cell:
         teacher: Those of the teacher, or of the model where there is none.
         image: Image of the token.
         cell: Its cell.
-        graph: Says which edges there are, and what they weigh; of the complete graph the nearest tokens are taken.
+        graph: Says which edges there are, and what they weigh.
     """
-    if graph.num_neighbors is None:
-        graph = LocalTerm(sigma=graph.sigma, normalize_tokens=graph.normalize_tokens)
     others = [other for other in range(len(tokens)) if other != image]
     own, teachers = (
         graph.placed(torch.cat([each[image, cell][None], each[others].flatten(0, 1)])) for each in (tokens, teacher)
@@ -150,8 +156,7 @@ def neighbors_in_other_images(tokens: Tensor, teacher: Tensor, image: int, cell:
 
 def shares_of_edges(tokens: Mapping[str, Tensor], graph: LocalTerm) -> dict[str, float]:
     """Returns the share of the teacher's neighbours that are each model's own, over all of its tokens [B, N, D]."""
-    k = graph.num_neighbors or LocalTerm.num_neighbors
-    own_neighbors = LocalTerm(k, graph.sigma, normalize_tokens=graph.normalize_tokens)
+    own_neighbors = LocalTerm(graph.num_neighbors, graph.sigma, normalize_tokens=graph.normalize_tokens)
     num_images, num_cells, _ = tokens[TEACHER].shape
     ends = [(image, cell) for image in range(num_images) for cell in range(num_cells)]
     edges = {
