@@ -65,6 +65,9 @@ def test_a_loss_goes_on_from_its_state_with_the_same_queue():
     values = [loss(*features(*batch)) for loss in (first, second, copy.deepcopy(first))]
     assert torch.equal(values[0], values[1])
     assert torch.equal(first.queue.tokens, second.queue.tokens)
+    shorter = TRGLoss(**ENDS, **SOFT, queue_size=5)
+    shorter.load_state_dict(first.state_dict())
+    assert torch.equal(shorter.queue.tokens, first.queue.tokens[-5:])
 
 
 def test_half_precision_tokens_are_kept_as_they_are_and_compared_in_float32():
@@ -144,6 +147,14 @@ def test_the_line_of_a_complete_graph_and_of_a_queue():
     line = facts_of(num_neighbors=None, queue_size=1024).line(16)
     assert 'k = all, ' in line
     assert 'queue of 1024 32.0 kB' in line
+
+
+@pytest.mark.parametrize('options', [{}, {'num_neighbors': None}, {'edges': 'teacher'}], ids=str)
+@pytest.mark.parametrize('distribution', ['softmax_edges', 'proportional'])
+def test_a_graph_of_one_token_has_nothing_on_the_edges_of_the_teacher(options, distribution):
+    options = {'edges': 'union', **options, 'row_distribution': distribution}
+    loss = TRGLoss(**ENDS, **{'tokens_per_image': 1, **options})
+    assert 'M = 1 (' in loss.facts('trg', *features(*maps(1)), 1).line(1)
 
 
 @pytest.mark.parametrize(

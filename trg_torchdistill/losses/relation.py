@@ -129,7 +129,10 @@ class RelationLoss(nn.Module, ABC):
         """Returns a term, compiled if the loss is to be."""
         if not self._is_compiled:
             return term
-        return self._compiled.setdefault(term, torch.compile(term))
+        if term not in self._compiled:
+            # The method and not the object: all objects would share one code, and its limit of recompilations.
+            self._compiled[term] = torch.compile(term.__call__)
+        return self._compiled[term]
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
