@@ -131,7 +131,7 @@ class RelationLoss(nn.Module, ABC):
             return term
         if term not in self._compiled:
             # The method and not the object: all objects would share one code, and its limit of recompilations.
-            self._compiled[term] = torch.compile(term.__call__)
+            self._compiled[term] = torch.compile(term.__call__)  # type: ignore[operator]
         return self._compiled[term]
 
     def epoch_means(self) -> dict[str, float]:
