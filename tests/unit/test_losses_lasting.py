@@ -199,3 +199,14 @@ def test_compiled_formulas_are_the_same_and_a_last_batch_compiles_them_once_more
     assert graphs[1] == graphs[3] <= 6, 'and once more for a temperature that moves'
     assert counters['graph_break'] == {}
     copy.deepcopy(compiled)
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told_with_the_line_to_change(monkeypatch, tmp_path):
+    torch.compiler.reset()
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    with (
+        torch._inductor.config.patch({'cpp.cxx': ('/nonexistent',)}),
+        pytest.raises(ValueError, match=r'compile: true` of `TokenContextualLoss`.*C\+\+.*write `compile: false`'),
+    ):
+        TokenContextualLoss(**ENDS, compile=True)(*features(*maps()))
