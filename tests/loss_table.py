@@ -164,6 +164,7 @@ WAYS = (
     'local, softmax_edges, in',
     'local, teacher, proportional, in, raw',
     'local, complete',
+    'local, complete, raw',
     'local, proportional, complete, raw, student_teacher',
     'global',
     'global, teacher, queue',

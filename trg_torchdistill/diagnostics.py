@@ -27,7 +27,7 @@ def edge_squares(term: LocalTerm, student: Tensor, teacher: Tensor) -> dict[str,
     tokens = dict(zip(('student', 'teacher'), map(term.placed, in_full_precision(student, teacher)), strict=True))
     pairs = term.pairs(tokens['student'], tokens['teacher'])
     distances = {side: square_distances(each, each).gather(1, pairs.columns) for side, each in tokens.items()}
-    return {side: squares[pairs.of(side)].clamp(min=0) for side, squares in distances.items()}
+    return {side: squares[pairs.of(side)] for side, squares in distances.items()}
 
 
 def teacher_rows(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
@@ -42,8 +42,10 @@ def teacher_rows(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
 def local_gradient(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
     """Returns the gradient [M, M] of the local term to the student's squared distances, 0 where there is no edge."""
     student, teacher = map(term.placed, in_full_precision(student.detach(), teacher))
-    pairs = term.pairs(student, teacher)
     squares = square_distances(student, student).requires_grad_()
+    if len(student) == 1:
+        return torch.zeros_like(squares)
+    pairs = term.pairs(student, teacher)
     with torch.enable_grad():
         own, others = (each.gather(1, pairs.columns) for each in (squares, square_distances(teacher, teacher)))
         loss = term.divergence(own, others, pairs, len(student))

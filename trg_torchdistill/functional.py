@@ -142,7 +142,7 @@ class LocalTerm:
             raise TRGError("expected `edge_direction` to be 'out' for some `rows` of the graph, got 'in'")
         student, teacher = in_full_precision(student, teacher)
         if len(student) == 1:
-            return (student * 0).sum()
+            return (student * 0).sum() + (teacher * 0).sum()
         with without_autocast(student):
             student, teacher = self.placed(student), self.placed(teacher)
             if self.num_neighbors is None:
@@ -163,7 +163,7 @@ class LocalTerm:
 
     def pairs(self, student: Tensor, teacher: Tensor, rows: range | None = None) -> Pairs:
         """Returns the edges of the ``rows`` of both graphs, of tokens as :meth:`placed`."""
-        k = len(teacher) - 1 if self.num_neighbors is None else self.num_neighbors
+        k = len(teacher) if self.num_neighbors is None else self.num_neighbors
         teachers = nearest_neighbors(teacher, k, rows=rows)
         if self.edges == 'teacher' or k >= len(teacher) - 1:
             return Pairs(teachers)
@@ -172,7 +172,8 @@ class LocalTerm:
 
     def divergence(self, student_squares: Tensor, teacher_squares: Tensor, pairs: Pairs, num_tokens: int) -> Tensor:
         """Returns the sum of the rows' divergences, given the squared distances [m, K] of the pairs."""
-        rows = Rows(num_tokens, pairs.is_edge, pairs.columns if self.edge_direction == 'in' else None)
+        goes_in = self.edge_direction == 'in' and self.num_neighbors is not None
+        rows = Rows(num_tokens, pairs.is_edge, pairs.columns if goes_in else None)
         student = self._logits(student_squares, pairs.of_student, rows)
         teacher = self._logits(teacher_squares, pairs.of_teacher, rows)
         p, q = (teacher, student) if self.kl_direction == 'teacher_student' else (student, teacher)

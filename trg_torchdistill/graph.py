@@ -109,10 +109,11 @@ def _differences(tokens: Tensor, own: slice, columns: Tensor) -> Tensor:
 def square_distances(queries: Tensor, tokens: Tensor) -> Tensor:
     """Returns the squared Euclidean distances [m, M] of queries [m, D] to all tokens [M, D], by a product of matrices.
 
-    They are as exact as the neighbour search: to epsilon times the largest squared norm. Centre raw tokens first.
+    They are as exact as the neighbour search: to epsilon times the largest squared norm, and never below 0. Centre raw
+    tokens first.
     """
     square_norms = queries.square().sum(1)[:, None] + tokens.square().sum(1)
-    return torch.addmm(square_norms, queries, tokens.T, alpha=-2)
+    return torch.addmm(square_norms, queries, tokens.T, alpha=-2).clamp(min=0)
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:

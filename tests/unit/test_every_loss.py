@@ -113,6 +113,7 @@ def test_a_bad_value_coming_in_is_visible_in_the_loss(name, side, bad):
     student, teacher = (tokens.detach() for tokens in EVERY[name].pair())
     {'student': student, 'teacher': teacher}[side][1, 3, 2] = bad
     assert_not_finite(EVERY[name](student, teacher))
+    assert_not_finite(EVERY[name](student[1:, 3:4], teacher[1:, 3:4]))
 
 
 def constant(shape):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_table import EVERY, WAYS
 
+from trg_torchdistill import _blocks
 from trg_torchdistill.diagnostics import local_gradient
 from trg_torchdistill.functional import (
     EDGE_DIRECTIONS,
@@ -160,10 +161,14 @@ def test_a_neighbor_of_the_teacher_that_the_student_does_not_see_is_pulled_close
 @pytest.mark.parametrize('edges', EDGES)
 @pytest.mark.parametrize('edge_direction', EDGE_DIRECTIONS)
 @pytest.mark.parametrize('distribution', ROW_DISTRIBUTIONS)
-def test_the_complete_graph_has_no_other_edges_and_is_that_of_all_neighbors(edges, edge_direction, distribution):
+def test_the_complete_graph_has_no_other_edges_and_is_that_of_all_neighbors(
+    edges, edge_direction, distribution, monkeypatch
+):
     student, teacher = _tokens(12, 4), _tokens(12, 5)
     options = {'edges': edges, 'edge_direction': edge_direction, 'row_distribution': distribution}
     complete = LocalTerm(None, row_distribution=distribution)(student, teacher)
+    assert_close(LocalTerm(None, **options)(student, teacher), complete)
+    monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', 500)
     assert_close(LocalTerm(None, **options)(student, teacher), complete)
     if (edges, distribution) != ('own', 'proportional'):
         assert_close(LocalTerm(50, **options)(student, teacher), complete)

@@ -65,6 +65,9 @@ def test_a_loss_goes_on_from_its_state_with_the_same_queue():
     values = [loss(*features(*batch)) for loss in (first, second, copy.deepcopy(first))]
     assert torch.equal(values[0], values[1])
     assert torch.equal(first.queue.tokens, second.queue.tokens)
+    shorter = TRGLoss(**ENDS, **SOFT, queue_size=5)
+    shorter.load_state_dict(first.state_dict())
+    assert torch.equal(shorter.queue.tokens, first.queue.tokens[-5:])
 
 
 def test_half_precision_tokens_are_kept_as_they_are_and_compared_in_float32():
@@ -146,6 +149,14 @@ def test_the_line_of_a_complete_graph_and_of_a_queue():
     assert 'queue of 1024 32.0 kB' in line
 
 
+@pytest.mark.parametrize('options', [{}, {'num_neighbors': None}, {'edges': 'teacher'}], ids=str)
+@pytest.mark.parametrize('distribution', ['softmax_edges', 'proportional'])
+def test_a_graph_of_one_token_has_nothing_on_the_edges_of_the_teacher(options, distribution):
+    options = {'edges': 'union', **options, 'row_distribution': distribution}
+    loss = TRGLoss(**ENDS, **{'tokens_per_image': 1, **options})
+    assert 'M = 1 (' in loss.facts('trg', *features(*maps(1)), 1).line(1)
+
+
 @pytest.mark.parametrize(
     ('options', 'kind'),
     [
@@ -188,3 +199,14 @@ def test_compiled_formulas_are_the_same_and_a_last_batch_compiles_them_once_more
     assert graphs[1] == graphs[3] <= 6, 'and once more for a temperature that moves'
     assert counters['graph_break'] == {}
     copy.deepcopy(compiled)
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told_with_the_line_to_change(monkeypatch, tmp_path):
+    torch.compiler.reset()
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    with (
+        torch._inductor.config.patch({'cpp.cxx': ('/nonexistent',)}),
+        pytest.raises(ValueError, match=r'compile: true` of `TokenContextualLoss`.*C\+\+.*write `compile: false`'),
+    ):
+        TokenContextualLoss(**ENDS, compile=True)(*features(*maps()))

@@ -34,5 +34,6 @@ class TokenQueue(nn.Module):
         self.tokens = newest.clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Takes the saved tokens, however many there are, and none of a state from before the first batch."""
-        self.tokens = state_dict.get(f'{prefix}tokens')
+        """Takes the last saved tokens, however many there are, and none of a state from before the first batch."""
+        saved = state_dict.get(f'{prefix}tokens')
+        self.tokens = None if saved is None else saved[-self.size :]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill._checks import advice, build, check_bool, check_choice, check_text, explain_keywords
-from trg_torchdistill.errors import TRGError
+from trg_torchdistill.errors import TRGError, told
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.losses.facts import Facts
@@ -129,7 +129,24 @@ class RelationLoss(nn.Module, ABC):
         """Returns a term, compiled if the loss is to be."""
         if not self._is_compiled:
             return term
-        return self._compiled.setdefault(term, torch.compile(term))
+        if term not in self._compiled:
+            # The method and not the object: all objects would share one code, and its limit of recompilations.
+            self._compiled[term] = self._guarded(torch.compile(term.__call__))  # type: ignore[operator]
+        return self._compiled[term]
+
+    def _guarded(self, compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A compiled formula that says what to change where the compiler fails."""
+
+        def call(*arguments: Any) -> Tensor:
+            try:
+                return compiled(*arguments)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                raise TRGError(
+                    f'expected a machine on which `torch.compile` works, as `compile: true` of `{self.key}` wants it, '
+                    f'got {told(error)}; install a C++ compiler, or write `compile: false`'
+                ) from error
+
+        return call
 
     def epoch_means(self) -> dict[str, float]:
         """Returns each term's mean over the steps of the epoch so far, before its weight."""
