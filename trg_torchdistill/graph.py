@@ -113,7 +113,8 @@ def square_distances(queries: Tensor, tokens: Tensor) -> Tensor:
     tokens first.
     """
     square_norms = queries.square().sum(1)[:, None] + tokens.square().sum(1)
-    return torch.addmm(square_norms, queries, tokens.T, alpha=-2).clamp(min=0)
+    squares = torch.addmm(square_norms, queries, tokens.T, alpha=-2)
+    return squares - squares.detach().clamp(max=0)
 
 
 def gaussian_affinity(square_distances: Tensor, sigma: float) -> Tensor:
