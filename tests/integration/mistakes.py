@@ -214,6 +214,8 @@ NUMBERS = {
     ),
     'word': (LR, "lr: 'big'", [f"{AT_LR} to be a number, got 'big'; write a number"]),
     'boolean': (LR, 'lr: on', [f'{AT_LR} to be a number, got True (YAML 1.1 reads yes, no, on and off as booleans)']),
+    'weight that moves': ('weight: 1.0', 'weight: {start: 1.0, end: 0.0}',
+     ['sub_terms.ce.weight` (line 39) to be a number', 'a schedule stands in the `kwargs:` of our losses']),
     'boolean weight': ('weight: 1.0', 'weight: yes', ['sub_terms.ce.weight` (line 39) to be a number, got True']),
     'nothing': (LR, 'lr:', [f'{AT_LR} to be a number, got nothing']),
     'list': (LR, 'lr: [0.05]', [f'{AT_LR} to be a number, got [0.05]']),

@@ -182,6 +182,8 @@ def _check_value(config: Config, path: tuple[Any, ...], value: Any, kind: str) -
     found, write = shown(value), f'write {expected}'
     if isinstance(value, str) and decimal(value) is not None:
         found, write = f'{value!r}, which is text', f'write {decimal(value)} without quotes'
+    elif isinstance(value, dict) and path[-1] == 'weight':
+        write += '; a schedule stands in the `kwargs:` of our losses, as `local_weight:`, `global_weight:` or `weight:`'
     elif isinstance(value, bool):
         found += f' ({BOOLEANS})'
         write += ' in quotes' if expected == 'text' else ''
