@@ -7,6 +7,9 @@ mkdir -p results/gpu
 for table in infonce knn local contextual memory; do
     "$python" losses.py "$table" --device cuda --json "results/gpu/$table.json"
 done
+for table in local global; do
+    "$python" relations.py "$table" --device cuda --json "results/gpu/relations_$table.json"
+done
 for table in imagenet cifar; do
     "$python" step.py "$table" --device cuda --json "results/gpu/$table.json"
     "$python" step.py "$table" --device cuda --amp bf16 --json "results/gpu/${table}_bf16.json"

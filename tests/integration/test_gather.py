@@ -101,6 +101,16 @@ def all_gradients(rank):
     return results
 
 
+def queue_of_rank(rank):
+    """The queue after two batches, of which this process has its own part."""
+    loss = TRGLoss(**PATHS | {'projection_module_path': None}, tokens_per_image=None, gather=True, queue_size=30)
+    for step in range(2):
+        torch.manual_seed(10 * step + rank)
+        features = {'map': {'output': torch.randn(2 + rank % 2, 4, 2, 2)}}
+        loss(features, features)
+    return loss.queue.tokens
+
+
 def all_results(rank):
     tokens = torch.arange(6.0).view(-1, 2)[: 2 + rank % 2].requires_grad_()
     share = Share.of(tokens)
@@ -115,6 +125,7 @@ def all_results(rank):
         'gradient of the sum': gradient_of((rank + 1) * gathered.sum(), tokens),
         'drawn of 64': drawn,
         'curvature': curvature_of_rank(rank),
+        'queue': queue_of_rank(rank),
     }
 
 
@@ -148,6 +159,12 @@ def test_without_gather_they_are_others(ranks, name):
     expected, _ = gradients(batch(torch.float64), torch.float64, VARIANTS[name], lambda model: model)
     for rank in ranks:
         assert _distance(rank['gradients'][0, 'float64', name, False][0], expected) > 1e-3
+
+
+def test_the_queue_is_that_of_all_processes(ranks):
+    assert len(ranks[0]['queue']) == 30
+    for result in ranks[1:]:
+        assert torch.equal(result['queue'], ranks[0]['queue'])
 
 
 def test_tokens_stand_in_the_order_of_the_ranks(ranks):
