@@ -83,13 +83,15 @@ def stored_views(
     folder = files.folder / 'views' if args.views_dir is None else Path(args.views_dir).expanduser()
     with Maker.at_work(box, config, placement) as maker:
         store = Store(folder, len(loader.dataset), maker.forms)
-        store.check(maker.facts())
+        facts = maker.facts()
+        store.check(facts)
         whole, lacking = store.num_bytes(args.teacher_views)
         state = f'{size(lacking)} to write' if lacking else 'all there'
         reporter.say(
             f"teacher's views: {args.teacher_views} of {store.num_images} images, {size(whole)}, {state}: {folder}"
         )
         store.check_space(lacking)
+        store.begin(facts)
         for view in range(args.teacher_views):
             try:
                 maker.make(store, view, f"teacher's views {view + 1}/{args.teacher_views}", reporter)
@@ -134,7 +136,7 @@ class Views(Dataset[Any]):
         return self.store.num_images
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, dict[str, Any]]:
-        arrays = self.arrays(self.view_of(int(index)))
+        arrays = self.arrays(self.view_of(index))
         said = {name: torch.from_numpy(np.array(values[index])) for name, values in arrays.items()}
         image, label = said.pop(IMAGE), said.pop('label')
         return image.to(self.image_type), int(label), {SAID: said}
@@ -146,7 +148,7 @@ class Views(Dataset[Any]):
     def view_of(self, index: int) -> int:
         """Returns the number of the view that an image has in this epoch."""
         turn, place = divmod(int(self.epoch), self.num_views)
-        return int(np.random.default_rng([self.seed, turn, index]).permutation(self.num_views)[place])
+        return int(np.random.default_rng([self.seed, turn, int(index)]).permutation(self.num_views)[place])
 
     def are_equal(self) -> bool:
         """Whether the first two views of some images are equal."""

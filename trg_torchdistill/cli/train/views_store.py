@@ -61,20 +61,18 @@ class Store:
     forms: Mapping[str, Form]
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Compares what the views were made of with what this run would make them of; a new folder keeps the latter.
+        """Compares what the views were made of with what this run would make them of.
 
         Raises:
             TRGError: If they differ, or the folder is none of views.
         """
-        file, now = self.folder / FACTS, json.loads(json.dumps(facts, default=str))
+        file, now = self.folder / FACTS, _plain(facts)
         advice = f'remove {self.folder}, or name another folder with `--views_dir`'
         if self.folder.exists() and not self.folder.is_dir():
             raise TRGError(f"expected a folder for the teacher's views, got the file {self.folder}; {advice}")
         if not file.exists():
             if any(self.folder.glob('view-*')):
                 raise TRGError(f'expected {file} to say what the views beside it were made of, got nothing; {advice}')
-            with replacing(file) as stream:
-                stream.write(json.dumps(now, indent=1).encode())
             return
         with explained(f"expected {file} to tell what the teacher's views were made of, got a damaged file", advice):
             before = json.loads(file.read_text(encoding='utf-8'))
@@ -82,6 +80,12 @@ class Store:
         if found:
             shown = '; '.join(found[:MAX_DIFFERENCES]) + (' ...' if len(found) > MAX_DIFFERENCES else '')
             raise TRGError(f'expected {self.folder} to hold views that fit this run, got others: {shown}; {advice}')
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Keeps what the views of a new folder are made of."""
+        if not (self.folder / FACTS).exists():
+            with replacing(self.folder / FACTS) as stream:
+                stream.write(json.dumps(_plain(facts), indent=1).encode())
 
     def missing(self, view: int) -> list[str]:
         """Returns the names of the arrays that a view lacks, all of them if it is not there."""
@@ -139,8 +143,8 @@ class Store:
             if IMAGE not in names:
                 for name in names:
                     os.replace(temporary / f'{name}.npy', target / f'{name}.npy')
-            elif not target.exists():  # else another run was faster, and what it hooks may still be added
-                temporary.rename(target)
+            else:
+                _rename(temporary, target)
         except OSError as error:
             raise RunError(
                 f"expected to write the teacher's views into {self.folder}, got {error.strerror or error}; free space, "
@@ -183,6 +187,19 @@ class Store:
 def size(num_bytes: int) -> str:
     """Returns a number of bytes for the user."""
     return f'{num_bytes / 1e9:.2f} GB' if num_bytes >= 1e8 else f'{num_bytes / 1e6:.2f} MB'
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    """Gives a folder its name, unless another run was faster."""
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _plain(facts: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(facts, default=str))
 
 
 def _differences(before: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
