@@ -44,7 +44,7 @@ def test_views_of_equal_images_train_as_the_teacher_does(tmp_path, capsys, kept_
     for name, words in (('teacher', ()), ('views', ('--teacher_views', '2'))):
         assert train(write_training(tmp_path / name, text, train_kwargs=SAME_IMAGES), '--seed', '3', *words) == 0
     out = capsys.readouterr().out
-    assert 'WARNING: the first two views of the images are equal' in out
+    assert 'WARNING: of 2 views of the teacher 1 differ: ' in out
     with_teacher, with_views = (lines_of(tmp_path / name) for name in ('teacher', 'views'))
     for one, other in zip(with_teacher, with_views, strict=True):
         assert other['terms'] == pytest.approx(one['terms'], rel=1e-6)
@@ -80,7 +80,7 @@ def interrupt(monkeypatch):
     return after
 
 
-def test_a_resume_is_exact(tmp_path, interrupt):
+def test_a_resume_is_exact(tmp_path, capsys, interrupt):
     words = ('--seed', '3', '--teacher_views', '3')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     long = ALL.replace('num_epochs: 3', 'num_epochs: 5')
@@ -93,6 +93,9 @@ def test_a_resume_is_exact(tmp_path, interrupt):
     assert train(config, *words, '--resume') == 0
     assert without_times(lines_of(parts)) == without_times(lines_of(whole))
     assert comparable(last_state(parts)) == comparable(last_state(whole))
+    capsys.readouterr()
+    assert train(config, '--seed', '3', '--resume') == 0
+    assert 'WARNING: this run went on with --teacher_views 3, now it is None' in capsys.readouterr().out
 
 
 def test_a_view_that_ctrl_c_stopped_is_made_anew_as_it_would_have_been(tmp_path, capsys, interrupt):
@@ -126,6 +129,24 @@ def test_other_losses_and_seeds_share_views(tmp_path, capsys):
     assert image.stat().st_mtime_ns == before
     assert train(write_taught(tmp_path, 'alone', ALL), '--seed', '2', '--teacher_views', '2') == 0
     assert without_times(lines_of(tmp_path / 'alone')) == without_times(lines_of(tmp_path / 'trg'))
+
+
+def test_the_teacher_rests_in_the_epochs(tmp_path, monkeypatch):
+    calls, forward = [], tiny.TinyNet.forward
+
+    def counted(self, images):
+        calls.append(self.fc.in_features)
+        return forward(self, images)
+
+    monkeypatch.setattr(tiny.TinyNet, 'forward', counted)
+    counts = []
+    for num_epochs in (1, 3):
+        calls.clear()
+        text = ALL.replace('num_epochs: 3', f'num_epochs: {num_epochs}')
+        assert train(write_training(tmp_path / str(num_epochs), text), '--teacher_views', '2') == 0
+        counts.append((calls.count(6), calls.count(4)))
+    assert counts[0][0] == counts[1][0]
+    assert counts[0][1] < counts[1][1]
 
 
 def test_every_image_goes_through_all_views_in_an_order_of_its_own():

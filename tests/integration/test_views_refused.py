@@ -169,6 +169,16 @@ def test_what_is_no_tensor_is_refused(tmp_path, capsys, key, hook, found):
     assert found in capsys.readouterr().err
 
 
+def test_items_of_more_than_a_pair_are_refused(tmp_path, capsys, monkeypatch):
+    get = tiny.Blobs.__getitem__
+    monkeypatch.setattr(
+        tiny.Blobs, '__getitem__', lambda self, index: (*get(self, index), *([{}] if self.noise else []))
+    )
+    text = ALL.replace("dataset_id: 'train'", "dataset_id: 'train'\n  requires_supp: False", 1)
+    assert train(write_training(tmp_path, text), '--teacher_views', '1') == 2
+    assert 'expected the items of `train.train_data_loader` (line 18) to be (image, label)' in capsys.readouterr().err
+
+
 def test_without_a_teacher_and_with_several_processes(tmp_path, capsys):
     sides = "model: {forward_proc: 'forward_batch_only'}\n"
     assert train(write_training(tmp_path, stage(1, CE, sides=sides), teacher=False), '--teacher_views', '1') == 2

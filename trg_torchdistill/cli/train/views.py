@@ -99,12 +99,12 @@ def stored_views(
                 reporter.say(f'interrupted; {folder} keeps {view} views, and the same command goes on with the next')
                 raise
     views = Views(loader.dataset.org_dataset, store, maker.image_type, args.teacher_views, args.seed or 0)
-    for view in range(args.teacher_views):
-        views.arrays(view)
-    if args.teacher_views > 1 and views.are_equal():
+    num_different = views.num_different()
+    if num_different < args.teacher_views:
         reporter.say(
-            f'WARNING: the first two views of the images are equal, without a random `transform:` one does what '
-            f'{args.teacher_views} do; give the training images one, or write `--teacher_views 1`'
+            f'WARNING: of {args.teacher_views} views of the teacher {num_different} differ: the training images have '
+            'no random `transform:`, or one that draws from a generator of its own; give them one that draws from torch, '
+            f'or write `--teacher_views {num_different}`'
         )
     vars(loader)['dataset'] = views  # torch refuses another data set once a loader is built
     box.replace_teacher(StoredTeacher(box, maker.features))
@@ -150,10 +150,9 @@ class Views(Dataset[Any]):
         turn, place = divmod(int(self.epoch), self.num_views)
         return int(np.random.default_rng([self.seed, turn, int(index)]).permutation(self.num_views)[place])
 
-    def are_equal(self) -> bool:
-        """Whether the first two views of some images are equal."""
-        first, second = (self.arrays(view)[IMAGE][:NUM_COMPARED] for view in (0, 1))
-        return bool(np.array_equal(first, second))
+    def num_different(self) -> int:
+        """Returns how many of the views differ, as their first images tell."""
+        return len({self.arrays(view)[IMAGE][:NUM_COMPARED].tobytes() for view in range(self.num_views)})
 
     def arrays(self, view: int) -> Arrays:
         """Returns the arrays of a view; they stay on the disk."""
