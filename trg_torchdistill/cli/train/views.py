@@ -103,8 +103,8 @@ def stored_views(
     if num_different < args.teacher_views:
         reporter.say(
             f'WARNING: of {args.teacher_views} views of the teacher {num_different} differ: the training images have '
-            'no random `transform:`, or one that draws from a generator of its own; give them one that draws from torch, '
-            f'or write `--teacher_views {num_different}`'
+            'no random `transform:`, or one with a generator of its own; give them one that draws from torch, or '
+            f'write `--teacher_views {num_different}`'
         )
     vars(loader)['dataset'] = views  # torch refuses another data set once a loader is built
     box.replace_teacher(StoredTeacher(box, maker.features))
