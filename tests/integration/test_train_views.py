@@ -131,6 +131,30 @@ def test_other_losses_and_seeds_share_views(tmp_path, capsys):
     assert without_times(lines_of(tmp_path / 'alone')) == without_times(lines_of(tmp_path / 'trg'))
 
 
+def test_the_teacher_saw_the_images_that_are_stored(tmp_path):
+    words = ('--teacher_views', '2', '--views_dir', str(tmp_path / 'shared'))
+    for name, text in (('kd', ONLY_KD), ('trg', ALL)):  # the second adds the features of its hooks
+        assert train(write_taught(tmp_path, name, text), *words) == 0
+    teacher = tiny.tiny_net(6).eval()
+    teacher.load_state_dict(torch.load(tmp_path / 'teacher.pt', weights_only=True))
+    images = []
+    for folder in (tmp_path / 'shared' / 'view-0', tmp_path / 'shared' / 'view-1'):
+        found = {file.stem: torch.from_numpy(np.load(file)) for file in folder.iterdir()}
+        assert {name: value.dtype for name, value in found.items()} == {
+            'image': torch.float16, 'label': torch.int64, 'logits': torch.float16, 'feature-layer2.output': torch.float16
+        }  # fmt: skip
+        assert found['label'].tolist() == tiny.Blobs(24).targets
+        with torch.no_grad():
+            image = found['image'].float()
+            features = teacher.layer2(teacher.layer1(image))
+        torch.testing.assert_close(found['feature-layer2.output'], features.half())
+        torch.testing.assert_close(found['logits'], teacher.fc(features.mean((2, 3))).detach().half())
+        images.append(image)
+    noise = [image - tiny.Blobs(24).images for image in images]
+    assert abs(float((noise[0] * noise[1]).mean())) < 0.05
+    assert float(noise[0].square().mean()) == pytest.approx(1, abs=0.05)
+
+
 def test_the_teacher_rests_in_the_epochs(tmp_path, monkeypatch):
     calls, forward = [], tiny.TinyNet.forward
 
@@ -181,6 +205,17 @@ def views(tmp_path):
         array = np.load(folder / 'view-0' / f'{name}.npy', mmap_mode='r')
         forms[name] = Form(array.shape[1:], str(array.dtype))
     return Views(tiny.Blobs(24), Store(folder, 24, forms), torch.float32, 2, seed=0)
+
+
+def test_an_item_is_of_one_view(views):
+    for epoch in range(2):
+        views.start_epoch(epoch)
+        for index in range(24):
+            image, label, said = views[index]
+            folder = views.store.folder / f'view-{views.view_of(index)}'
+            assert torch.equal(image, torch.from_numpy(np.load(folder / 'image.npy')[index]).float())
+            assert label == np.load(folder / 'label.npy')[index]
+            assert torch.equal(said['teacher_view']['logits'], torch.from_numpy(np.load(folder / 'logits.npy')[index]))
 
 
 def test_a_pickled_data_set_leaves_arrays_and_images_behind(views):
