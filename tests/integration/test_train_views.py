@@ -16,6 +16,7 @@ from tiny import (
     last_state,
     lines_of,
     stage,
+    stages,
     train,
     without_times,
     write_taught,
@@ -39,7 +40,7 @@ def kept_exactly(monkeypatch):
     monkeypatch.setattr(views_making, 'STORED_TYPE', torch.float32)
 
 
-@pytest.mark.parametrize('text', [ALL, ONLY_KD], ids=['trg', 'kd'])
+@pytest.mark.parametrize('text', [ALL, ONLY_KD, stages(ALL)], ids=['trg', 'kd', 'a stage'])
 def test_views_of_equal_images_train_as_the_teacher_does(tmp_path, capsys, kept_exactly, text):
     for name, words in (('teacher', ()), ('views', ('--teacher_views', '2'))):
         assert train(write_training(tmp_path / name, text, train_kwargs=SAME_IMAGES), '--seed', '3', *words) == 0
@@ -141,8 +142,9 @@ def test_the_teacher_saw_the_images_that_are_stored(tmp_path):
     for folder in (tmp_path / 'shared' / 'view-0', tmp_path / 'shared' / 'view-1'):
         found = {file.stem: torch.from_numpy(np.load(file)) for file in folder.iterdir()}
         assert {name: value.dtype for name, value in found.items()} == {
-            'image': torch.float16, 'label': torch.int64, 'logits': torch.float16, 'feature-layer2.output': torch.float16
-        }  # fmt: skip
+            'label': torch.int64,
+            **dict.fromkeys(('image', 'logits', 'feature-layer2.output'), torch.float16),
+        }
         assert found['label'].tolist() == tiny.Blobs(24).targets
         with torch.no_grad():
             image = found['image'].float()

@@ -79,6 +79,16 @@ def test_other_images_behind_equal_words_are_noticed(tmp_path, capsys, monkeypat
     assert '`items` was "' in capsys.readouterr().err
 
 
+def test_another_teacher_of_the_same_weights_is_noticed(tmp_path, capsys, monkeypatch):
+    shared = ('--teacher_views', '1', '--views_dir', str(tmp_path / 'shared'))
+    assert train(write_taught(tmp_path, 'first', ALL), *shared) == 0
+    forward = tiny.TinyNet.forward
+    monkeypatch.setattr(tiny.TinyNet, 'forward', lambda self, images: forward(self, images.flip(3)))
+    capsys.readouterr()
+    assert train(write_taught(tmp_path, 'second', ALL), *shared) == 2
+    assert 'got another `logits`: its code or its `forward_proc:` has changed' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('damage', ['cut', 'other', 'facts', 'no facts'])
 def test_a_damaged_store_is_refused(tmp_path, capsys, damage):
     words, folder = ('--teacher_views', '2', '--views_dir', str(tmp_path / 'shared')), tmp_path / 'shared'

@@ -85,6 +85,7 @@ def stored_views(
         store = Store(folder, len(loader.dataset), maker.forms)
         facts = maker.facts()
         store.check(facts)
+        maker.check(store)
         whole, lacking = store.num_bytes(args.teacher_views)
         state = f'{size(lacking)} to write' if lacking else 'all there'
         reporter.say(

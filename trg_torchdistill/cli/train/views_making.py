@@ -33,6 +33,7 @@ FORMAT = "trg_torchdistill teacher's views, version 1"
 SEED = 20_000  # of the first view; the same for all runs, so that they can share views
 STORED_TYPE = torch.float16
 NUM_PROBES = 16
+ROUNDING = 0.05  # of the largest value; another device or precision of products stays far below
 BATCH_SIZE = 100  # where a batch sampler of the YAML decides about the batches of the training
 
 
@@ -93,6 +94,26 @@ class Maker:
             },
             'amp': self._placement.precision.name,
         }
+
+    def check(self, store: Store) -> None:
+        """Asks the teacher again about the first images of a store: its code may have changed, not only its weights.
+
+        Raises:
+            TRGError: If it says something else than rounding explains.
+        """
+        names = [name for name in self.forms if name not in store.missing(0)]
+        if IMAGE not in names:
+            return
+        before = {name: np.array(values[:NUM_PROBES]) for name, values in store.open(0, names).items()}
+        now = self._arrays(torch.from_numpy(before[IMAGE]).to(self.image_type), torch.from_numpy(before['label']))
+        for name in names:
+            one, other = before[name].astype(np.float64), now[name].astype(np.float64)
+            if np.abs(one - other).max() > ROUNDING * np.abs(one).max():
+                raise TRGError(
+                    f'expected the teacher to say of the images in {store.folder} what it said before, got another '
+                    f'`{name}`: its code or its `forward_proc:` has changed; remove {store.folder}, or name another '
+                    'folder with `--views_dir`'
+                )
 
     def make(self, store: Store, view: int, title: str, reporter: Reporter) -> None:
         """Writes what a store lacks of a view: the whole of it, or features that another run did not hook."""
