@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -88,7 +88,7 @@ class Maker:
             'labels': None if labels is None else _digest([labels]),
             'items': probe if probe == self._probe() else None,  # else they depend on more than seeds
             'teacher': {key: model.get(key) for key in ('key', 'kwargs', 'repo_or_dir')},
-            'teacher_weights': _digest(list(torch.nn.Module.state_dict(teacher).values())),
+            'teacher_weights': _digest(torch.nn.Module.state_dict(teacher).values()),
             'teacher_side': {
                 key: as_written(side.get(key)) or None for key in ('forward_proc', 'sequential', 'adaptations')
             },
@@ -205,9 +205,12 @@ def _in_order(loader: Any) -> Any:
     )
 
 
-def _digest(tensors: list[Tensor]) -> str:
+def _digest(tensors: Iterable[Any]) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for tensor in tensors:
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            digest.update(repr(tensor).encode())
+            continue
         values = tensor.detach().cpu().contiguous()
         digest.update(f'{values.dtype} {list(values.shape)}'.encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
