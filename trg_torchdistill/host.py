@@ -123,6 +123,21 @@ class Box:
         found: Callable[..., Any] = getattr(self.host, f'{side}_forward_proc')
         return found
 
+    def teacher_output(self, images: Any, targets: Any, supplement: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+        """Runs the teacher; returns its output, and what is hooked by path and ``input`` or ``output``."""
+        output, features = self.host.get_teacher_output(images, targets, supplement)
+        return output, features
+
+    def replace_teacher(self, forward: Callable[..., Any]) -> None:
+        """Sets the forward process of the teacher, for this stage."""
+        self.host.teacher_forward_proc = forward
+
+    def put_features(self, side: str, features: Mapping[str, Mapping[str, Any]]) -> None:
+        """Puts features where the hooks of a side put them in its forward pass."""
+        for path, values in features.items():
+            found = getattr(self.host, f'{side}_io_dict')[path]
+            found.update({io: {str(self.device): value} for io, value in values.items()})
+
     def hooked(self) -> dict[str, list[str]]:
         """Returns the module paths whose features the stage hooks, by side."""
         return {side: list(getattr(self.host, f'{side}_io_dict')) for side in self.sides}

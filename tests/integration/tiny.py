@@ -254,6 +254,16 @@ def write_training(folder, text, **options):
     return write(folder, yaml_text.replace('width: 4', 'width: 6') if 'layer1' in text else yaml_text)
 
 
+def write_taught(folder, name, text, change=('', ''), **options):
+    """Writes a YAML into `folder/name` whose teacher has the weights of `folder/teacher.pt`; makes these if missing."""
+    file = folder / 'teacher.pt'
+    if not file.exists():
+        torch.save(tiny_net(6).state_dict(), file)
+    written = whole_yaml(folder / name, text, **options).replace('src_ckpt: }', f"src_ckpt: '{file}'}}", 1)
+    assert change[0] in written
+    return write(folder / name, written.replace(*change, 1) if change[0] else written)
+
+
 def assert_a_resume_is_exact(folder, monkeypatch, text, *words):
     """Trains once without a stop, once with Ctrl-C in the third of four epochs and `--resume`; returns both folders."""
     whole, parts = folder / 'whole', folder / 'parts'

@@ -6,8 +6,10 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 SECONDS_BETWEEN_UPDATES = 0.5
 BAR = '{bar:15} {desc}'
@@ -26,6 +28,10 @@ class Reporter:
 
     def end_epoch(self) -> None:
         """Tells that an epoch's steps are over, finished or not."""
+
+    def over(self, batches: Iterable[T], title: str, total: int) -> Iterator[T]:
+        """Yields so many batches of something that is done once, before the training."""
+        yield from batches
 
     def say(self, text: str) -> None:
         """Prints a line at once, also into a pipe."""
@@ -82,6 +88,11 @@ class BarReporter(Reporter):
         """Takes the bar away."""
         self._epochs_seen += 1
         self._bar.close()
+
+    def over(self, batches: Iterable[T], title: str, total: int) -> Iterator[T]:
+        """Draws a bar over the batches."""
+        shown = self._make_bar(batches, desc=title, total=total, file=sys.stdout, leave=False, ncols=_columns())
+        yield from shown
 
 
 def choose_reporter(is_first: bool = True) -> Reporter:

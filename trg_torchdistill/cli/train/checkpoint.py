@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def training_state(
     box: Box,
     progress: Progress,
     config_text: str,
-    seed: int | None,
+    args: Mapping[str, Any],
     processes: Processes,
     precision: Precision,
 ) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def training_state(
     return {
         'format': FORMAT,
         'config_text': config_text,
-        'seed': seed,
+        'seed': args['seed'],
+        'teacher_views': args['teacher_views'],
         'progress': asdict(progress),
         'modules': {
             name: state for name, state in modules.items() if progress.saves_teacher or not name.startswith('teacher')

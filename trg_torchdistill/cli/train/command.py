@@ -25,6 +25,7 @@ from trg_torchdistill.cli.train.resume import earlier_state, resume_command
 from trg_torchdistill.cli.train.start import build_models, checked_config, prepare, tell_origins
 from trg_torchdistill.cli.train.tracker import tracked
 from trg_torchdistill.cli.train.trainer import Trainer
+from trg_torchdistill.cli.train.views import check_views
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--channels_last', action='store_true', help='lay weights and features out as NHWC: faster convolutions'
     )
+    parser.add_argument(
+        '--teacher_views',
+        type=int,
+        metavar='K',
+        help='store K random views of each training image with what the frozen teacher says of them, and train from '
+        'these: the teacher runs K times over the images in all, and not at all where they are there',
+    )
+    parser.add_argument('--views_dir', metavar='DIR', help='views for many runs; default: RUN_DIR/views')
     parser.add_argument('--run_dir', metavar='DIR', help='state, metrics and results; default: dst_ckpt without suffix')
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument('--resume', action='store_true', help='continue the run of RUN_DIR where it stopped')
@@ -81,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         files = files_of_run(config, args.run_dir)
         state = None
         if not args.test_only:
+            check_views(args, config, processes)
             rehearse(config, placement.device, images_by_process(config, processes.size))
             check_collisions(config, files, args.run_log)
             state = earlier_state(args, config, files, processes)

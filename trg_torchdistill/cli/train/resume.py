@@ -92,6 +92,9 @@ def tell_changes(
         )
     if args.amp != state['precision']['name']:
         reporter.say(f'WARNING: this run went on with --amp {state["precision"]["name"]}, now it is {args.amp}')
+    views_before = state.get('teacher_views')
+    if args.teacher_views != views_before:
+        reporter.say(f'WARNING: this run went on with --teacher_views {views_before}, now it is {args.teacher_views}')
     num_before, num_now = len(state['processes']), processes.size
     if num_before != num_now:
         reporter.say(

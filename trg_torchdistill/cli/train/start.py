@@ -24,6 +24,7 @@ from trg_torchdistill.cli.train.checkpoint import draw_apart, restore_training_s
 from trg_torchdistill.cli.train.resume import tell_changes
 from trg_torchdistill.cli.train.tracker import Tracker, check_tracker
 from trg_torchdistill.cli.train.trainer import Trainer
+from trg_torchdistill.cli.train.views import stored_views
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import write_json_lines
 
@@ -117,8 +118,11 @@ def prepare(
         else:
             reporter.say(f'{files.folder} is finished, {done}; only the test is left')
     plain_args = {name: value for name, value in vars(args).items() if isinstance(value, (str, int, float, type(None)))}
+    views = None
+    if args.teacher_views is not None and progress.epochs_done < box.num_epochs:
+        views = stored_views(args, box, config, files, placement, reporter)
     trainer = Trainer(
-        box, models[1], files, progress, config, plain_args, reporter, placement, tracker, is_new=state is None
+        box, models[1], files, progress, config, plain_args, reporter, placement, tracker, state is None, views
     )
     if state is None:
         trainer.save_state(progress)

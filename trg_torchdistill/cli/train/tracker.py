@@ -91,7 +91,7 @@ def tracked(config: Config) -> Iterator[Tracker]:
         yield Tracker()
         return
     with explained(f'{config.where("tracker")} cannot be started', 'change its `kwargs:` or remove the block'):
-        engine = log.setup_tracker(block, run_config=_as_written(parse_deferred(config.text)))
+        engine = log.setup_tracker(block, run_config=as_written(parse_deferred(config.text)))
     try:
         yield Tracker(engine, config.get('train', 'log_freq') or 1)
     finally:
@@ -99,10 +99,10 @@ def tracked(config: Config) -> Iterator[Tracker]:
             engine.finish()
 
 
-def _as_written(value: Any) -> Any:
+def as_written(value: Any) -> Any:
     """Returns a part of the YAML in plain values: a tag gives its content, not the object that it names."""
     if isinstance(value, Deferred):
-        return _as_written(value.content)
+        return as_written(value.content)
     if isinstance(value, dict):
-        return {key: _as_written(item) for key, item in value.items()}
-    return [_as_written(item) for item in value] if isinstance(value, list) else value
+        return {key: as_written(item) for key, item in value.items()}
+    return [as_written(item) for item in value] if isinstance(value, list) else value

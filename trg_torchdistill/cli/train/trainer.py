@@ -24,6 +24,7 @@ from trg_torchdistill.cli.train.checkpoint import training_state
 from trg_torchdistill.cli.train.metrics import TermMeter, learning_rate_of, temperature_of
 from trg_torchdistill.cli.train.parallel import join_stage
 from trg_torchdistill.cli.train.tracker import Tracker
+from trg_torchdistill.cli.train.views import Views
 from trg_torchdistill.errors import RunError, TRGError, explained
 from trg_torchdistill.files import save, write_json_lines
 from trg_torchdistill.host import Box
@@ -39,6 +40,7 @@ class Trainer:
         config: The YAML; its text is kept in the state to find changes.
         args: Plain values of the command line, kept with the best weights.
         is_new: Whether no state of an earlier run is continued.
+        views: Stored views, of which each epoch reads one of each image; None where the teacher runs.
         has_stepped: Whether weights have changed.
         joined_stage: Number of the stage that several processes have made their common one.
     """
@@ -53,6 +55,7 @@ class Trainer:
     placement: Placement
     tracker: Tracker
     is_new: bool
+    views: Views | None = None
     has_stepped: bool = False
     joined_stage: int = 0
 
@@ -68,8 +71,7 @@ class Trainer:
 
     def save_state(self, progress: Progress) -> None:
         """Writes ``last.pt``, and only then takes ``progress`` for reached."""
-        seed = self.args['seed']
-        state = training_state(self.box, progress, self.config.text, seed, self.processes, self.precision)
+        state = training_state(self.box, progress, self.config.text, self.args, self.processes, self.precision)
         if self.processes.is_first:
             save(state, self.files.last)
         self.progress = progress
@@ -108,6 +110,8 @@ class Trainer:
             self.joined_stage = stage
         with explained(f'the pre-epoch process of epoch {epoch + 1} failed'):
             self.box.pre_epoch_process(epoch=epoch)
+        if self.views is not None:
+            self.views.start_epoch(epoch)
         with TermMeter(self.box.criterion) as meter:
             loss, num_images = self._train_steps(epoch, meter, signals)
         trained = time.perf_counter()
