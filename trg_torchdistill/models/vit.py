@@ -48,7 +48,7 @@ def _block() -> nn.Module:
 def vit_cifar_tiny(num_classes: int = 100) -> nn.Module:
     """ViT of 4 layers of width 64 on patches of 4 x 4 pixels, 213,796 parameters at 100 classes; tokens at ``blocks``.
 
-    They are a sequence [B, 64, 64] without a class token. It wants AdamW, at a learning rate of 0.002 for batches of 128.
+    They are a sequence [B, 64, 64] without a class token. It wants AdamW, for batches of 128 at a rate of 0.002.
 
     YAML::
 
