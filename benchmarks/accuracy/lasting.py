@@ -98,7 +98,7 @@ class Lasting(Grid):
         ]
 
     def flags(self, run: Run) -> list[str]:
-        """Further words of the command line: a plain teacher's outputs may be stored, for all runs with the same images."""
+        """Further words of the command line: what a plain teacher says of the images may be stored, for many runs."""
         if not self.options.teacher_views or run.method in ('teacher', WRAPPED):
             return super().flags(run)
         folder = self.options.views_dir / self.teacher.stem
