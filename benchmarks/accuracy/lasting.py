@@ -1,8 +1,8 @@
 """What lasts, resumable: python benchmarks/accuracy/lasting.py STAGE --settings SETTING... --data DATA --out OUT.
 
 teacher: trains the teacher of `cnn_lt` and `vit_lt` on their long tail; those of the others are trained by `grid.py`.
-weights: trains KD for a tenth of the reference schedule and measures there by how much each method's terms pull at the
-    student; the weights at which that is a SHARE of what ``KDLoss`` does go into ``--weights``.
+weights: trains KD for a tenth of the reference schedule and measures at its best epoch by how much each method's terms pull at the
+    student; the weights at which that is a SHARE of what ``KDLoss`` does go into ``--weights``, a line a method.
 run: each method with the weights of each share, every number of epochs and every seed, and notes the accuracy on test/.
 
 DATA, OUT and the notes of finished runs are as those of ``grid.py``; a run is named by setting, method, weights, epochs
@@ -27,6 +27,7 @@ from gradients import CPU, measure
 from grid import FOLDER, Grid, _commit
 from methods import METHODS, Weights
 from recipes import LASTING
+from tables import read_notes
 
 from trg_torchdistill.cli.probe.build import build_box, build_with_weights
 from trg_torchdistill.cli.recipe.config import import_packages, load_config
@@ -112,14 +113,13 @@ class Lasting(Grid):
         if not self._train(run):
             return 1
         student = torch.load(self.options.out / run.name / 'best.pt', map_location='cpu', weights_only=True)['model']
-        wanted = [name for name in self.options.methods if name in CANDIDATES and name != 'kd']
-        methods = {name: self._shared(name, student, tenth) for name in wanted}
-        known = self._known()
-        own = known.setdefault(self.options.recipe, {'methods': {}})
-        own |= {'epochs': [tenth, self.options.reference], 'commit': _commit()}
-        own |= {'date': datetime.now(timezone.utc).isoformat(timespec='seconds')}
-        own['methods'] |= methods
-        self.options.weights.write_text(json.dumps(known, indent=1) + '\n', encoding='utf-8')
+        for name in self.options.methods:
+            if name in CANDIDATES.keys() - {'kd', *self._measured()}:
+                line = {'setting': self.options.recipe, 'method': name, 'weights': self._shared(name, student, tenth)}
+                line |= {'epochs': [tenth, self.options.reference], 'commit': _commit()}
+                line |= {'date': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+                with self.options.weights.open('a', encoding='utf-8') as stream:
+                    stream.write(json.dumps(line) + '\n')
         return 0
 
     def _shared(self, name: str, student: dict[str, Any], tenth: int) -> dict[str, Weights]:
@@ -143,15 +143,16 @@ class Lasting(Grid):
         shared = {share: tuple(float(f'{share / len(pulls) / pull:.2g}') for pull in pulls) for share in SHARES}
         return {f'{share:g}': weights for share, weights in shared.items()}
 
-    def _known(self) -> dict[str, Any]:
-        file = self.options.weights
-        return json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
+    def _measured(self) -> dict[str, dict[str, list[float]]]:
+        """The weights of each share, by method."""
+        lines = read_notes(self.options.weights) if self.options.weights.exists() else []
+        return {line['method']: line['weights'] for line in lines if line['setting'] == self.options.recipe}
 
     def _weights(self, name: str) -> list[Weights]:
         """The weights of a method at the shares of the command line."""
         if name == 'kd':
             return [KD]
-        known = self._known().get(self.options.recipe, {'methods': {}})['methods'].get(name.removesuffix(CONTROL))
+        known = self._measured().get(name.removesuffix(CONTROL))
         if known is None:
             raise SystemExit(
                 f'expected the weights of {name} in {self.options.weights}; run `lasting.py weights` first'
@@ -177,7 +178,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, required=True, help='folder made by prepare.py')
     parser.add_argument('--out', type=Path, required=True, help='folder for the runs')
     parser.add_argument('--lines', type=Path, default=results / 'lasting.jsonl', help='notes of finished runs')
-    parser.add_argument('--weights', type=Path, default=results / 'lasting_weights.json', help='weights by share')
+    parser.add_argument('--weights', type=Path, default=results / 'lasting_weights.jsonl', help='weights by share')
     parser.add_argument('--methods', nargs='+', choices=list(VARIANTS), default=list(CANDIDATES))
     parser.add_argument('--shares', nargs='+', type=float, choices=SHARES, default=SHARES)
     parser.add_argument('--epochs', nargs='+', type=int, help='default: the schedules of the setting')

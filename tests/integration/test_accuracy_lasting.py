@@ -35,7 +35,7 @@ def run(lasting, grid, run_stage, data, tmp_path, monkeypatch):
     monkeypatch.setitem(lasting.LASTING, 'vit_lt', replace(lasting.LASTING['vit_lt'], **small))
     for name in ('cnn_lt', 'vit_lt'):
         monkeypatch.setitem(grid.SETTINGS, name, {'imbalance': 4})
-    lines, weights = tmp_path / 'lines.jsonl', tmp_path / 'weights.json'
+    lines, weights = tmp_path / 'lines.jsonl', tmp_path / 'weights.jsonl'
 
     def stage(name, setting, *words):
         words = [
@@ -55,8 +55,8 @@ def run(lasting, grid, run_stage, data, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['lasting.py', *words])
         with pytest.raises(SystemExit) as ended:
             lasting.main()
-        notes = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-        return ended.value.code, notes, json.loads(weights.read_text()) if weights.exists() else {}
+        found = (file.read_text().splitlines() if file.exists() else [] for file in (lines, weights))
+        return ended.value.code, *([json.loads(line) for line in each] for each in found)
 
     return stage
 
@@ -73,11 +73,11 @@ def test_the_stages(run, tmp_path, capfd):
     falling = (tmp_path / 'weights' / 'vit_lt-literal_half-1-1-epochs=20-seed0.yaml').read_text()
     assert falling.count('until: 0.5') == 2
     assert 'key: AdamW' in falling
-    found = weights['vit_lt']
-    assert found['epochs'] == [2, 20]
-    assert set(found['methods']) == {'literal_half', 'complete', 'at'}
-    assert [len(each) for each in found['methods']['literal_half'].values()] == [2, 2, 2]
-    for low, middle, high in (tuple(each.values()) for each in found['methods'].values()):
+    assert all(line['setting'] == 'vit_lt' and line['epochs'] == [2, 20] for line in weights)
+    found = {line['method']: line['weights'] for line in weights}
+    assert list(found) == ['literal_half', 'complete', 'at']
+    assert [len(each) for each in found['literal_half'].values()] == [2, 2, 2]
+    for low, middle, high in (tuple(each.values()) for each in found.values()):
         assert [value / first for first, value in zip(low, middle, strict=True)] == pytest.approx(
             [3] * len(low), rel=0.1
         )
@@ -91,7 +91,7 @@ def test_the_stages(run, tmp_path, capfd):
     assert len(runs) == len({note['run'] for note in runs}) == 2 * len(RUN)
     assert {note['epochs'] for note in runs} == {len(note['val_top1s']) for note in runs} == {1, 2}
     names = {note['run'] for note in runs}
-    low = found['methods']['complete']['0.1'][0]
+    low = found['complete']['0.1'][0]
     words = ('kd-0.1-4', f'complete-{low:g}', f'complete_others-{low:g}')
     assert names == {f'vit_lt-{each}-epochs={epochs}-seed0' for each in words for epochs in (1, 2)}
     assert all(set(note['groups']) == {'many', 'medium', 'few'} for note in runs)
@@ -103,7 +103,7 @@ def test_the_stages(run, tmp_path, capfd):
 def test_weights_are_those_at_which_a_term_pulls_as_much_as_asked(run, lasting, tmp_path, data):
     """With the weight of share 1, the term's gradient is that of ``KDLoss``."""
     assert run('teacher', 'cnn_lt')[0] == 0
-    weights = run('weights', 'cnn_lt')[2]['cnn_lt']['methods']
+    weights = {line['method']: line['weights'] for line in run('weights', 'cnn_lt')[2]}
     text = (tmp_path / 'weights' / 'cnn_lt-complete-1-epochs=20-seed0.yaml').read_text()
     file = tmp_path / 'share.yaml'
     file.write_text(text.replace('local_weight: 1.0', f'local_weight: {weights["complete"]["1"][0]}'))
