@@ -1,8 +1,9 @@
 """What lasts, resumable: python benchmarks/accuracy/lasting.py STAGE --settings SETTING... --data DATA --out OUT.
 
 teacher: trains the teacher of `cnn_lt` and `vit_lt` on their long tail; those of the others are trained by `grid.py`.
-weights: trains KD for a tenth of the reference schedule and measures at its best epoch by how much each method's terms pull at the
-    student; the weights at which that is a SHARE of what ``KDLoss`` does go into ``--weights``, a line a method.
+weights: trains KD for a tenth of the reference schedule and measures, at the best epoch of these, by how much each
+    method's terms pull at the student; the weights at which that is a SHARE of what ``KDLoss`` does go into
+    ``--weights``, a line a method.
 run: each method with the weights of each share, every number of epochs and every seed, and notes the accuracy on test/.
 
 DATA, OUT and the notes of finished runs are as those of ``grid.py``; a run is named by setting, method, weights, epochs
