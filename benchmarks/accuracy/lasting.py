@@ -100,10 +100,10 @@ class Lasting(Grid):
         ]
 
     def flags(self, run: Run) -> list[str]:
-        """Further words of the command line: what a plain teacher says of the images may be stored, for many runs."""
+        """Further words of the command line: what a plain teacher says of the images may be stored."""
         if not self.options.teacher_views or run.method in ('teacher', WRAPPED):
             return super().flags(run)
-        folder = self.options.views_dir / self.teacher.stem
+        folder = self.options.views_dir / self.options.recipe
         return [*super().flags(run), '--teacher_views', str(self.options.teacher_views), '--views_dir', str(folder)]
 
     def weigh(self) -> int:
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument('--reference', type=int, default=REFERENCE_EPOCHS, help='schedule whose tenth `weights` trains')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
     parser.add_argument('--teacher_views', type=int, help='store the teacher for that many views of each image')
-    parser.add_argument('--views_dir', type=Path, help='folder of the stored views, default: OUT/views')
+    parser.add_argument('--views_dir', type=Path, help='folder for those of each setting, default: OUT/views')
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
     parser.add_argument('--threads', type=int, default=1, help='threads of each training')
     parser.add_argument('--device', default='cpu')

@@ -87,7 +87,7 @@ TINY_VIT = Pair(
 )
 SCHEDULES = (12, 36, 96)
 CNN = Recipe(SMALL, epochs=36, teacher_cycles=(), teacher='cpu', schedules=SCHEDULES)
-VIT = replace(CNN, pair=TINY_VIT, max_lr=0.002, optimizer='AdamW')
+VIT = replace(CNN, pair=TINY_VIT, max_lr=0.002, optimizer='AdamW', flags=())  # on a CPU bfloat16 makes it slower
 # The names are those of the settings, too.
 LASTING = {
     'cnn': CNN,

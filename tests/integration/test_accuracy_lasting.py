@@ -132,7 +132,7 @@ def test_every_method_takes_a_step(setting, lasting, grid, data, tmp_path, monke
     stored = [planner.flags(planner._planned('kd', 0, lasting.KD, 12))]
     options.teacher_views = 8
     stored.append(planner.flags(planner._planned('kd', 0, lasting.KD, 12)))
-    assert stored[1] == [*stored[0], '--teacher_views', '8', '--views_dir', str(tmp_path / 'cpu-teacher')]
+    assert stored[1] == [*stored[0], '--teacher_views', '8', '--views_dir', str(tmp_path / setting)]
     assert planner.flags(planner._planned('srd', 0, (1.0,), 12)) == stored[0]
     for name, variant in lasting.VARIANTS.items():
         weights = lasting.KD if name == 'kd' else (0.1,) * max(1, len(grid.METHODS[variant.method].terms))
