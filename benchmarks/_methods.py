@@ -142,7 +142,7 @@ def learned_methods(pair: Pair, image_size: int, crd_rows: int) -> dict[str, tup
     embed_widths = {'in_channels': width, 'out_channels': teacher_widths[-1]}
     embeddings = {'last': {'path': inner[-1], 'io': 'output', **embed_widths}}
     norm = {'norm_kwargs': {'num_features': teacher_widths[-1], 'eps': 1e-4, 'affine': False}}
-    srd_hooks = [[f'model.{path}', 'norm_layer'] for path in (teacher_layers[-1], layers[-1])]
+    srd_hooks = [[f'model.{path}', 'norm_layer'] for path in (teacher_layers[-1], pair.student.map or layers[-1])]
     srd_inputs = [{'input_module': {'path': hooks[0], 'io': 'output'}} for hooks in srd_hooks]
     linear = {'in_features': width, 'out_features': teacher_widths[-1]}
     embed = {'input_module_path': 'model.avgpool', 'power': 2}

@@ -14,12 +14,14 @@ class Network:
         layers: Paths of the stages.
         widths: Channels of their outputs.
         pool: Path of the module whose output is one vector an image; a last stage where a model has none.
+        map: Path of the last stage as a map, where that is a sequence, for methods that take nothing else.
     """
 
     key: str
     layers: tuple[str, ...]
     widths: tuple[int, ...]
     pool: str = 'avgpool'
+    map: str | None = None
 
 
 @dataclass(frozen=True)

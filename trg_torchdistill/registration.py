@@ -77,6 +77,7 @@ TABLE = (
     _model(models.mobilenetv2_cifar, 'CIFAR MobileNetV2 of half width; tokens at `conv2`'),
     _model(models.shufflenetv1_cifar, 'CIFAR ShuffleNet V1; tokens at `layer3`'),
     _model(models.shufflenetv2_cifar, 'CIFAR ShuffleNet V2; tokens at `conv5`'),
+    _model(models.vit_cifar_tiny, 'CIFAR ViT of 4 layers of width 64, no class token, AdamW; tokens at `blocks`'),
     _model(models.timm, 'any model of timm by `model_name`; extra `hub`'),
     _model(models.hf_image_classifier, 'any image classifier of transformers by `model_type`; extra `hub`'),
 )

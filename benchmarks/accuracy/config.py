@@ -18,6 +18,15 @@ SETTINGS = {
     'balanced': {'imbalance': 1, 'num_samples': 10000},
     'longtailed': {'imbalance': 100},
     'lowdata': {'imbalance': 1, 'num_samples': 4500},
+    # Those of `lasting.py`: as many images balanced as the long tail of CIFAR-10's 45,000 has.
+    'cnn': {'imbalance': 1, 'num_samples': 11160},
+    'vit': {'imbalance': 1, 'num_samples': 11160},
+    'cnn_lt': {'imbalance': 100},
+    'vit_lt': {'imbalance': 100},
+}
+OPTIMIZERS = {
+    'SGD': {'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
+    'AdamW': {'weight_decay': 0.05},
 }
 
 
@@ -27,7 +36,7 @@ class Run:
 
     Attributes:
         setting: Key of :data:`SETTINGS`.
-        method: Key of ``METHODS``, or ``teacher``.
+        method: Key of ``METHODS``, a name of what ``variant`` makes of its method, or ``teacher``.
         seed: Seed of the training, and index of the cycle of a teacher; the images of a setting do not depend on it.
         weights: Weights of the method's terms.
         kd: (alpha, temperature) of the ``KDLoss``.
@@ -160,13 +169,10 @@ def make_config(run: Run, recipe: Recipe, source: Source, teacher: Path, folder:
     max_lr *= batch_size / recipe.batch_size
     train: Config = {
         'log_freq': 1000,
-        'num_epochs': epochs,
+        'num_epochs': run.variant.stop or epochs,
         'train_data_loader': source.loader('train', batch_size),
         'val_data_loader': source.loader('val'),
-        'optimizer': {
-            'key': 'SGD',
-            'kwargs': {'lr': max_lr, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
-        },
+        'optimizer': {'key': recipe.optimizer, 'kwargs': {'lr': max_lr, **OPTIMIZERS[recipe.optimizer]}},
         'scheduler': {
             'key': 'OneCycleLR',
             'kwargs': {'max_lr': max_lr, 'total_steps': epochs * num_steps, 'pct_start': 0.25},
@@ -187,7 +193,8 @@ def make_config(run: Run, recipe: Recipe, source: Source, teacher: Path, folder:
         models = {'teacher_model': _model(pair.teacher.key, pair.classes, teacher), 'student_model': own}
         if not run.variant.teacher_trains:
             train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
-        train |= train_sides(METHODS[run.method], pair, run.kd, run.weights, run.variant)
+        method = METHODS.get(run.method) or METHODS[run.variant.method]
+        train |= train_sides(method, pair, run.kd, run.weights, run.variant)
     dependencies = ['trg_torchdistill', *([] if run.variant.loss == UNCHANGED.loss else ['controls'])]
     config = {
         'dependencies': [{'name': name} for name in dependencies],

@@ -48,9 +48,11 @@ class Grid:
         options: The command line.
     """
 
+    recipes = RECIPES
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.recipe = RECIPES[options.recipe]
+        self.recipe = self.recipes[options.recipe]
         self.methods = {**METHODS, **self.recipe.methods}
         self.teacher = options.lines.with_name(f'{self.recipe.teacher or options.recipe}-teacher.pt')
         self.source = Source(options.data, self.recipe.num_workers, options.device if self.recipe.in_memory else None)
@@ -84,9 +86,18 @@ class Grid:
         stage = self.options.stage
         if stage == 'teacher':
             return [Run('whole', 'teacher', cycle) for cycle in range(len(self.recipe.teacher_cycles))]
-        if not self.teacher.exists():
-            raise SystemExit(f'expected the weights of the teacher in {self.teacher}; run `grid.py teacher` first')
+        self.require_teacher()
         return {'tune': self._tunings, 'run': self._finals, 'ablate': self._ablations}[stage]()
+
+    def require_teacher(self) -> None:
+        """Raises SystemExit unless there are weights of the teacher."""
+        if not self.teacher.exists():
+            command = Path(sys.argv[0]).name
+            raise SystemExit(f'expected the weights of the teacher in {self.teacher}; run `{command} teacher` first')
+
+    def flags(self, run: Run) -> list[str]:
+        """Further words of the command line of a training."""
+        return list(self.recipe.flags)
 
     def _tunings(self) -> list[Run]:
         """The candidates of KD, and once these are done those of the other methods beside the best of them."""
@@ -166,7 +177,7 @@ class Grid:
         config.write_text(text, encoding='utf-8')
         command = [sys.executable, '-m', 'trg_torchdistill', 'train', str(config)]
         command += ['--resume' if goes_on else '--overwrite', '--run_dir', str(folder), '-student_only']
-        command += ['--seed', str(run.seed), '--device', self.options.device, *self.recipe.flags]
+        command += ['--seed', str(run.seed), '--device', self.options.device, *self.flags(run)]
         threads = str(self.options.threads)
         paths = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get('PYTHONPATH')]))
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE', 'PYTHONPATH': paths}
@@ -198,6 +209,7 @@ class Grid:
             'run': run.name,
             'val_top1': max(epoch['val_top1'] for epoch in epochs),
             'epochs': len(epochs),
+            'val_top1s': [epoch['val_top1'] for epoch in epochs],
             'train_loss': epochs[-1]['loss'],
             'minutes': sum(sum(epoch['seconds'].values()) for epoch in epochs) / 60,
             'variant': run.variant.name,

@@ -151,13 +151,19 @@ def our_sides(pair: Pair, weights: dict[str, float], variant: Variant) -> tuple[
         student, projection = projected(pair)
         options = {**projection, 'temperature': DYNAMIC} | options
     if {'local', 'global'} & weights.keys():
-        options = {f'{name}_weight': weights.get(name, 0.0) for name in ('local', 'global')} | options
+        options = {f'{name}_weight': _moving(weights.get(name, 0.0), variant) for name in ('local', 'global')} | options
         terms['trg'] = term(variant.loss, **paths(feature, target), **options)
     if 'contextual' in weights:
         terms['contextual'] = term(
             'TokenContextualLoss', weights['contextual'], **paths(feature, target), **variant.contextual
         )
     return side([target]), student, terms
+
+
+def _moving(weight: float, variant: Variant) -> Any:
+    if variant.falls_until is None or weight == 0:
+        return weight
+    return {'start': weight, 'end': 0.0, 'schedule': 'linear', 'until': variant.falls_until}
 
 
 def describe(weights: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,7 +16,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every student of a grid is trained: SGD with cycles of the learning rate, steps of equal size.
+    """How every student of a grid is trained: cycles of the learning rate, steps of equal size.
 
     Attributes:
         pair: Teacher and student.
@@ -28,6 +28,8 @@ class Recipe:
         in_memory: Whether the device holds all images.
         methods: Methods with other candidates than those of ``METHODS``.
         teacher: Recipe whose teacher it is, where it has none of its own.
+        optimizer: Of all trainings, a key of ``OPTIMIZERS``.
+        schedules: Numbers of epochs that ``lasting.py`` compares.
         flags: Further words of the command line of every training.
     """
 
@@ -40,6 +42,8 @@ class Recipe:
     in_memory: bool = False
     methods: dict[str, Method] = field(default_factory=dict)
     teacher: str | None = None
+    optimizer: str = 'SGD'
+    schedules: tuple[int, ...] = ()
     flags: tuple[str, ...] = FAST
 
 
@@ -72,4 +76,22 @@ RECIPES = {
             attention=(('stage2', 'layer2'), ('stage3', 'layer3')),
         )
     ),
+}
+
+TINY_VIT = Pair(
+    SMALL.teacher,
+    Network('vit_cifar_tiny', ('blocks.0', 'blocks.1', 'blocks'), (64, 64, 64), map='grid'),
+    CLASSES,
+    strides=(4, 4, 4),
+    attention=(('grid', 'relu'),),
+)
+SCHEDULES = (12, 36, 96)
+CNN = Recipe(SMALL, epochs=36, teacher_cycles=(), teacher='cpu', schedules=SCHEDULES)
+VIT = replace(CNN, pair=TINY_VIT, max_lr=0.002, optimizer='AdamW', flags=())  # on a CPU bfloat16 makes it slower
+# The names are those of the settings, too.
+LASTING = {
+    'cnn': CNN,
+    'vit': VIT,
+    'cnn_lt': replace(CNN, teacher='longtailed', teacher_cycles=((60, 0.2),)),
+    'vit_lt': replace(VIT, teacher='longtailed'),
 }

@@ -1,4 +1,4 @@
-"""The models of the experiments: the field's parameter counts, a map of tokens each, and a step that learns."""
+"""The models of the experiments: the field's parameter counts, tokens of each, and a step that learns."""
 
 import inspect
 
@@ -15,7 +15,7 @@ from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.registration import TABLE
 
-# Key: parameters at 100 classes, layer of the tokens, its map [C, H, W] for an image of 32 x 32 pixels.
+# Key: parameters at 100 classes, layer of the tokens, their map [C, H, W] or sequence [N, C] for an image of 32 x 32.
 ZOO = {
     'resnet8': (83_892, 'layer3', (64, 8, 8)),
     'resnet8x4': (1_233_540, 'layer3', (256, 8, 8)),
@@ -28,6 +28,7 @@ ZOO = {
     'mobilenetv2_cifar': (812_836, 'conv2', (1280, 2, 2)),
     'shufflenetv1_cifar': (949_258, 'layer3', (960, 4, 4)),
     'shufflenetv2_cifar': (1_355_528, 'conv5', (1024, 4, 4)),
+    'vit_cifar_tiny': (213_796, 'blocks', (64, 64)),
 }
 # torchdistill's own, which are the field's: nothing of ours is needed for these.
 HOSTS = {
@@ -43,6 +44,7 @@ STAGES = {
     'vgg8': {'block1': (128, 16, 16), 'block2': (256, 8, 8), 'block3': (512, 4, 4)},
     'mobilenetv2_cifar': {'blocks.1': (12, 16, 16), 'blocks.4': (48, 4, 4), 'blocks.6': (160, 2, 2)},
     'shufflenetv1_cifar': {'layer1': (240, 16, 16), 'layer2': (480, 8, 8)},
+    'vit_cifar_tiny': {'patches': (64, 8, 8), 'blocks.1': (64, 64), 'grid': (64, 8, 8)},
     'shufflenetv2_cifar': {'stage2': (116, 16, 16), 'stage3': (232, 8, 8), 'stage4': (464, 4, 4)},
 }
 
@@ -60,7 +62,7 @@ def test_it_has_the_parameters_of_the_field_and_its_tokens_are_those_that_add_pr
     assert probe.num_logits == 100
     chosen = choose_layer(probe, 'student')
     assert (chosen.path, chosen.shape[1:]) == (layer, shape)
-    assert chosen.layout == 'bchw'
+    assert (chosen.layout, chosen.tokens) == ('bchw' if len(shape) == 3 else 'bnd', {})
     stages = STAGES.get(key, {})
     assert {path: probe.record(path).shape[1:] for path in stages} == stages
 

@@ -9,6 +9,7 @@ from trg_torchdistill.models.mobilenet import mobilenetv2_cifar
 from trg_torchdistill.models.resnet import resnet8, resnet8x4, resnet32x4
 from trg_torchdistill.models.shufflenet import shufflenetv1_cifar, shufflenetv2_cifar
 from trg_torchdistill.models.vgg import vgg8, vgg13_cifar
+from trg_torchdistill.models.vit import vit_cifar_tiny
 from trg_torchdistill.models.wide_resnet import wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     'timm',
     'vgg8',
     'vgg13_cifar',
+    'vit_cifar_tiny',
     'wrn_16_2',
     'wrn_40_1',
     'wrn_40_2',
