@@ -216,9 +216,12 @@ def cross_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
 
 def cross_entropy_with_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[list[Tensor], Tensor]:
     """Returns its gradient to the queries, softmax(q K^T) K less the key of each, and the same."""
-    log_p = (queries @ keys.T).log_softmax(1)
-    value = -log_p.gather(1, targets[:, None]).sum()
-    return [log_p.exp_() @ keys - keys[targets]], value
+    logits = queries @ keys.T
+    largest, own = logits.amax(1, keepdim=True), logits.gather(1, targets[:, None])
+    weights = logits.sub_(largest).exp_()
+    totals = weights.sum(1, keepdim=True)
+    gradient = (weights @ keys).div_(totals).sub_(keys[targets])
+    return [gradient], (totals.log() + largest - own).sum()
 
 
 def relative_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
