@@ -83,7 +83,7 @@ def draw_graph(
                 caption += f"\nof the teacher's,\n{shares[label]:.0%} are its own\n(over all tokens)"
         row[0].set_ylabel(caption, rotation=0, ha='right', va='center', labelpad=8, fontsize=9)
         _draw_edges(figure, row, neighbors, neighbors if reference is None else reference, chosen, grid)
-    handles = _legend(has_teacher=reference is not None)
+    handles = _legend(can_differ=reference is not None and edges != 'teacher')
     figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
     return figure
 
@@ -136,12 +136,12 @@ def _center(place: tuple[int, int], cell: tuple[float, float]) -> tuple[float, f
     return (place[1] + 0.5) * cell[1] - 0.5, (place[0] + 0.5) * cell[0] - 0.5
 
 
-def _legend(has_teacher: bool) -> list[Any]:
+def _legend(can_differ: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     edges: dict[str, tuple[str, Any]] = {'neighbour': SHARED}
-    if has_teacher:
+    if can_differ:
         edges = {'also a neighbour for the teacher': SHARED, 'not a neighbour for the teacher': OTHER}
     return [
         Patch(fill=False, edgecolor=CHOSEN, linewidth=2, label='the token'),
