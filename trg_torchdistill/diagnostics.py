@@ -10,46 +10,47 @@ from torch import Tensor
 
 from trg_torchdistill.context import ContextualTerm
 from trg_torchdistill.functional import GlobalTerm, LocalTerm
-from trg_torchdistill.graph import nearest_neighbors, square_distances
+from trg_torchdistill.graph import Pairs, nearest_neighbors, square_distances
 from trg_torchdistill.tokens import in_full_precision, normalize
 
 DEFAULT_NEIGHBORS = 8
 
 
-def edge_squares(term: LocalTerm, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """Returns by side the squared distances of the pairs that are edges of its graph, in one row.
+def graph_of(term: LocalTerm, student: Tensor, teacher: Tensor) -> tuple[Pairs, dict[str, Tensor]]:
+    """Returns the pairs of a local term, and by side the squared distances [M, M] of all tokens.
 
     Args:
         term: The local term.
         student: Student tokens [M, D_S].
         teacher: Teacher tokens [M, D_T].
     """
-    tokens = dict(zip(('student', 'teacher'), map(term.placed, in_full_precision(student, teacher)), strict=True))
-    pairs = term.pairs(tokens['student'], tokens['teacher'])
-    distances = {side: square_distances(each, each).gather(1, pairs.columns) for side, each in tokens.items()}
-    return {side: squares[pairs.of(side)] for side, squares in distances.items()}
+    student, teacher = map(term.placed, in_full_precision(student.detach(), teacher))
+    squares = {'student': square_distances(student, student), 'teacher': square_distances(teacher, teacher)}
+    return term.pairs(student, teacher), squares
 
 
-def teacher_rows(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
-    """Returns the teacher's rows [M, K] as a ``proportional`` term has them, 0 where there is no edge."""
-    student, teacher = map(term.placed, in_full_precision(student, teacher))
-    pairs = term.pairs(student, teacher)
-    squares = square_distances(teacher, teacher).gather(1, pairs.columns)
-    logits = squares / (-2 * term.sigma)
+def teacher_rows(term: LocalTerm, pairs: Pairs, squares: Tensor) -> Tensor:
+    """Returns the teacher's rows [M, K] as a ``proportional`` term has them, 0 where there is no edge.
+
+    Args:
+        term: The local term.
+        pairs: Its pairs.
+        squares: The teacher's squared distances [M, M].
+    """
+    logits = squares.gather(1, pairs.columns) / (-2 * term.sigma)
     return (logits if pairs.is_edge is None else logits.masked_fill(~pairs.is_edge, -torch.inf)).softmax(1)
 
 
 def local_gradient(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
     """Returns the gradient [M, M] of the local term to the student's squared distances, 0 where there is no edge."""
-    student, teacher = map(term.placed, in_full_precision(student.detach(), teacher))
-    squares = square_distances(student, student).requires_grad_()
     if len(student) == 1:
-        return torch.zeros_like(squares)
-    pairs = term.pairs(student, teacher)
+        return student.new_zeros(1, 1)
+    pairs, squares = graph_of(term, student, teacher)
+    own = squares['student'].requires_grad_()
     with torch.enable_grad():
-        own, others = (each.gather(1, pairs.columns) for each in (squares, square_distances(teacher, teacher)))
-        loss = term.divergence(own, others, pairs, len(student))
-    return torch.autograd.grad(loss, squares)[0]
+        at_pairs = [each.gather(1, pairs.columns) for each in (own, squares['teacher'])]
+        loss = term.divergence(at_pairs[0], at_pairs[1], pairs, len(student))
+    return torch.autograd.grad(loss, own)[0]
 
 
 def global_gradient(

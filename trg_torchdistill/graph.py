@@ -226,12 +226,19 @@ def cross_entropy_with_gradient(queries: Tensor, targets: Tensor, keys: Tensor) 
 
 def relative_entropy(queries: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
     """Returns the sum over the rows of KL(softmax(t K^T) || softmax(q K^T)), of queries q and targets t."""
-    log_p, log_target = ((rows @ keys.T).log_softmax(1) for rows in (queries, targets))
-    return functional.kl_div(log_p, log_target, reduction='sum', log_target=True)
+    return _relative_entropy(*_log_softmaxes(queries, targets, keys))
 
 
 def relative_entropy_with_gradient(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[list[Tensor], Tensor]:
     """Returns its gradient to the queries, (softmax(q K^T) - softmax(t K^T)) K, and the same."""
-    log_p, log_target = ((rows @ keys.T).log_softmax(1) for rows in (queries, targets))
-    value = functional.kl_div(log_p, log_target, reduction='sum', log_target=True)
+    log_p, log_target = _log_softmaxes(queries, targets, keys)
+    value = _relative_entropy(log_p, log_target)
     return [log_p.exp_().sub_(log_target.exp_()) @ keys], value
+
+
+def _log_softmaxes(queries: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    return (queries @ keys.T).log_softmax(1), (targets @ keys.T).log_softmax(1)
+
+
+def _relative_entropy(log_p: Tensor, log_target: Tensor) -> Tensor:
+    return functional.kl_div(log_p, log_target, reduction='sum', log_target=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trg_torchdistill._blocks import GPU_BLOCK_BYTES
-from trg_torchdistill.diagnostics import edge_squares, teacher_rows
+from trg_torchdistill.diagnostics import graph_of, teacher_rows
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.graph import gaussian_affinity
 from trg_torchdistill.losses.facts import Facts, Hint, shown_bytes
@@ -119,11 +119,12 @@ def edge_facts(term: LocalTerm, tokens: dict[str, Tensor]) -> dict[str, Any]:
     found: dict[str, Any] = {'affinity': {}, 'fitting_sigma': 0.0, 'sharp_rows': 0.0, 'row_range': None}
     if len(tokens['student']) == 1:
         return found
-    squares = edge_squares(term, **tokens)
+    pairs, distances = graph_of(term, **tokens)
+    squares = {side: each.gather(1, pairs.columns)[pairs.of(side)] for side, each in distances.items()}
     found['affinity'] = {side: gaussian_affinity(each, term.sigma).mean().item() for side, each in squares.items()}
     found['fitting_sigma'] = squares['student'].mean().item() / 2
     if term.row_distribution == 'proportional':
-        rows = teacher_rows(term, **tokens)
+        rows = teacher_rows(term, pairs, distances['teacher'])
         largest, smallest = rows.amax(1), rows.masked_fill(rows == 0, 1).amin(1)
         found |= {
             'sharp_rows': (largest > ONE_ENTRY).float().mean().item(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.progress import Reporter
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import replacing
+from trg_torchdistill.files import write_json_lines
 
 TEST_LOADER = ('test', 'test_data_loader')
 
@@ -102,8 +101,7 @@ def measure_models(
         results['test' if side == 'student' else side] = found
     results['weights'] = weights
     if placement.processes.is_first:
-        with replacing(files.test) as stream:
-            stream.write(f'{json.dumps(results)}\n'.encode())
+        write_json_lines(files.test, [results])
 
 
 def accuracy_line(name: str, accuracy: Accuracy) -> str:
