@@ -81,6 +81,9 @@ def _launch(words, processes, by_torchrun, streams):
 
 
 def _run(words):
+    # as torchrun's processes have them, which are not forked from a launcher that handles them
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(words))
 
 
