@@ -13,12 +13,12 @@ from trg_torchdistill.cli.add.plan import Choice, Plan, make_plan
 from trg_torchdistill.cli.add.report import report
 from trg_torchdistill.cli.add.targets import choose_stage
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
-from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.trial import guess_warning, try_sizes
-from trg_torchdistill.cli.recipe.config import Config, import_packages
+from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
 from trg_torchdistill.cli.recipe.numbers import check_values
+from trg_torchdistill.cli.tasks.recognised import task_of
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 from trg_torchdistill.io import TokenOptions
@@ -57,22 +57,30 @@ def run(args: argparse.Namespace) -> int:
     if not args.diff:
         _check_output(args)
     stage = choose_stage(config, args.stage)
-    import_packages(config)
+    task = task_of(config)
+    task.import_packages(config)
     check_values(config)
-    trial = try_sizes(config, stage, args.input_size, args.num_classes)
+    trial = try_sizes(task, config, stage, args.input_size, args.num_classes)
     wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
-    layers = {side: choose_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
+    layers = {side: task.default_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
     for side, record in layers.items():
         try:  # as the losses will, on an output of the same shape
             TokenOptions(**record.tokens)(torch.zeros(record.shape or ()))
         except TRGError as error:
             raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
-    logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]
-    weights = args.weight, args.contextual_weight
-    choice = Choice(stage, layers['teacher'], layers['student'], *weights, logits_only, RECIPES[args.recipe])
+    choice = Choice(
+        stage,
+        layers['teacher'],
+        layers['student'],
+        args.weight,
+        args.contextual_weight,
+        task.logits_only(trial.probes),
+        RECIPES[args.recipe],
+        task.mask(config, trial.probes['student']),
+    )
     plan = make_plan(config, choice)
     text = _upgraded_text(config, plan)
-    warning = guess_warning(trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])
+    warning = guess_warning(task, trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])
     if args.diff:
         name = str(config.path)
         for line in difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name):
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with replacing(Path(args.output).expanduser()) as stream:
         stream.write(text.encode())
-    for line in report(config, trial, choice, plan, (text, args.output), warning):
+    for line in report(config, task, trial, choice, plan, (text, args.output), warning):
         print(line)
     return 0
 

@@ -13,6 +13,7 @@ from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import walk
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.render import Inline
+from trg_torchdistill.cli.tasks.task import Mask
 from trg_torchdistill.errors import TRGError
 
 PACKAGE = 'trg_torchdistill'
@@ -31,6 +32,7 @@ class Choice:
         contextual_weight: Weight of the ``contextual`` term.
         logits_only: Sides, ``teacher`` or ``student``, whose model returns something else than a tensor.
         recipe: Keywords of ``TRGLoss``, of :data:`~trg_torchdistill.losses.recipes.RECIPES`.
+        mask: How the losses learn which tokens take part.
     """
 
     stage: Stage
@@ -40,11 +42,22 @@ class Choice:
     contextual_weight: float = 1.0
     logits_only: Sequence[str] = ()
     recipe: Mapping[str, str] = field(default_factory=dict)
+    mask: Mask = field(default_factory=Mask)
 
     @property
     def needs_projection(self) -> bool:
         """Whether the widths of the tokens differ, so that the student's are projected."""
         return self.teacher.width != self.student.width
+
+    @property
+    def needs_wrapper(self) -> bool:
+        """Whether the student is put into ``Student4TRG``, under which each of its paths begins with a prefix."""
+        return self.needs_projection or bool(self.mask.wrapper)
+
+    @property
+    def student_module(self) -> str:
+        """Path of the student's layer in the YAML."""
+        return f'{PREFIX if self.needs_wrapper else ""}{self.student.path}'
 
 
 @dataclass
@@ -130,10 +143,10 @@ def _add_teacher(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
 def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
     student = stage['student']
     _set_forward_proc(plan, choice, 'student', student)
-    if not choice.needs_projection:
+    if not choice.needs_wrapper:
         _hook(config, choice.stage, 'student', student, [choice.student.path])
         return
-    if not stage.get('optimizer'):
+    if choice.needs_projection and not stage.get('optimizer'):
         raise TRGError(
             f'{config.where(*choice.stage)} has no `optimizer:` of its own, so that the projection from '
             f'{choice.student.width} to {choice.teacher.width} features would not be trained; add one to this stage'
@@ -145,12 +158,10 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
             f'{len(rewritten)} module path{"" if len(rewritten) == 1 else "s"} of the student, in hooks and terms, now '
             f'begin{"s" if len(rewritten) == 1 else ""} with `{PREFIX}`, as under `Student4TRG` they must.'
         )
-    name = projector_name(choice.student.path)
-    path = f'{PREFIX}{choice.student.path}'
-    projector = Inline(path=path, io='output', in_features=choice.student.width, out_features=choice.teacher.width)
-    if choice.student.tokens:
-        projector['tokens'] = Inline(choice.student.tokens)
-    wrapper: dict[str, Any] = {'key': 'Student4TRG', 'kwargs': {'projectors': {name: projector}}}
+    projectors = _projectors(choice)
+    kwargs: dict[str, Any] = {'projectors': projectors} if projectors else {}
+    kwargs |= _inline(choice.mask.wrapper)
+    wrapper: dict[str, Any] = {'key': 'Student4TRG', 'kwargs': kwargs}
     outer = student.get('wrapper')
     options = outer.get('kwargs') if isinstance(outer, dict) else None
     if student.get('frozen_modules') or (isinstance(options, dict) and options.get('find_unused_parameters')):
@@ -165,13 +176,25 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
         )
     after = next((key for key in ('sequential', 'adaptations', 'forward_proc') if key in student), None)
     _insert(student, 'auxiliary_model_wrapper', wrapper, after)
-    _hook(config, choice.stage, 'student', student, [path, f'projectors.{name}'])
+    hooks = [choice.student_module, *(f'projectors.{name}' for name in projectors), *choice.mask.hooks]
+    _hook(config, choice.stage, 'student', student, hooks)
+    if choice.mask.note:
+        plan.notes.append(choice.mask.note)
+
+
+def _projectors(choice: Choice) -> dict[str, Inline]:
+    if not choice.needs_projection:
+        return {}
+    widths = {'in_features': choice.student.width, 'out_features': choice.teacher.width}
+    projector = Inline(path=choice.student_module, io='output', **widths)
+    if choice.student.tokens:
+        projector['tokens'] = Inline(choice.student.tokens)
+    return {projector_name(choice.student.path): projector}
 
 
 def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
-    student = f'{PREFIX if choice.needs_projection else ""}{choice.student.path}'
     pair: dict[str, Any] = {
-        'student_module_path': student,
+        'student_module_path': choice.student_module,
         'student_module_io': 'output',
         'teacher_module_path': choice.teacher.path,
         'teacher_module_io': 'output',
@@ -181,6 +204,7 @@ def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
         for side, record in (('student', choice.student), ('teacher', choice.teacher))
         if record.tokens
     }
+    tokens |= _inline(choice.mask.loss)
     projection = {}
     if choice.needs_projection:
         projection['projection_module_path'] = f'projectors.{projector_name(choice.student.path)}'
@@ -189,6 +213,10 @@ def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
     if choice.student.is_spatial and choice.teacher.is_spatial:
         contextual = {'key': 'TokenContextualLoss', 'kwargs': {**pair, **tokens}}
         terms[_free(terms, 'contextual')] = {'criterion': contextual, 'weight': choice.contextual_weight}
+
+
+def _inline(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: Inline(value) if isinstance(value, Mapping) else value for name, value in options.items()}
 
 
 def projector_name(path: str) -> str:

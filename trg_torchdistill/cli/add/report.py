@@ -7,20 +7,29 @@ import shlex
 from collections.abc import Iterator
 
 from trg_torchdistill.cli.add.plan import Choice, Plan
+from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.probe.trial import Trial
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.wrapping import wrapped
+from trg_torchdistill.cli.tasks.task import Task
 
 
 def report(
-    config: Config, trial: Trial, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
+    config: Config,
+    task: Task,
+    trial: Trial,
+    choice: Choice,
+    plan: Plan,
+    written: tuple[str, str],
+    warning: str | None,
 ) -> Iterator[str]:
     """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
 
     Args:
         config: The YAML as it was.
+        task: Its task.
         trial: Both models and what their modules did.
         choice: What was chosen.
         plan: What was changed.
@@ -28,7 +37,7 @@ def report(
         warning: What must be known before it is used, None if nothing.
     """
     where = '.'.join(choice.stage)
-    yield from wrapped(f'{config.path} ({where}), images {trial.size} ({trial.size.source})')
+    yield from wrapped(f'{config.path} ({where}), {task.items} {trial.size} ({trial.size.source})')
     for reason in trial.refused:
         yield from wrapped(f'not {reason}')
     for side, record in (('teacher', choice.teacher), ('student', choice.student)):
@@ -49,11 +58,12 @@ def report(
         yield ''
         yield from wrapped(f'WARNING: {warning}, and add TRG again:')
         yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
-    size = trial.size
-    told = ['--input-size', f'{size.height}x{size.width}'] if size.source == '--input-size' else []
+    size, told = trial.size, []
+    if isinstance(size, ImageSize) and size.source == '--input-size':
+        told = ['--input-size', f'{size.height}x{size.width}']
     yield 'next:'
     yield f'  {_command("check", output, *told)}'
-    yield f'  {_command("train", output)}'
+    yield f'  {task.command(config, output)}'
 
 
 def _command(*words: str) -> str:

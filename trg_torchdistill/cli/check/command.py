@@ -37,14 +37,15 @@ from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.probe.build import build_box, offline
 from trg_torchdistill.cli.probe.hooks import check_module_paths
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
-from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.cli.recipe.keys import check_config
+from trg_torchdistill.cli.recipe.keys import check_sections, check_training
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED
 from trg_torchdistill.cli.runtime.logs import logging_to
 from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION, task_of
 from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box
@@ -120,22 +121,25 @@ def _check(
     Raises:
         TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
-    import_packages(config)
+    task = task_of(config)
+    task.import_packages(config)
     check_values(config)
     check_tracker(config)
-    report.notices += unread_keys(config)
-    for section in ('datasets', 'models', 'train', 'test'):
-        config.mapping(section)
-    resolved = without_data_tags(config)
-    check_config(resolved)
+    report.notices += unread_keys(config, task)
+    as_trained = task.as_trained(config)
+    check_sections(as_trained)
+    resolved = without_data_tags(as_trained)
+    task.check_models(resolved)
+    check_training(resolved)
     rehearse(resolved, placement.device)
     check_collisions(resolved)
-    try:
-        check_collisions(resolved, files_of_run(resolved, None))
-    except TRGError as error:
-        report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
+    if task is CLASSIFICATION:
+        try:
+            check_collisions(resolved, files_of_run(resolved, None))
+        except TRGError as error:
+            report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
     check_datasets(config)
-    sides = build_sides(config, stages[0], args.input_size, args.num_classes)
+    sides = build_sides(task, config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages)
     report.notices += guessed_size(config, sides, report.hooked)
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
@@ -172,7 +176,7 @@ def _run_stage(
     check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=box.first_epoch)
-    batches = batches_of(box, args.steps + 1)
+    batches = batches_of(sides.task, box, args.steps + 1)
     first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))

@@ -62,7 +62,7 @@ def guessed_size(config: Config, sides: Sides, hooked: Mapping[str, Collection[s
         (probe, [record.path for record in probe.records if record.is_spatial and record.path in hooked[side]])
         for side, probe in sides.probes.items()
     ]
-    text = guess_warning(sides.size, layers)
+    text = guess_warning(sides.task, sides.size, layers)
     if text is None:
         return []
     return [notice(config, 'guessed_size', ('datasets',), f'{text}; the data stand in {{where}}')]

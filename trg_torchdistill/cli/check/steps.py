@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of
 from trg_torchdistill.losses.facts import Facts
@@ -62,17 +63,14 @@ class FirstStep:
     frozen: dict[str, str]
 
 
-def batches_of(box: Box, count: int) -> list[Any]:
-    """Returns the first batches of an epoch on the box's device.
+def batches_of(task: Task, box: Box, count: int) -> list[Any]:
+    """Returns the first batches of an epoch, as the box's ``forward_process`` takes them, on the box's device.
 
     Raises:
         TRGError: If the loader fails or gives no batch.
     """
     with explained('the training loader failed'):
-        found = [
-            (images.to(box.device), targets.to(box.device), supplement)
-            for images, targets, supplement in itertools.islice(box.train_data_loader, count)
-        ]
+        found = [task.step(batch, box.device) for batch in itertools.islice(box.train_data_loader, count)]
     if not found:
         raise TRGError(
             'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
@@ -88,7 +86,7 @@ def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_s
         config: The YAML.
         box: The host's box after its pre-epoch process.
         student: The plain student, on whose parameters gradients are measured.
-        batch: Images, labels and supplementary values.
+        batch: Items, labels and supplementary values.
         batch_size: The YAML's.
 
     Raises:

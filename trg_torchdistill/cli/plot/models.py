@@ -21,6 +21,7 @@ from trg_torchdistill.cli.probe.weights import load_weights, read_checkpoint
 from trg_torchdistill.cli.recipe.config import Config, import_packages, with_home
 from trg_torchdistill.cli.recipe.deferred import load_deferred, resolve
 from trg_torchdistill.cli.recipe.keys import check_config
+from trg_torchdistill.cli.tasks.recognised import refuse_other_tasks
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import IoDict, first_tensor
 
@@ -49,6 +50,7 @@ def read_config(path: str) -> Config:
         TRGError: If the YAML would not train.
     """
     config = load_deferred(path)
+    refuse_other_tasks(config, 'plot')
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}

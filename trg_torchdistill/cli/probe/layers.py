@@ -24,10 +24,12 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         return _named_layer(probe, side, path)
     stages = _stages(probe)
     if not stages:
-        size = ' x '.join(map(str, probe.image_shape[2:]))
+        wanted = f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its'
+        if probe.batch.is_text:
+            raise TRGError(f'{wanted} pooling, got none for {probe.batch.shape[1]} tokens; give a `--{side}-layer`')
+        size = ' x '.join(map(str, probe.batch.shape[2:]))
         raise TRGError(
-            f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
-            f'pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
+            f'{wanted} pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
         )
     last = [record for record in stages if _is_in_trunk(probe, record)] or stages
     # The outermost module that returns it: `layer4`, not `layer4.1`.
@@ -71,7 +73,7 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     elif record.layout is None:
         shape = '' if record.shape is None else f' {list(record.shape)}'
         wanted = f'of `{probe.key}` whose output is a feature map, a token sequence or a vector of each image'
-        found = f', which returns {record.value_type}{shape} for a batch of {probe.image_shape[0]}{last}'
+        found = f', which returns {record.value_type}{shape} for a batch of {probe.batch.shape[0]}{last}'
     else:
         return record
     raise TRGError(f'expected `--{side}-layer` to be a module {wanted}, got {path!r}{found}')

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch, image_batch
 from trg_torchdistill.cli.probe.cell_order import out_of_order
-from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling
+from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling, sequence_cells
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
 from trg_torchdistill.io import first_tensor, tensors_in
@@ -19,7 +20,6 @@ from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
-BATCH_SIZE = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Record:
         shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
         value_type: Class of its output.
         key: Entry of a mapping in which that tensor is; None if no other holds one.
-        layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd`` or ``bd``; None if it cannot be cut into tokens.
+        layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd``, ``bld`` or ``bd``; None if it cannot be cut into
+            tokens.
         grid: Cells [h, w] of the output, None without a layout.
         num_prefix_tokens: Class and register tokens in front of a sequence.
         same_as: Path of the first module that returned the same tensor; its own path otherwise.
@@ -85,8 +86,8 @@ class Record:
     def tokens(self) -> dict[str, Any]:
         """Options of the tokenizer that the output needs, none where ``auto`` is right."""
         options: dict[str, Any] = {} if self.key is None else {'key': self.key}
-        if self.layout == 'bhwc':
-            options['layout'] = 'bhwc'
+        if self.layout in ('bhwc', 'bld'):
+            options['layout'] = self.layout
         if self.num_prefix_tokens:
             options['num_prefix_tokens'] = self.num_prefix_tokens
         if self.layout == 'bnd' and self.grid is not None and self.grid[0] != self.grid[1]:
@@ -102,7 +103,7 @@ class ModelProbe:
         key: Key of the model in the YAML.
         model: The model, with random weights.
         records: Its modules in the order of ``named_modules()``.
-        image_shape: Shape of the batch.
+        batch: The batch.
         returned: Class of what the model returns in eval mode.
         num_logits: Last size of the logits in that, or of the first tensor if it is not certain which they are.
     """
@@ -110,7 +111,7 @@ class ModelProbe:
     key: str
     model: nn.Module
     records: tuple[Record, ...]
-    image_shape: tuple[int, ...]
+    batch: Batch
     returned: str
     num_logits: int | None
 
@@ -135,28 +136,32 @@ def module_at(root: nn.Module, path: str) -> object:
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
-    """Sends random images through a model, in eval mode and without gradients, and looks at every module.
+    """As :func:`probe_model`, with random images of a size."""
+    with preserved_random_state():
+        return probe_model(key, model, image_batch(model, image_size))
+
+
+def probe_model(key: str, model: nn.Module, batch: Batch) -> ModelProbe:
+    """Sends a batch through a model, in eval mode and without gradients, and looks at every module.
 
     Raises:
-        TRGError: If the model does not take images of that size.
+        TRGError: If the model does not take such a batch.
     """
-    conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    shape = (BATCH_SIZE, 3 if conv is None else conv.in_channels * conv.groups, *image_size)
-    watch = _Watch(model)
+    watch = _Watch(model, batch)
     was_training = model.training
     try:
         with (
-            placed(f'`{key}` refused a batch of shape {list(shape)}'),
+            placed(f'`{key}` refused a batch of shape {list(batch.shape)}'),
             preserved_random_state(),
             torch.no_grad(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter('ignore')
-            result = model.eval()(torch.rand(shape))
+            result = batch.run(model.eval())
             watch.remove()
             records = watch.records()
             spatial = {record.path: record.tokens for record in records if record.is_spatial}
-            misplaced = out_of_order(model, spatial, shape[1:])
+            misplaced = set() if batch.is_text else out_of_order(model, spatial, batch.shape[1:])
     finally:
         watch.remove()
         model.train(was_training)
@@ -171,13 +176,14 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         else record
         for record in records
     )
-    return ModelProbe(key, model, records, shape, type(result).__name__, num_logits)
+    return ModelProbe(key, model, records, batch, type(result).__name__, num_logits)
 
 
 class _Watch:
     """Hooks on all modules of a model, and what they saw."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
+        self.batch = batch
         self.modules = {path: module for path, module in model.named_modules() if path}
         rows = [path for path, module in self.modules.items() if isinstance(module, ROWS)]
         self.in_blocks = {path for path in self.modules if any(path.startswith(f'{row}.') for row in rows)}
@@ -216,7 +222,10 @@ class _Watch:
         layout, grid, prefix = None, None, 0
         keys = list(tensors_in(value))
         if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
-            layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
+            if self.batch.is_text:
+                layout, grid = sequence_cells(shape, self.batch.shape[1])
+            else:
+                layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
         passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
         return Record(
             path,

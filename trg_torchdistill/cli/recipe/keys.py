@@ -35,9 +35,23 @@ def check_config(config: Config) -> None:
     Raises:
         TRGError: At the first mistake, with the line to change.
     """
+    check_sections(config)
+    check_models(config)
+    check_training(config)
+
+
+def check_sections(config: Config) -> None:
+    """Raises TRGError unless the sections that every trainer reads are mappings."""
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
-    _check_models(config)
+
+
+def check_training(config: Config) -> None:
+    """Checks all but the models.
+
+    Raises:
+        TRGError: At the first mistake, with the line to change.
+    """
     if not isinstance(config.get(*config.student_path, 'dst_ckpt'), str):
         raise TRGError(
             f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
@@ -57,7 +71,7 @@ def check_for_test(config: Config) -> None:
     """
     for section in ('datasets', 'models', 'test'):
         config.mapping(section)
-    _check_models(config)
+    check_models(config)
     _check_loader(config, ('test', 'test_data_loader'))
 
 
@@ -72,7 +86,12 @@ def check_registered(config: Config, path: tuple[str, ...], known: Collection[st
     )
 
 
-def _check_models(config: Config) -> None:
+def check_models(config: Config) -> None:
+    """Checks the blocks under ``models:``.
+
+    Raises:
+        TRGError: If one is not complete, or names no model that the host builds.
+    """
     teacher = config.teacher_path
     for path in (config.student_path, *([] if teacher is None else [teacher])):
         config.mapping(*path)

@@ -1,0 +1,7 @@
+"""What stands around the student in training, as auxiliary model wrapper of the host: ``Student4TRG`` and its parts."""
+
+from trg_torchdistill.wrappers.inner import unwrapped
+from trg_torchdistill.wrappers.projector import TokenProjector
+from trg_torchdistill.wrappers.student import Student4TRG, check_outermost, plain_model
+
+__all__ = ['Student4TRG', 'TokenProjector', 'check_outermost', 'plain_model', 'unwrapped']
