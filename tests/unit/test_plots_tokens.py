@@ -131,13 +131,13 @@ def test_tokens_are_cut_by_the_tokenizer_of_the_loss(layout):
     images = torch.randn(2, 3, *GRID)
     options = {'bnd': {'num_prefix_tokens': 1, 'grid_size': [2, 3]}}.get(layout, {'layout': layout})
     loss = TRGLoss(**ENDS, student_tokens=options)
-    tokens, grid = tokens_of(loss, [model(label='teacher'), model(layout)], images)
+    tokens, grid, _ = tokens_of(loss, [model(label='teacher'), model(layout)], images)
     assert (list(tokens), grid) == (['teacher', 'student after'], GRID)
     assert all(torch.equal(values, images.flatten(2).transpose(1, 2)) for values in tokens.values())
 
 
 def test_without_a_teacher_a_student_stands_for_it():
-    tokens, _ = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
+    tokens, _, _ = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
     assert list(tokens) == ['student after']
 
 
@@ -148,7 +148,7 @@ def test_the_smaller_grid_counts():
 
     student, images = model(), torch.randn(2, 3, 4, 4)
     student.module.layer = Pooled('bchw')
-    tokens, grid = tokens_of(TRGLoss(**ENDS), [model(label='teacher'), student], images)
+    tokens, grid, _ = tokens_of(TRGLoss(**ENDS), [model(label='teacher'), student], images)
     assert grid == (2, 2)
     assert torch.allclose(tokens['teacher'], tokens['student after'])
 

@@ -13,7 +13,8 @@ from torchdistill.common.module_util import get_module
 from trg_torchdistill._checks import advice, build, check_choice, check_integer, check_text, nearest
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import UnreadableError, read_saved
-from trg_torchdistill.tokens import Tokenizer, flatten_grid
+from trg_torchdistill.io import TokenOptions
+from trg_torchdistill.tokens import flatten_grid
 
 logger = def_logger.getChild(__name__)
 
@@ -26,7 +27,7 @@ class TokenProjector(nn.Module):
         io: ``input`` or ``output`` of that module.
         in_features: Width of the student's tokens, C*p*p with patches.
         out_features: Width of the teacher's tokens.
-        tokens: Options of the :class:`~trg_torchdistill.tokens.Tokenizer`, the same as the loss's ``student_tokens``.
+        tokens: :class:`~trg_torchdistill.io.TokenOptions`, the same as the loss's ``student_tokens``.
 
     Raises:
         TRGError: If an argument has a wrong type; if an argument is out of range.
@@ -46,7 +47,7 @@ class TokenProjector(nn.Module):
         in_features = check_integer('in_features', in_features, 1)
         out_features = check_integer('out_features', out_features, 1)
         self.path, self.io = path, io
-        self.tokenizer = build(Tokenizer, 'tokens', tokens)
+        self.tokenizer = build(TokenOptions, 'tokens', tokens)
         self.linear = nn.Linear(in_features, out_features)
 
     def forward(self, feature: Tensor) -> Tensor:

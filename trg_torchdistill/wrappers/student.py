@@ -126,7 +126,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         self.inner.secondary_forward(io_dict)
         for projector in self.projectors.values():
             part = unwrapped(projector)
-            projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG'))
+            key = part.tokenizer.key
+            projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG', key, 'tokens'))
 
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""

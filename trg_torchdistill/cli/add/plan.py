@@ -89,8 +89,9 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     _add_processes(plan, choice, stage)
     _add_teacher(config, plan, choice, stage)
     _add_student(config, plan, choice, stage)
-    terms = stage['criterion']['kwargs']['sub_terms']
-    if not any(value == '.' for _, value in walk(terms)):
+    criterion = stage['criterion']['kwargs']
+    terms = criterion['sub_terms']
+    if not (criterion.get('model_term') or any(value == '.' for _, value in walk(terms))):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
     _add_terms(choice, terms)
     return plan
@@ -143,8 +144,10 @@ def _add_teacher(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
 def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
     student = stage['student']
     _set_forward_proc(plan, choice, 'student', student)
+    if choice.mask.note:
+        plan.notes.append(choice.mask.note)
     if not choice.needs_wrapper:
-        _hook(config, choice.stage, 'student', student, [choice.student.path])
+        _hook(config, choice.stage, 'student', student, [choice.student.path, *choice.mask.hooks])
         return
     if choice.needs_projection and not stage.get('optimizer'):
         raise TRGError(
@@ -178,8 +181,6 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
     _insert(student, 'auxiliary_model_wrapper', wrapper, after)
     hooks = [choice.student_module, *(f'projectors.{name}' for name in projectors), *choice.mask.hooks]
     _hook(config, choice.stage, 'student', student, hooks)
-    if choice.mask.note:
-        plan.notes.append(choice.mask.note)
 
 
 def _projectors(choice: Choice) -> dict[str, Inline]:

@@ -90,7 +90,8 @@ def describe(record: Record) -> tuple[str, str]:
     grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
     prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
     layout = ', channels last' if record.layout == 'bhwc' else ''
-    return shape, f'{grid}{prefix}{layout}'
+    key = '' if record.key is None else f', key {record.key!r}'
+    return shape, f'{grid}{prefix}{layout}{key}'
 
 
 def _projection(choice: Choice) -> str:

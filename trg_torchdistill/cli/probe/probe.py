@@ -15,7 +15,7 @@ from trg_torchdistill.cli.probe.cell_order import out_of_order
 from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling, sequence_cells
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
-from trg_torchdistill.io import first_tensor
+from trg_torchdistill.io import default_entry, first_tensor
 from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
@@ -30,8 +30,9 @@ class Record:
         path: Module path, as a ``forward_hook`` of the host names it.
         class_name: Class of the module.
         order: Position among all modules in the order in which they finished (the last time), 0 if it did not run.
-        shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
+        shape: Shape of its output, of the first tensor of a tuple, of one entry of a mapping; None if it holds none.
         value_type: Class of its output.
+        key: Entry of a mapping in which that tensor is; None if no other holds one.
         layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd``, ``bld`` or ``bd``; None if it cannot be cut into
             tokens.
         grid: Cells [h, w] of the output, None without a layout.
@@ -49,6 +50,7 @@ class Record:
     order: int = 0
     shape: tuple[int, ...] | None = None
     value_type: str = 'None'
+    key: str | None = None
     layout: str | None = None
     grid: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
@@ -83,7 +85,7 @@ class Record:
     @property
     def tokens(self) -> dict[str, Any]:
         """Options of the tokenizer that the output needs, none where ``auto`` is right."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if self.key is None else {'key': self.key}
         if self.layout in ('bhwc', 'bld'):
             options['layout'] = self.layout
         if self.num_prefix_tokens:
@@ -103,7 +105,7 @@ class ModelProbe:
         records: Its modules in the order of ``named_modules()``.
         batch: The batch.
         returned: Class of what the model returns in eval mode.
-        num_logits: Last size of the logits in that, or of the first tensor if it is not certain which they are.
+        num_logits: Classes of the logits in that, or of the first tensor if it is not certain which they are.
     """
 
     key: str
@@ -167,7 +169,7 @@ def probe_model(key: str, model: nn.Module, batch: Batch) -> ModelProbe:
         logits: Tensor | None = logits_in(result, model)
     except TRGError:
         logits = first_tensor(result)
-    num_logits = None if logits is None or logits.ndim < 2 else logits.shape[-1]
+    num_logits = None if logits is None or logits.ndim < 2 else logits.shape[1 if logits.ndim == 4 else -1]
     records = tuple(
         replace(record, layout=None, grid=None, num_prefix_tokens=0, is_in_order=False)
         if record.path in misplaced
@@ -204,16 +206,23 @@ class _Watch:
         first_with: dict[int, str] = {}
         found = {}
         for path, (order, value) in sorted(self.results.items(), key=lambda entry: entry[1][0]):
-            tensor = first_tensor(value)
+            key, tensor = default_entry(value)
             same_as = path if tensor is None else first_with.setdefault(id(tensor), path)
-            found[path] = self._record(path, order, value, tensor, same_as, maps)
+            found[path] = self._record(path, order, value, key, tensor, same_as, maps)
             grid = found[path].grid
             if grid is not None and min(grid) > 1 and isinstance(self.modules[path], nn.Conv2d):
                 maps.append(grid)
         return tuple(found.get(path) or Record(path, type(module).__name__) for path, module in self.modules.items())
 
     def _record(
-        self, path: str, order: int, value: Any, tensor: Tensor | None, same_as: str, maps: list[tuple[int, int]]
+        self,
+        path: str,
+        order: int,
+        value: Any,
+        key: str | None,
+        tensor: Tensor | None,
+        same_as: str,
+        maps: list[tuple[int, int]],
     ) -> Record:
         module = self.modules[path]
         shape = None if tensor is None else tuple(tensor.shape)
@@ -230,6 +239,7 @@ class _Watch:
             order,
             shape,
             type(value).__name__,
+            key,
             layout,
             grid,
             prefix,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
+from types import ModuleType
 from typing import Any
 
 import torchvision
@@ -86,8 +87,12 @@ def check_registered(config: Config, path: tuple[str, ...], known: Collection[st
     )
 
 
-def check_models(config: Config) -> None:
+def check_models(config: Config, torchvision_models: ModuleType = torchvision.models) -> None:
     """Checks the blocks under ``models:``.
+
+    Args:
+        config: The YAML.
+        torchvision_models: Where the host looks for a model before its own registry.
 
     Raises:
         TRGError: If one is not complete, or names no model that the host builds.
@@ -96,15 +101,14 @@ def check_models(config: Config) -> None:
     for path in (config.student_path, *([] if teacher is None else [teacher])):
         config.mapping(*path)
         config.mapping(*path, 'kwargs')
-        _check_model_key(config, path)
+        is_quantized = config.get(*path, 'quantized')
+        _check_model_key(config, path, vars(torchvision.models.quantization if is_quantized else torchvision_models))
 
 
-def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
+def _check_model_key(config: Config, path: tuple[str, ...], zoo: Mapping[str, Any]) -> None:
     key, where = config.get(*path, 'key'), config.where(*path, 'key')
     if not isinstance(key, str):
         raise TRGError(f'expected {where} to be the name of a model, got {shown(key)}; write one')
-    is_quantized = config.get(*path, 'quantized')
-    zoo = vars(torchvision.models.quantization if is_quantized else torchvision.models)
     if inspect.ismodule(zoo.get(key)):
         builders = [name for name in [*models.MODEL_DICT, *zoo] if name.startswith(str(key)) and name != key]
         raise TRGError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.tasks.image_classification import ImageClassification
+from trg_torchdistill.cli.tasks.object_detection import ObjectDetection
+from trg_torchdistill.cli.tasks.semantic_segmentation import SemanticSegmentation
 from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.cli.tasks.text_classification import TextClassification
 from trg_torchdistill.errors import TRGError
 
 CLASSIFICATION = ImageClassification()
-OTHERS: tuple[Task, ...] = (TextClassification(),)
+OTHERS: tuple[Task, ...] = (TextClassification(), SemanticSegmentation(), ObjectDetection())
 
 
 def task_of(config: Config) -> Task:
