@@ -13,12 +13,13 @@ from torchdistill.common.module_util import check_if_wrapped
 from torchdistill.models.util import wrap_if_distributed
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
-from trg_torchdistill._checks import advice, check_bool, check_text, explain_keywords
+from trg_torchdistill._checks import advice, build, check_bool, check_text, explain_keywords
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import save
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.wrappers.inner import Alone, build_inner, share_tables, unwrapped
 from trg_torchdistill.wrappers.projector import build_projectors, check_feature, load_projectors
+from trg_torchdistill.wrappers.token_mask import TokenMask
 
 
 class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
@@ -41,6 +42,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         teacher_model: The teacher, from the host, when the wrapper was put on the wrong side.
         inner: Another auxiliary model wrapper of the student, ``{key, kwargs}`` as under ``auxiliary_model_wrapper:``;
             it runs first.
+        token_mask: Options of a :class:`TokenMask` for texts, whose module path is ``token_mask``; None for none.
         projector_ckpt: File of the projections: read at the start if it exists, written after each epoch.
         find_unused_parameters: Option of DistributedDataParallel for the student; beside an ``inner`` wrapper it is
             one of that.
@@ -75,6 +77,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         inner: Mapping[str, Any] | None = None,
         projector_ckpt: str | None = None,
         find_unused_parameters: bool | None = None,
+        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if student_model is None:
@@ -84,8 +87,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
             )
         from_host: dict[str, Any] = {'device': device, 'device_ids': device_ids, 'distributed': distributed}
         with advice('change it under the `kwargs:` of `Student4TRG`'):
-            if projectors is None and inner is None:
-                raise TRGError('expected `projectors`, `inner` or both, got neither')
+            if projectors is None and inner is None and token_mask is None:
+                raise TRGError('expected `projectors`, `inner` or `token_mask`, got none of them')
             if projector_ckpt is not None:
                 check_text('projector_ckpt', projector_ckpt)
             if find_unused_parameters is not None:
@@ -100,11 +103,13 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
                 else build_inner(inner, type(self).__name__, student_model=student_model, **from_host)
             )
             share_tables(self, self.inner)
-            if hasattr(self.inner, 'projectors'):
-                raise TRGError('expected an `inner` wrapper without `projectors`, got one that has them')
+            for own in ('projectors', 'token_mask'):
+                if hasattr(self.inner, own):
+                    raise TRGError(f'expected an `inner` wrapper without `{own}`, got one that has it')
             parts = {} if projectors is None else build_projectors(projectors)
             for name, part in parts.items():
                 check_feature(name, part.path, self)
+            self.token_mask = None if token_mask is None else build(TokenMask, 'token_mask', token_mask)
         self.projector_ckpt = None if projector_ckpt is None else Path(projector_ckpt).expanduser()
         if self.projector_ckpt is not None and self.projector_ckpt.exists():
             load_projectors(self.projector_ckpt, parts)  # before wrapping, which gives all ranks the weights of rank 0
@@ -112,6 +117,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the student returns."""
+        if self.token_mask is not None:
+            self.token_mask(kwargs.get('attention_mask'), kwargs.get('input_ids'))
         return self.inner(*args, **kwargs)
 
     def secondary_forward(self, io_dict: IoDict) -> None:
