@@ -173,7 +173,10 @@ SRD = {'key': 'SRDModelWrapper', 'kwargs': WRAPPERS['SRDModelWrapper']}
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'inner': None, 'projectors': None}, 'expected `projectors`, `inner` or `token_mask`, got none of them; change it under'),
+        (
+            {'inner': None, 'projectors': None},
+            'expected `projectors`, `inner` or `token_mask`, got none of them; change it under',
+        ),
         ({'inner': {**SRD, 'key': 'SRDModelWraper'}}, "got 'SRDModelWraper'; did you mean `SRDModelWrapper`?"),
         ({'inner': {**SRD, 'key': 'Student4TRG'}}, 'with the key of another registered auxiliary model wrapper, got'),
         ({'inner': ['SRDModelWrapper']}, 'expected `inner` to be {key, kwargs} with the key of another registered'),
