@@ -17,6 +17,8 @@ EPS_FLOAT64 = torch.finfo(torch.float64).eps
 def token_grid(feature, layout='bchw', patch_size=1, num_prefix_tokens=0, grid_size=None):
     """Token grid [B, D, h, w]; the token of cell (row, column) lists channel, patch row, patch column in that order."""
     feature = feature.double()
+    if layout == 'bld':
+        layout, grid_size = 'bnd', (1, feature.shape[1] - num_prefix_tokens)
     if layout == 'bd':
         return torch.stack([torch.stack([vector]) for vector in feature]).transpose(1, 2).unsqueeze(-1)
     if layout == 'bnd':

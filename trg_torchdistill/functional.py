@@ -131,8 +131,7 @@ class LocalTerm:
             rows: The tokens i over which it is reduced, those of this process; None for all. Of none the loss is 0.
 
         Raises:
-            TRGError: If the tokens are no matrices of floats with equally many rows; if ``rows`` are not all and edges
-                go ``in``, since those of other rows are needed.
+            TRGError: If the tokens are no matrices of floats of equal lengths; if edges go ``in``, of some ``rows``.
         """
         check_matrix('student', student)
         check_matrix('teacher', teacher)
@@ -141,10 +140,8 @@ class LocalTerm:
         if self.edge_direction == 'in' and len(rows) < len(student):
             raise TRGError("expected `edge_direction` to be 'out' for some `rows` of the graph, got 'in'")
         student, teacher = in_full_precision(student, teacher)
-        if len(rows) == 0:  # of other processes, or there are none; the gradient reaches what gathered them
-            return student[:0].sum()
-        if len(student) == 1:
-            return (student * 0).sum() + (teacher * 0).sum()
+        if len(rows) == 0 or len(student) == 1:  # the gradient goes to the processes that the others came from
+            return (student[: len(rows)] * 0).sum() + (teacher[: len(rows)] * 0).sum()
         with without_autocast(student):
             student, teacher = self.placed(student), self.placed(teacher)
             if self.num_neighbors is None:

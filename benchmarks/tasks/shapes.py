@@ -1,6 +1,6 @@
 """Draws a set of shapes in COCO's format, the same on every machine.
 
-python benchmarks/tasks/shapes.py FOLDER [--train 1280] [--val 240] [--seed 0]
+python benchmarks/tasks/shapes.py FOLDER [--train 960] [--val 160] [--seed 0]
 
 FOLDER/train and FOLDER/val get PNG images of 40 to 64 pixels a side, FOLDER/train.json and FOLDER/val.json their
 instances: boxes and polygons. Triangles, squares, stars and disks of any colour and turn lie over each other on a noisy
@@ -84,8 +84,8 @@ def main() -> None:
     """Draws both splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path)
-    parser.add_argument('--train', type=int, default=1280)
-    parser.add_argument('--val', type=int, default=240)
+    parser.add_argument('--train', type=int, default=960)
+    parser.add_argument('--val', type=int, default=160)
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     for number, split in enumerate(('train', 'val')):

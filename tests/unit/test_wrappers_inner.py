@@ -175,7 +175,7 @@ SRD = {'key': 'SRDModelWrapper', 'kwargs': WRAPPERS['SRDModelWrapper']}
     [
         (
             {'inner': None, 'projectors': None},
-            'expected `projectors`, `inner` or `token_mask`, got none of them; change',
+            'expected `projectors`, `inner` or `token_mask`, got none of them; change it under',
         ),
         ({'inner': {**SRD, 'key': 'SRDModelWraper'}}, "got 'SRDModelWraper'; did you mean `SRDModelWrapper`?"),
         ({'inner': {**SRD, 'key': 'Student4TRG'}}, 'with the key of another registered auxiliary model wrapper, got'),

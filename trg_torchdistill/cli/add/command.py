@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         args.contextual_weight,
         task.logits_only(trial.probes),
         RECIPES[args.recipe],
-        task.mask(config, trial.probes['student']),
+        task.mask(config, trial.probes),
         trial.probes['student'].logits_at,
         task.packages,
     )

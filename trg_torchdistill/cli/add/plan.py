@@ -140,7 +140,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
 
 def _add_teacher(config: Config, plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
     teacher = stage['teacher']
-    _hook(config, choice.stage, 'teacher', teacher, [choice.teacher.path])
+    _hook(config, choice.stage, 'teacher', teacher, [choice.teacher.path, *choice.mask.hooks.get('teacher', ())])
     if teacher.get('requires_grad') is None:
         _insert(teacher, 'requires_grad', False, 'wrapper')
         plan.notes.append('the teacher was not frozen: `requires_grad: False` is added.')
@@ -153,7 +153,7 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
     if choice.mask.note:
         plan.notes.append(choice.mask.note)
     if not choice.needs_wrapper:
-        _hook(config, choice.stage, 'student', student, [choice.student.path, *choice.mask.hooks])
+        _hook(config, choice.stage, 'student', student, [choice.student.path, *choice.mask.hooks.get('student', ())])
         return
     if choice.needs_projection and not stage.get('optimizer'):
         raise TRGError(
@@ -185,8 +185,8 @@ def _add_student(config: Config, plan: Plan, choice: Choice, stage: dict[str, An
         )
     after = next((key for key in ('sequential', 'adaptations', 'forward_proc') if key in student), None)
     _insert(student, 'auxiliary_model_wrapper', wrapper, after)
-    hooks = [choice.student_module, *(f'projectors.{name}' for name in projectors), *choice.mask.hooks]
-    _hook(config, choice.stage, 'student', student, hooks)
+    hooks = [choice.student_module, *(f'projectors.{name}' for name in projectors)]
+    _hook(config, choice.stage, 'student', student, [*hooks, *choice.mask.hooks.get('student', ())])
 
 
 def _projectors(choice: Choice) -> dict[str, Inline]:

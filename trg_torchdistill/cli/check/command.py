@@ -145,7 +145,7 @@ def _check(
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
         file = missing_file(resolved, path)
         if file is not None:
-            report.notices.append(missing_weights(config, path, file))
+            report.notices.append(missing_weights(config, path, file, task is CLASSIFICATION))
     names = {'student': config.side_names[-1], 'teacher': 'teacher'}
     with explained('building the auxiliary model wrappers failed'):
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
@@ -177,7 +177,7 @@ def _run_stage(
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=box.first_epoch)
     batches = batches_of(sides.task, box, args.steps + 1)
-    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
+    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size, sides.task.returns_logits)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 

@@ -43,10 +43,11 @@ def stage_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides
     return [notice(config, *one) for one in found]
 
 
-def missing_weights(config: Config, path: Path, file: str) -> Notice:
-    """Returns the warning about a file of weights that is not there (yet)."""
+def missing_weights(config: Config, path: Path, file: str, is_refused: bool) -> Notice:
+    """Returns the warning about a file of weights that is not there (yet); ``train`` refuses it, others do not."""
     kind = 'teacher_weights' if path[-1].startswith('teacher') else 'student_weights'
-    text = f'{{where}} is {file}, which does not exist: `train` refuses to start without it'
+    outcome = '`train` refuses to start without it' if is_refused else 'the example trainer starts with random weights'
+    text = f'{{where}} is {file}, which does not exist: {outcome}'
     return notice(config, kind, (*path, 'src_ckpt'), text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -79,7 +80,9 @@ def batches_of(task: Task, box: Box, count: int) -> list[Any]:
     return found
 
 
-def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
+def first_step(
+    config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int, returns_logits: bool = True
+) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
     Args:
@@ -88,12 +91,14 @@ def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_s
         student: The plain student, on whose parameters gradients are measured.
         batch: Items, labels and supplementary values.
         batch_size: The YAML's.
+        returns_logits: Whether a failure may be that a model returns something else.
 
     Raises:
         TRGError: If the step fails.
     """
     failed = explained('the first training step failed')
-    with failed, Witness(box.criterion) as witness, outputs_explained(config, box, batch):
+    logits = outputs_explained(config, box, batch) if returns_logits else contextlib.nullcontext()
+    with failed, Witness(box.criterion) as witness, logits:
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
         named = {name: value for name, value in box.student.named_parameters() if value.requires_grad}

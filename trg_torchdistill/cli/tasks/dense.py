@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.recipe.called import loaders
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in, walk
+from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.keys import check_models
 from trg_torchdistill.cli.tasks.task import Task
@@ -43,6 +43,7 @@ class DenseTask(Task):
     datasets: ClassVar[tuple[str, ...]]
     collate: ClassVar[str]
     is_segment: ClassVar[bool]
+    returns_logits = False
 
     def traits(self, config: Config) -> list[str]:
         """Returns the models of torchvision, the data sets and the ``collate_fn`` that only this task has."""
@@ -85,10 +86,6 @@ class DenseTask(Task):
         backbone = probe.record(BACKBONE) if path is None else None
         return choose_layer(probe, side, path) if backbone is None or not backbone.is_spatial else backbone
 
-    def logits_only(self, probes: Mapping[str, ModelProbe]) -> list[str]:
-        """Returns none: the terms of these YAMLs take what the models return."""
-        return []
-
     def step(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
         """Returns what these trainers hand over."""
         images, targets, supplement = batch
@@ -102,18 +99,13 @@ class DenseTask(Task):
             if isinstance(sampler, dict) and isinstance(sampler.get('group_ids'), Deferred):
                 changed.mapping(*path, 'kwargs')['batch_size'] = sampler['batch_size']
                 del changed.mapping(*path)['batch_sampler']
-        for path, _ in list(_counts_of(changed)):
-            changed.mapping(*path[:-1])[path[-1]] = MANY_STEPS
+        datasets = {id(each) for each in deferred_in(config.get('datasets'))}
+        for stage in changed.stage_paths():
+            arguments = changed.get(*stage, 'scheduler', 'kwargs') or {}
+            for name, value in arguments.items():
+                if any(id(each) in datasets for each in deferred_in(value)):
+                    arguments[name] = MANY_STEPS
         return changed
-
-
-def _counts_of(config: Config) -> Iterator[tuple[tuple[Any, ...], Deferred]]:
-    """Yields the arguments of schedulers that are read from the data sets."""
-    datasets = {id(each) for each in deferred_in(config.get('datasets'))}
-    for path, value in walk(config.get('train'), ('train',)):
-        is_argument = isinstance(value, Deferred) and 'scheduler' in path
-        if is_argument and any(id(each) in datasets for each in deferred_in(value.content)):
-            yield path, value
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchdistill.models.official import get_object_detection_model
 from torchvision.models import detection
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch
 from trg_torchdistill.cli.probe.image_size import ImageSize
@@ -16,8 +18,6 @@ from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.tasks.dense import DenseTask, smooth_image
 from trg_torchdistill.cli.tasks.task import Mask
-
-TRANSFORM = 'transform'
 
 
 class ObjectDetection(DenseTask):
@@ -45,14 +45,19 @@ class ObjectDetection(DenseTask):
         """Returns smooth random images with an object each."""
         return RandomObjects(count, probe.batch.shape[2:])
 
-    def mask(self, config: Config, student: ModelProbe) -> Mask:
-        """Returns that of torchvision's transform, which pads the images of a batch to one shape."""
-        if not hasattr(student.model, TRANSFORM):
+    def mask(self, config: Config, probes: Mapping[str, ModelProbe]) -> Mask:
+        """Returns that of torchvision's transform, which pads the images of a batch to one shape.
+
+        It is the teacher's: the student's path would hang on what is put around the student.
+        """
+        modules = probes['teacher'].model.named_modules()
+        found = [path for path, module in modules if isinstance(module, GeneralizedRCNNTransform)]
+        if not found:
             return Mask()
         return Mask(
-            loss={'token_mask': {'path': TRANSFORM, 'io': 'output', 'side': 'student'}},
-            hooks=(TRANSFORM,),
-            note=f'what `{TRANSFORM}` pads the images of a batch with is no token of TRG: `token_mask`.',
+            loss={'token_mask': {'path': found[0], 'io': 'output', 'side': 'teacher'}},
+            hooks={'teacher': found[:1]},
+            note=f'what `{found[0]}` pads the images of a batch with is no token of TRG: `token_mask`.',
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class SemanticSegmentation(DenseTask):
         """Returns smooth random images with maps of vertical stripes of classes, padded at the bottom."""
         return RandomMaps(count, probe.batch.shape[2:], probe.num_logits or 2)
 
-    def mask(self, config: Config, student: ModelProbe) -> Mask:
+    def mask(self, config: Config, probes: Mapping[str, ModelProbe]) -> Mask:
         """Returns that pixels which the loss of the labels ignores are no tokens."""
         found = [value for path, value in walk(config.get('train')) if path[-1:] == ('ignore_index',)]
         ignored = next((value for value in found if isinstance(value, int)), IGNORED)

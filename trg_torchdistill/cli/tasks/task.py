@@ -31,13 +31,13 @@ class Mask:
     Attributes:
         loss: Options of a relation loss.
         wrapper: Options of ``Student4TRG``, which make the mask; it is written for them alone, too.
-        hooks: Module paths of the student that the host must hook for it.
+        hooks: By side, module paths that the host must hook for it.
         note: What the user must know of it.
     """
 
     loss: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Mapping[str, Any] = field(default_factory=dict)
-    hooks: Sequence[str] = ()
+    hooks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     note: str = ''
 
 
@@ -52,6 +52,7 @@ class Task(ABC):
         metric: What its trainer measures after an epoch, for the user.
         model_keys: Keys of a block under ``models:`` beside ``key``, ``src_ckpt`` and ``dst_ckpt``.
         packages: What its YAMLs with TRG need under ``dependencies:``.
+        returns_logits: Whether the losses take logits out of what the models return, and not that as it is.
         sections: Sections of its YAMLs beside ``dependencies``, ``datasets``, ``models``, ``train`` and ``test``.
     """
 
@@ -62,6 +63,7 @@ class Task(ABC):
     metric: ClassVar[str]
     model_keys: ClassVar[Collection[str]] = ('kwargs', 'repo_or_dir', 'quantized', 'sync_bn')
     packages: ClassVar[Sequence[str]] = ('trg_torchdistill',)
+    returns_logits: ClassVar[bool] = True
     sections: ClassVar[Collection[str]] = ()
 
     @abstractmethod
@@ -133,12 +135,14 @@ class Task(ABC):
         """
         return choose_layer(probe, side, path)
 
-    def mask(self, config: Config, student: ModelProbe) -> Mask:
+    def mask(self, config: Config, probes: Mapping[str, ModelProbe]) -> Mask:
         """Returns how the losses learn which tokens take part; all do by default."""
         return Mask()
 
     def logits_only(self, probes: Mapping[str, ModelProbe]) -> list[str]:
         """Returns the sides whose model returns no tensor, so that they need ``forward_logits_only``."""
+        if not self.returns_logits:
+            return []
         return [side for side, probe in probes.items() if probe.returned not in ('Tensor', 'Parameter')]
 
     def step(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:

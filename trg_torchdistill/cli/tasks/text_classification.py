@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ class TextClassification(Task):
     item, items = 'a text', 'texts'
     label = 'the index of its class, a number, or a 0 or 1 for each class'
     metric = 'that of `datasets:` (GLUE) or `metrics:`'
+    returns_logits = False  # the host's losses hook the classifier, and the trainer takes ``.logits``
     model_keys = ('model_name_or_path', *BLOCKS)
     packages = ('trg_torchdistill', 'trg_torchdistill.accelerate')
     sections = ('preprocess', 'metrics', 'evaluate', 'private')
@@ -124,13 +125,9 @@ class TextClassification(Task):
         """Returns the batch alone: the labels are in it."""
         return {name: value.to(device) for name, value in batch.items()}, None, None
 
-    def logits_only(self, probes: Any) -> list[str]:
-        """Returns none: the host's losses hook the classifier, and the trainer takes ``.logits``."""
-        return []
-
-    def mask(self, config: Config, student: ModelProbe) -> Mask:
+    def mask(self, config: Config, probes: Mapping[str, ModelProbe]) -> Mask:
         """Returns the sub-module of ``Student4TRG`` that sees the attention mask, without the special tokens."""
-        found = special_ids(config, config.student_path, student.model.config)
+        found = special_ids(config, config.student_path, probes['student'].model.config)
         note = 'the attention mask of a batch reaches the losses through `token_mask` of `Student4TRG`'
         if found is None:
             note += (
@@ -142,7 +139,7 @@ class TextClassification(Task):
         return Mask(
             loss={'token_mask': {'path': 'token_mask', 'io': 'output', 'side': 'student'}},
             wrapper={'token_mask': {} if found is None else {'special_ids': found}},
-            hooks=('token_mask',),
+            hooks={'student': ('token_mask',)},
             note=note,
         )
 
