@@ -63,14 +63,15 @@ def train(args: argparse.Namespace, folder: Path, seed: int, file: str) -> list[
 
 
 def prepare(args: argparse.Namespace, folder: Path, seed: int, file: str) -> None:
-    """Writes the set, the models and the YAMLs."""
+    """Writes the set, the models and the YAML."""
     print(folder, sentences.prepare(folder, seed), file=sys.stderr)
-    (folder / 'text_teacher.yaml').write_text((HERE / 'configs' / 'text_teacher.yaml').read_text())
-    if file != 'text_teacher.yaml':
-        trained = args.folder.resolve() / 'teacher' / 'trained_teacher'
-        (folder / 'kd.yaml').write_text(
-            (HERE / 'configs' / 'text_kd.yaml').read_text().replace('./trained_teacher', str(trained))
-        )
+    if file == 'text_teacher.yaml':
+        (folder / file).write_text((HERE / 'configs' / file).read_text())
+        return
+    trained = args.folder.resolve() / 'teacher' / 'trained_teacher'
+    text = (HERE / 'configs' / 'text_kd.yaml').read_text()
+    (folder / 'kd.yaml').write_text(text.replace('./trained_teacher', str(trained)))
+    if file == 'trg.yaml':
         add = [sys.executable, '-m', 'trg_torchdistill', 'add', 'kd.yaml', '-o', 'trg.yaml']
         subprocess.run(add, cwd=folder, env=environment(args), check=True, stdout=subprocess.DEVNULL)
 

@@ -8,8 +8,8 @@ WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *(f'word{number}' for num
 LAYER = 'bert.encoder.layer.1'
 
 
-def tiny_bert(width=16, seed=0, **options):
-    """A classifier of three classes without dropout, so that a step can be repeated."""
+def tiny_bert(width=16, seed=0, num_labels=3):
+    """A classifier without dropout, so that a step can be repeated."""
     torch.manual_seed(seed)
     return BertForSequenceClassification(
         BertConfig(
@@ -19,19 +19,18 @@ def tiny_bert(width=16, seed=0, **options):
             num_attention_heads=2,
             intermediate_size=2 * width,
             max_position_embeddings=32,
-            num_labels=3,
+            num_labels=num_labels,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            **options,
         )
     )
 
 
-def save(folder, width, seed):
+def save(folder, width, seed, num_labels=3):
     """Writes a model and its tokenizer as `from_pretrained` reads them."""
     folder.mkdir()
     (folder / 'vocab.txt').write_text('\n'.join(WORDS))
-    tiny_bert(width, seed).save_pretrained(folder)
+    tiny_bert(width, seed, num_labels).save_pretrained(folder)
     BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
 
 
