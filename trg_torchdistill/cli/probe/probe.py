@@ -19,6 +19,8 @@ from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
+# What a stage puts before the paths of a model: a wrapper's name for it, or the sign of an adaptation.
+PREFIXES = ('student_model.', 'teacher_model.', 'model.', '+')
 BATCH_SIZE = 2
 
 
@@ -99,6 +101,7 @@ class ModelProbe:
     Attributes:
         key: Key of the model in the YAML.
         model: The model, with random weights.
+        root: Where the paths of ``records`` are looked up: the model, or a wrapper around it.
         records: Its modules in the order of ``named_modules()``.
         image_shape: Shape of the batch.
         returned: Class of what the model returns in eval mode.
@@ -107,16 +110,25 @@ class ModelProbe:
 
     key: str
     model: nn.Module
+    root: nn.Module
     records: tuple[Record, ...]
     image_shape: tuple[int, ...]
     returned: str
     num_logits: int | None
 
     def record(self, path: str) -> Record | None:
-        """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
-        found = module_at(self.model, path)
-        names = [name for name, module in self.model.named_modules() if module is found]
+        """Returns the record of a module path, in which a container may be counted from its end; None if unknown.
+
+        A path in the model itself will do where a wrapper is around it, and one in a wrapper where none is.
+        """
+        found = module_at(self.root, path) or find_module(self.model, path)
+        names = [path, *(name for name, module in self.root.named_modules() if module is found)]
         return next((record for record in self.records if record.path in names), None)
+
+    @property
+    def path_of_model(self) -> str:
+        """Path of the model in the wrapper around it, empty without one."""
+        return next((name for name, module in self.root.named_modules() if module is self.model), '')
 
 
 def module_at(root: nn.Module, path: str) -> object:
@@ -130,6 +142,12 @@ def module_at(root: nn.Module, path: str) -> object:
         else:
             return None
     return found
+
+
+def find_module(model: nn.Module, path: str) -> nn.Module | None:
+    """Returns what a path in a stage names in the model itself, without what the stage puts around it, or None."""
+    places = (module_at(model, path.removeprefix(prefix)) for prefix in ('', *PREFIXES))
+    return next((found for found in places if isinstance(found, nn.Module)), None)
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
@@ -169,7 +187,7 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         else record
         for record in records
     )
-    return ModelProbe(key, model, records, shape, type(result).__name__, num_logits)
+    return ModelProbe(key, model, model, records, shape, type(result).__name__, num_logits)
 
 
 class _Watch:
