@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from trg_torchdistill.cli.add.plan import Choice, Plan, make_plan
+from trg_torchdistill.cli.add.choice import Choice, Plan
+from trg_torchdistill.cli.add.plan import make_plan
 from trg_torchdistill.cli.add.report import report
-from trg_torchdistill.cli.add.targets import choose_stage
+from trg_torchdistill.cli.add.targets import check_teacher, choose_stage
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
+from trg_torchdistill.cli.probe.staged import of_stage
 from trg_torchdistill.cli.probe.trial import guess_warning, try_sizes
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
+from trg_torchdistill.cli.recipe.nest import nest
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.tasks.recognised import task_of
 from trg_torchdistill.errors import TRGError
@@ -61,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     task.import_packages(config)
     check_values(config)
     trial = try_sizes(task, config, stage, args.input_size, args.num_classes)
+    trial = replace(
+        trial, probes={side: of_stage(config, (*stage, side), probe) for side, probe in trial.probes.items()}
+    )
+    trains_teacher = check_teacher(config, stage, trial.probes['teacher'])
     wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
     layers = {side: task.default_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
     for side, record in layers.items():
@@ -79,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         task.mask(config, trial.probes),
         trial.probes['student'].logits_at,
         task.packages,
+        trains_teacher,
+        is_wrapped=config.get(*stage, 'student', 'auxiliary_model_wrapper', 'key') is not None,
     )
     plan = make_plan(config, choice)
     text = _upgraded_text(config, plan)
@@ -103,14 +113,18 @@ def _upgraded_text(config: Config, plan: Plan) -> str:
     Raises:
         TRGError: If the change cannot be written into the text.
     """
+    text, before = config.text, config.data
     try:
-        text = edit_text(config.text, plan.tree)
+        if plan.nested:
+            text = nest(text, plan.nested, 'Student4TRG', 'inner')
+            before = parse_deferred(text)
+        text = edit_text(text, plan.tree)
     except EditError as error:
         raise TRGError(
             f'TRG cannot be written into {config.path} without changing other parts of it: {error}; write out the '
             'aliases of that block and try again'
         ) from error
-    _, replaced, removed = list_changes(config.data, parse_deferred(text))
+    _, replaced, removed = list_changes(before, parse_deferred(text))
     unexpected = [*removed, *(path for path in replaced if path not in plan.changed)]
     if unexpected:
         raise TRGError(f'nothing is written: {", ".join(unexpected)} of {config.path} would change as well')

@@ -6,7 +6,7 @@ import difflib
 import shlex
 from collections.abc import Iterator
 
-from trg_torchdistill.cli.add.plan import Choice, Plan
+from trg_torchdistill.cli.add.choice import Choice, Plan
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record

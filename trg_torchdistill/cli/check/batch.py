@@ -110,5 +110,5 @@ def _cells(loss: RelationLoss, side: str, probe: ModelProbe) -> int:
     path, tokenizer = loss.student_module_path, loss.student_tokenizer
     if side == 'teacher':
         path, tokenizer = loss.teacher_module_path, loss.teacher_tokenizer
-    record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+    record = probe.record(path)
     return 0 if record is None else record.cells // tokenizer.patch_size**2

@@ -50,8 +50,6 @@ from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box
 
-WRAPPERS = ('student_model.', 'teacher_model.', 'model.')
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the sub-command."""
@@ -140,7 +138,7 @@ def _check(
             report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
     check_datasets(config)
     sides = build_sides(task, config, stages[0], args.input_size, args.num_classes)
-    report.sides, report.hooked = sides, _hooked(resolved, stages)
+    report.sides, report.hooked = sides, _hooked(resolved, stages, sides)
     report.notices += guessed_size(config, sides, report.hooked)
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
         file = missing_file(resolved, path)
@@ -182,13 +180,13 @@ def _run_stage(
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 
 
-def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:
-    """Returns the module paths that the stages hook, by side, as they are and without the name of a wrapper."""
+def _hooked(config: Config, stages: list[tuple[str, ...]], sides: Sides) -> dict[str, set[str]]:
+    """Returns the modules of each model that the stages hook, by their paths in it."""
     found: dict[str, set[str]] = {'teacher': set(), 'student': set()}
-    for stage, side, end in itertools.product(stages, config.side_names, ('input', 'output')):
-        for path in map(str, config.get(*stage, side, 'forward_hook', end) or ()):
-            plain = {path.removeprefix(wrapper) for wrapper in WRAPPERS}
-            found['teacher' if side == 'teacher' else 'student'] |= {path, *plain}
+    for stage, name, end in itertools.product(stages, config.side_names, ('input', 'output')):
+        side = 'teacher' if name == 'teacher' else 'student'
+        records = [sides.probes[side].record(str(path)) for path in config.get(*stage, name, 'forward_hook', end) or ()]
+        found[side] |= {record.path for record in records if record is not None}
     return found
 
 

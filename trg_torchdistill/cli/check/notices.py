@@ -170,7 +170,7 @@ def _order_notices(config: Config, stage: Path, sides: Sides) -> Found:
     for side, name in zip(sides.probes, config.side_names, strict=True):
         place, probe = (*_side(config, stage, name), 'forward_hook', 'output'), sides.probes[side]
         for path in config.get(*place) or ():
-            record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+            record = probe.record(path)
             if record is not None and not record.is_in_order:
                 text = (
                     f'the tokens of `{path}` of the {side} are in windows or in another order, not in the rows of the '

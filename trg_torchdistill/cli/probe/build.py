@@ -6,8 +6,10 @@ import contextlib
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
@@ -89,10 +91,12 @@ def build_untrained(
     kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
     if num_classes is not None:
         kwargs['num_classes'] = num_classes
-    if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
+    repository = block.get('repo_or_dir')
+    if repository is not None and kwargs.get('source') != 'local' and not _is_cached(repository):
         raise UnknownHereError(
             f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
-            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
+            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model, or let "
+            'torch.hub load it once'
         )
     datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
@@ -110,6 +114,11 @@ def build_untrained(
                 f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
                 f'in a local file. {error}'
             ) from error
+
+
+def _is_cached(repository: object) -> bool:
+    """Whether torch.hub has a repository of GitHub, in any branch, from before."""
+    return any(Path(torch.hub.get_dir()).glob(f'{str(repository).partition(":")[0].replace("/", "_")}_*'))
 
 
 @contextlib.contextmanager

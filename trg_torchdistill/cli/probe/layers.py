@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trg_torchdistill._checks import nearest
-from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record
+from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record, module_at
 from trg_torchdistill.errors import TRGError
 
 MAX_ALTERNATIVES = 4
@@ -53,7 +53,7 @@ def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
 def _is_in_trunk(probe: ModelProbe, record: Record) -> bool:
     """Whether a module stands in a row of modules, not in a branch of a block."""
     parent = record.path.rpartition('.')[0]
-    return not parent or isinstance(probe.model.get_submodule(parent), ROWS)
+    return parent in ('', probe.path_of_model) or isinstance(module_at(probe.root, parent), ROWS)
 
 
 def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
@@ -61,7 +61,7 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     fitting = [stage.path for stage in _stages(probe)]
     last = f'; a layer that fits is `{fitting[-1]}`' if fitting else ''
     if record is None:
-        top = ', '.join(f'`{name}`' for name, _ in probe.model.named_children())
+        top = ', '.join(f'`{name}`' for name, _ in probe.root.named_children())
         known = [known.path for known in probe.records]
         wanted, found = f'of `{probe.key}`', f'{nearest(path, known)}; its top modules are {top}'
     elif not record.runs:

@@ -20,6 +20,8 @@ from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
+# What a stage puts before the paths of a model: a wrapper's name for it, or the sign of an adaptation.
+PREFIXES = ('student_model.', 'teacher_model.', 'model.', '+')
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class ModelProbe:
     Attributes:
         key: Key of the model in the YAML.
         model: The model, with random weights.
+        root: Where the paths of ``records`` are looked up: the model, or a wrapper around it.
         records: Its modules in the order of ``named_modules()``.
         batch: The batch.
         returned: Class of what the model returns in eval mode.
@@ -110,6 +113,7 @@ class ModelProbe:
 
     key: str
     model: nn.Module
+    root: nn.Module
     records: tuple[Record, ...]
     batch: Batch
     returned: str
@@ -122,10 +126,18 @@ class ModelProbe:
         return {'.', *(record.path for record in self.records if record.shape == shape)}
 
     def record(self, path: str) -> Record | None:
-        """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
-        found = module_at(self.model, path)
-        names = [name for name, module in self.model.named_modules() if module is found]
+        """Returns the record of a module path, in which a container may be counted from its end; None if unknown.
+
+        A path in the model itself will do where a wrapper is around it, and one in a wrapper where none is.
+        """
+        found = module_at(self.root, path) or find_module(self.model, path)
+        names = [path, *(name for name, module in self.root.named_modules() if module is found)]
         return next((record for record in self.records if record.path in names), None)
+
+    @property
+    def path_of_model(self) -> str:
+        """Path of the model in the wrapper around it, empty without one."""
+        return next((name for name, module in self.root.named_modules() if module is self.model), '')
 
 
 def module_at(root: nn.Module, path: str) -> object:
@@ -139,6 +151,12 @@ def module_at(root: nn.Module, path: str) -> object:
         else:
             return None
     return found
+
+
+def find_module(model: nn.Module, path: str) -> nn.Module | None:
+    """Returns what a path in a stage names in the model itself, without what the stage puts around it, or None."""
+    places = (module_at(model, path.removeprefix(prefix)) for prefix in ('', *PREFIXES))
+    return next((found for found in places if isinstance(found, nn.Module)), None)
 
 
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
@@ -182,7 +200,7 @@ def probe_model(key: str, model: nn.Module, batch: Batch) -> ModelProbe:
         else record
         for record in records
     )
-    return ModelProbe(key, model, records, batch, type(result).__name__, num_logits)
+    return ModelProbe(key, model, model, records, batch, type(result).__name__, num_logits)
 
 
 class _Watch:
