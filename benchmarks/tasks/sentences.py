@@ -4,8 +4,8 @@
 
 The sentences are those of the documentation strings of scikit-learn, the label of each is the sub-package it is from,
 one of :data:`TOPICS`.
-FOLDER gets ``train.csv``, ``validation.csv`` and ``test.csv`` with the columns ``text`` and ``topic``, and for the teacher
-and the student a folder that transformers loads: configuration, vocabulary, tokenizer, random weights.
+FOLDER gets ``train.csv``, ``validation.csv`` and ``test.csv`` with the columns ``text`` and ``topic``, and for the
+teacher and the student a folder that transformers loads: configuration, vocabulary, tokenizer, random weights.
 """
 
 import argparse
@@ -35,7 +35,7 @@ WORD = re.compile(r'\w+|[^\w\s]')
 NUM_WORDS = 4000
 # Of 10 sentences, by a digest of their text: 7 to train, 1 to validate, 2 to test.
 SPLITS = ('train',) * 7 + ('validation',) + ('test',) * 2
-SIZES = {'teacher': (4, 128), 'student': (2, 64)}
+SIZES = {'teacher': (3, 96), 'student': (2, 64)}
 
 
 def sentences() -> list[tuple[str, str]]:

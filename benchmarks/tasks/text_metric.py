@@ -1,4 +1,6 @@
-"""The accuracy of a text classification, for ``metrics:`` of a YAML: without a download, as ``evaluate.load`` needs one."""
+"""The accuracy of a text classification, for ``metrics:`` of a YAML; ``evaluate.load`` would download it."""
+
+from torch import Tensor
 
 
 class Accuracy:
@@ -7,7 +9,7 @@ class Accuracy:
     def __init__(self) -> None:
         self.correct = self.count = 0
 
-    def add_batch(self, predictions, references) -> None:
+    def add_batch(self, predictions: Tensor, references: Tensor) -> None:
         """Counts a batch."""
         self.correct += int((predictions == references).sum())
         self.count += len(references)

@@ -19,7 +19,7 @@ from trg_torchdistill.files import save
 from trg_torchdistill.io import IoDict, read_feature
 from trg_torchdistill.wrappers.inner import Alone, build_inner, share_tables, unwrapped
 from trg_torchdistill.wrappers.projector import build_projectors, check_feature, load_projectors
-from trg_torchdistill.wrappers.token_mask import TokenMask
+from trg_torchdistill.wrappers.text_mask import TextMask
 
 
 class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         teacher_model: The teacher, from the host, when the wrapper was put on the wrong side.
         inner: Another auxiliary model wrapper of the student, ``{key, kwargs}`` as under ``auxiliary_model_wrapper:``;
             it runs first.
-        token_mask: Options of a :class:`TokenMask` for texts, whose module path is ``token_mask``; None for none.
+        token_mask: Options of a :class:`TextMask` for texts, whose module path is ``token_mask``; None for none.
         projector_ckpt: File of the projections: read at the start if it exists, written after each epoch.
         find_unused_parameters: Option of DistributedDataParallel for the student; beside an ``inner`` wrapper it is
             one of that.
@@ -109,7 +109,7 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
             parts = {} if projectors is None else build_projectors(projectors)
             for name, part in parts.items():
                 check_feature(name, part.path, self)
-            self.token_mask = None if token_mask is None else build(TokenMask, 'token_mask', token_mask)
+            self.token_mask = None if token_mask is None else build(TextMask, 'token_mask', token_mask)
         self.projector_ckpt = None if projector_ckpt is None else Path(projector_ckpt).expanduser()
         if self.projector_ckpt is not None and self.projector_ckpt.exists():
             load_projectors(self.projector_ckpt, parts)  # before wrapping, which gives all ranks the weights of rank 0

@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         task.logits_only(trial.probes),
         RECIPES[args.recipe],
         task.mask(config, trial.probes),
+        trial.probes['student'].logits_at,
+        task.packages,
     )
     plan = make_plan(config, choice)
     text = _upgraded_text(config, plan)

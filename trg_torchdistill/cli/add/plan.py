@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,6 @@ from trg_torchdistill.cli.recipe.render import Inline
 from trg_torchdistill.cli.tasks.task import Mask
 from trg_torchdistill.errors import TRGError
 
-PACKAGE = 'trg_torchdistill'
 HOST_DEFAULTS = ('default_pre_epoch_process_with_teacher', 'default_post_epoch_process_with_teacher')
 
 
@@ -33,6 +32,8 @@ class Choice:
         logits_only: Sides, ``teacher`` or ``student``, whose model returns something else than a tensor.
         recipe: Keywords of ``TRGLoss``, of :data:`~trg_torchdistill.losses.recipes.RECIPES`.
         mask: How the losses learn which tokens take part.
+        logits_at: Module paths of the student whose output is the logits.
+        packages: What the YAML needs under ``dependencies:``.
     """
 
     stage: Stage
@@ -43,6 +44,8 @@ class Choice:
     logits_only: Sequence[str] = ()
     recipe: Mapping[str, str] = field(default_factory=dict)
     mask: Mask = field(default_factory=Mask)
+    logits_at: Collection[str] = ('.',)
+    packages: Sequence[str] = ('trg_torchdistill',)
 
     @property
     def needs_projection(self) -> bool:
@@ -85,33 +88,36 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     stage: dict[str, Any] = plan.tree
     for name in choice.stage:
         stage = stage[name]
-    _add_dependency(config, plan)
+    _add_dependencies(config, plan, choice.packages)
     _add_processes(plan, choice, stage)
     _add_teacher(config, plan, choice, stage)
     _add_student(config, plan, choice, stage)
     criterion = stage['criterion']['kwargs']
     terms = criterion['sub_terms']
-    if not (criterion.get('model_term') or any(value == '.' for _, value in walk(terms))):
+    read = {value.removeprefix(PREFIX) for _, value in walk(terms) if isinstance(value, str)}
+    if not criterion.get('model_term') and read.isdisjoint(choice.logits_at):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
     _add_terms(choice, terms)
     return plan
 
 
-def _add_dependency(config: Config, plan: Plan) -> None:
+def _add_dependencies(config: Config, plan: Plan, packages: Sequence[str]) -> None:
     found = plan.tree.get('dependencies')
     if found is None:
-        _insert(plan.tree, 'dependencies', [{'name': PACKAGE}], after=None)
+        _insert(plan.tree, 'dependencies', [{'name': package} for package in packages], after=None)
         return
     listed = found if isinstance(found, list) else [found]
     names = [entry.get('name') if isinstance(entry, dict) else entry for entry in listed]
     names = [name[0] if isinstance(name, list) and name else name for name in names]
-    if PACKAGE in names:
+    missing = [package for package in packages if package not in names]
+    if not missing:
         return
     if not isinstance(found, list):
         if not isinstance(found, str):
             raise TRGError(f'expected {config.where("dependencies")} to be a list, got {found!r}')
         plan.changed.append('dependencies')
-    plan.tree['dependencies'] = [*listed, PACKAGE if isinstance(listed[0], str) else {'name': PACKAGE}]
+    is_text = isinstance(listed[0], str)
+    plan.tree['dependencies'] = [*listed, *(package if is_text else {'name': package} for package in missing)]
 
 
 def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:

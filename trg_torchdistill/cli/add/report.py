@@ -42,10 +42,12 @@ def report(
         yield from wrapped(f'not {reason}')
     for side, record in (('teacher', choice.teacher), ('student', choice.student)):
         yield ''
-        yield f'{side}  {trial.probes[side].key}'
+        yield from wrapped(
+            f'{side}  {trial.probes[side].key}{task.built_as(config, side, trial.probes[side].model)}', 9
+        )
         yield from _layers(trial.probes[side], record, f'--{side}-layer')
     yield ''
-    yield from wrapped(_projection(choice))
+    yield from wrapped(_projection(choice, task))
     for note in plan.notes:
         yield from wrapped(f'- {note}')
     text, output = written
@@ -87,18 +89,19 @@ def describe(record: Record) -> tuple[str, str]:
     shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
     if not record.is_in_order:
         return shape, 'tokens in another order than rows'
-    grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
+    cells = '' if record.grid is None else 'x'.join(str(side) for side in record.grid[record.layout == 'bld' :])
+    grid = 'no tokens' if record.grid is None else f'{cells} tokens of {record.width}'
     prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
     layout = ', channels last' if record.layout == 'bhwc' else ''
     key = '' if record.key is None else f', key {record.key!r}'
     return shape, f'{grid}{prefix}{layout}{key}'
 
 
-def _projection(choice: Choice) -> str:
+def _projection(choice: Choice, task: Task) -> str:
     teacher, student = choice.teacher.grid or (1, 1), choice.student.grid or (1, 1)
     common = (min(teacher[0], student[0]), min(teacher[1], student[1]))
     pooled = '' if teacher == student else f', the larger grid pooled to {common[0]}x{common[1]}'
-    tokens = f'tokens: {common[0] * common[1]} an image{pooled}'
+    tokens = f'tokens: {common[0] * common[1]} {task.item}{pooled}'
     if choice.needs_projection:
         widths = f'{choice.student.width} -> {choice.teacher.width}'
         return f'{tokens}; projection {widths} in `Student4TRG`, as the widths differ'

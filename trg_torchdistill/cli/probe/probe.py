@@ -115,6 +115,12 @@ class ModelProbe:
     returned: str
     num_logits: int | None
 
+    @property
+    def logits_at(self) -> set[str]:
+        """Module paths whose output is as the logits are, and ``.`` for the model itself."""
+        shape = (self.batch.shape[0], self.num_logits)
+        return {'.', *(record.path for record in self.records if record.shape == shape)}
+
     def record(self, path: str) -> Record | None:
         """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
         found = module_at(self.model, path)

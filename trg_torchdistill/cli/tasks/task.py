@@ -46,19 +46,23 @@ class Task(ABC):
 
     Attributes:
         name: What it is called, ``image classification``.
+        item: One of what a batch consists of, ``an image``.
         items: What a batch consists of, ``images``.
         label: What the label of an item is, for the user.
         metric: What its trainer measures after an epoch, for the user.
         model_keys: Keys of a block under ``models:`` beside ``key``, ``src_ckpt`` and ``dst_ckpt``.
+        packages: What its YAMLs with TRG need under ``dependencies:``.
         returns_logits: Whether the losses take logits out of what the models return, and not that as it is.
         sections: Sections of its YAMLs beside ``dependencies``, ``datasets``, ``models``, ``train`` and ``test``.
     """
 
     name: ClassVar[str]
+    item: ClassVar[str] = 'an image'
     items: ClassVar[str] = 'images'
     label: ClassVar[str]
     metric: ClassVar[str]
     model_keys: ClassVar[Collection[str]] = ('kwargs', 'repo_or_dir', 'quantized', 'sync_bn')
+    packages: ClassVar[Sequence[str]] = ('trg_torchdistill',)
     returns_logits: ClassVar[bool] = True
     sections: ClassVar[Collection[str]] = ()
 
@@ -101,6 +105,10 @@ class Task(ABC):
     def command(self, config: Config, file: str) -> str:
         """Returns the command that trains a YAML file with the example trainer."""
         return shlex.join(['python', self.trainer(config), '--config', file])
+
+    def built_as(self, config: Config, side: str, model: nn.Module) -> str:
+        """Returns what was assumed to build a model, where the YAML does not tell all of it."""
+        return ''
 
     def load_start(self, config: Config, path: tuple[str, ...], model: nn.Module) -> tuple[str, bool]:
         """Gives the model described at ``path`` its local weights; returns where they are from, and if it found any.

@@ -52,11 +52,12 @@ class TextClassification(Task):
     """One label, number or set of labels a text or pair of texts; models and tokenizers of transformers."""
 
     name = 'text classification'
-    items = 'texts'
+    item, items = 'a text', 'texts'
     label = 'the index of its class, a number, or a 0 or 1 for each class'
     metric = 'that of `datasets:` (GLUE) or `metrics:`'
     returns_logits = False  # the host's losses hook the classifier, and the trainer takes ``.logits``
     model_keys = ('model_name_or_path', *BLOCKS)
+    packages = ('trg_torchdistill', 'trg_torchdistill.accelerate')
     sections = ('preprocess', 'metrics', 'evaluate', 'private')
 
     def traits(self, config: Config) -> list[str]:
@@ -93,13 +94,17 @@ class TextClassification(Task):
         self.check_models(config)
         return build_classifier(config, path, num_classes)
 
+    def built_as(self, config: Config, side: str, model: nn.Module) -> str:
+        """Returns what the name of a model of the hub was taken for."""
+        path = config.student_path if side == 'student' else config.teacher_path or ()
+        return '' if local_folder(config, path) else f': by its name {describe(model.config)}'
+
     def load_start(self, config: Config, path: tuple[str, ...], model: nn.Module) -> tuple[str, bool]:
         """Returns where the weights are from; :meth:`build` has loaded them already."""
         folder = local_folder(config, path)
         if folder is not None:
             return f'weights of {folder}', True
-        settings: Any = model.config
-        return f'{describe(settings)}, as its name tells, with random weights: nothing is downloaded', False
+        return f'by its name {describe(model.config)}, with random weights: nothing is downloaded', False
 
     def sizes(self, config: Config, stage: tuple[str, ...], models: Sequence[nn.Module]) -> list[TextLength]:
         """Returns one: the models take any length up to their positions."""
@@ -130,7 +135,7 @@ class TextClassification(Task):
                 'write `special_ids: [...]` under `token_mask:` to leave them out.'
             )
         else:
-            note += f', without the tokens {found} that begin, part and end a text: those of your vocabulary?'
+            note += f', without the tokens {found}, which begin, part and end a text in the usual vocabulary.'
         return Mask(
             loss={'token_mask': {'path': 'token_mask', 'io': 'output', 'side': 'student'}},
             wrapper={'token_mask': {} if found is None else {'special_ids': found}},

@@ -11,7 +11,7 @@ from trg_torchdistill._checks import check_integer
 from trg_torchdistill.errors import TRGError
 
 
-class TokenMask(nn.Module):
+class TextMask(nn.Module):
     """A module whose output says which tokens of each text take part in the losses.
 
     torchdistill's trainers of text call ``model(**batch)``, and a hook does not see keyword arguments.
@@ -26,7 +26,7 @@ class TokenMask(nn.Module):
         TRGError: If it is no list of integers >= 0.
 
     Example:
-        >>> TokenMask([101, 102])(torch.tensor([[1, 1, 1, 0]]), torch.tensor([[101, 7592, 102, 0]]))
+        >>> TextMask([101, 102])(torch.tensor([[1, 1, 1, 0]]), torch.tensor([[101, 7592, 102, 0]]))
         tensor([[False,  True, False, False]])
 
     YAML::
