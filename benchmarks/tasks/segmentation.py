@@ -46,7 +46,8 @@ class Runs:
             return KD
         upgraded = self.folder / f'{method}.yaml'
         if not upgraded.exists():
-            self._python('-m', 'trg_torchdistill', 'add', str(KD), '-o', str(upgraded))
+            # Where the packages are that the YAML names.
+            self._python('-m', 'trg_torchdistill', 'add', KD, '-o', upgraded, folder=self.trainer.parent)
         return upgraded
 
     def miou(self, name: str, config: Path, seed: int) -> tuple[float, float]:

@@ -22,6 +22,7 @@ README = (ROOT / 'README.md').read_text()
 MASKS = ROOT / 'docs' / 'masks.md'
 EXPERIMENTS = ROOT / 'docs' / 'experiments.md'
 YAML_BLOCKS = re.findall(r'```yaml\n(.*?)```', README, re.DOTALL)
+DENSE_BLOCKS = re.findall(r'```yaml\n(.*?)```', (ROOT / 'docs' / 'dense.md').read_text(), re.DOTALL)
 
 
 def links_of(path):
@@ -38,8 +39,8 @@ def test_the_readme_has_both_yaml_examples():
     assert len(YAML_BLOCKS) == 2
 
 
-@pytest.mark.parametrize('text', YAML_BLOCKS)
-def test_yaml_of_the_readme_builds_what_it_names(text):
+@pytest.mark.parametrize('text', [*YAML_BLOCKS, *DENSE_BLOCKS])
+def test_yaml_of_the_documents_builds_what_it_names(text):
     train = yaml.safe_load(text)['train']
     losses = relation_losses(get_high_level_loss(train['criterion']))
     assert 'trg' in losses
@@ -67,7 +68,9 @@ def test_the_documents_have_every_keyword_with_its_default(target):
             assert (name, default) in rows
 
 
-@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md', 'docs/masks.md'])
+@pytest.mark.parametrize(
+    'name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md', 'docs/masks.md', 'docs/dense.md']
+)
 def test_links_to_files_lead_somewhere(name):
     for link in links_of(ROOT / name):
         assert ((ROOT / name).parent / link).exists(), link

@@ -50,8 +50,9 @@ class ObjectDetection(DenseTask):
 
         It is the teacher's: the student's path would hang on what is put around the student.
         """
-        modules = probes['teacher'].model.named_modules()
-        found = [path for path, module in modules if isinstance(module, GeneralizedRCNNTransform)]
+        found = [
+            each.path for each in probes['teacher'].records if each.class_name == GeneralizedRCNNTransform.__name__
+        ]
         if not found:
             return Mask()
         return Mask(
