@@ -90,7 +90,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
         try:
             return build_model(Config(config.path, config.text, data), path)
         except TRGError as error:
-            if not refused:
+            if not refused or repository is not None:  # torch.hub asks for the branch of one that it has
                 raise
             raise UnknownHereError(
                 f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '

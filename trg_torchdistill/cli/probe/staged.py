@@ -35,7 +35,7 @@ def of_stage(config: Config, path: tuple[str, ...], probe: ModelProbe) -> ModelP
     model = redesign_model(root, block, path[-1])
     if model is not root:  # a row of its modules and of adaptations, in an order of its own
         height, width = probe.image_shape[2:]
-        probe = run_model(probe.key, model, (height, width))
+        probe = replace(run_model(probe.key, model, (height, width)), num_logits=None)  # what it returns are none
     elif root is probe.model:
         return probe
     paths = {module: name for name, module in root.named_modules()}
