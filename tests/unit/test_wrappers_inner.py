@@ -44,7 +44,7 @@ WRAPPERS = {
                     'in_channels': 8,
                     'middle_channels': 4,
                     'out_channels': 4,
-                    'eps': 1e-5,
+                    'eps': 0.001,
                     'init_pred_var': 5.0,
                 },
             }

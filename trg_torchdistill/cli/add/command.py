@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     trains_teacher = check_teacher(config, stage, trial.probes['teacher'])
     wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
     layers = {side: task.default_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
+    if config.get(*stage, 'student', 'sequential'):  # nothing can be learned beside it: rather a layer of its width
+        layers['teacher'] = task.default_layer(trial.probes['teacher'], 'teacher', wanted['teacher'], layers['student'])
     for side, record in layers.items():
         try:  # as the losses will, on an output of the same shape
             TokenOptions(**record.tokens)(torch.zeros(record.shape or ()))

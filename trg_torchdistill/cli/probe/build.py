@@ -108,7 +108,7 @@ def build_untrained(
         try:
             return build_model(Config(config.path, config.text, data), path, official=official)
         except TRGError as error:
-            if not refused:
+            if not refused or repository is not None:  # torch.hub asks for the branch of one that it has
                 raise
             raise UnknownHereError(
                 f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '

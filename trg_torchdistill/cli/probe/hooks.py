@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT
 from torchdistill.models.util import redesign_model
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
@@ -15,6 +16,7 @@ from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.probe import module_at
 from trg_torchdistill.cli.probe.weights import is_written, load_weights, read_checkpoint, source_of
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.keys import check_registered
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, explained
 
@@ -73,11 +75,14 @@ def wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Modul
     The random state is left as it was.
 
     Raises:
-        TRGError: If the wrapper refuses its arguments.
+        TRGError: If there is no such wrapper, or it refuses its arguments.
     """
     key = config.get(*path, 'auxiliary_model_wrapper', 'key')
     if key is None:
         return model
+    check_registered(
+        config, (*path, 'auxiliary_model_wrapper', 'key'), AUXILIARY_MODEL_WRAPPER_DICT, 'auxiliary model wrapper'
+    )
     argument = 'teacher_model' if path[-1] == 'teacher' else 'student_model'
     cpu = torch.device('cpu')
     place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')

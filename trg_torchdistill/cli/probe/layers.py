@@ -9,13 +9,14 @@ from trg_torchdistill.errors import TRGError
 MAX_ALTERNATIVES = 4
 
 
-def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Record:
+def choose_layer(probe: ModelProbe, side: str, path: str | None = None, like: Record | None = None) -> Record:
     """Returns the record of the layer to hook.
 
     Args:
         probe: What the modules of the model did with a batch.
         side: ``student`` or ``teacher``, for the messages.
         path: Module path from ``--student-layer`` or ``--teacher-layer``, None to choose.
+        like: A layer whose width and grid the chosen one shall have too, if any has.
 
     Raises:
         TRGError: If there is no such module, it does not run, or its output cannot be cut into tokens.
@@ -31,7 +32,8 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         raise TRGError(
             f'{wanted} pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
         )
-    last = [record for record in stages if _is_in_trunk(probe, record)] or stages
+    alike = [record for record in stages if like is None or (record.width, record.grid) == (like.width, like.grid)]
+    last = [record for record in alike or stages if _is_in_trunk(probe, record)] or alike or stages
     # The outermost module that returns it: `layer4`, not `layer4.1`.
     return next(record for record in reversed(stages) if record.same_as == last[-1].same_as)
 

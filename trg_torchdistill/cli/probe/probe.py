@@ -130,7 +130,8 @@ class ModelProbe:
 
         A path in the model itself will do where a wrapper is around it, and one in a wrapper where none is.
         """
-        found = module_at(self.root, path) or find_module(self.model, path)
+        found = module_at(self.root, path)
+        found = found if isinstance(found, nn.Module) else find_module(self.model, path)
         names = [path, *(name for name, module in self.root.named_modules() if module is found)]
         return next((record for record in self.records if record.path in names), None)
 

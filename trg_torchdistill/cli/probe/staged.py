@@ -34,7 +34,7 @@ def of_stage(config: Config, path: tuple[str, ...], probe: ModelProbe) -> ModelP
         root = wrapped(Config(config.path, config.text, data), path, probe.model)
     model = redesign_model(root, block, path[-1])
     if model is not root:  # a row of its modules and of adaptations, in an order of its own
-        probe = probe_model(probe.key, model, probe.batch)
+        probe = replace(probe_model(probe.key, model, probe.batch), num_logits=None)  # what it returns are none
     elif root is probe.model:
         return probe
     paths = {module: name for name, module in root.named_modules()}

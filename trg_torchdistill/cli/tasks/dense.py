@@ -81,10 +81,12 @@ class DenseTask(Task):
         """Returns the sizes that the transforms tell, and usual ones."""
         return image_sizes(config, stage, models)
 
-    def default_layer(self, probe: ModelProbe, side: str, path: str | None) -> Record:
+    def default_layer(self, probe: ModelProbe, side: str, path: str | None, like: Record | None = None) -> Record:
         """Returns what the backbone gives to the head; of several maps, the last one."""
         backbone = probe.record(BACKBONE) if path is None else None
-        return choose_layer(probe, side, path) if backbone is None or not backbone.is_spatial else backbone
+        if backbone is None or not backbone.is_spatial or (like is not None and like.width != backbone.width):
+            return choose_layer(probe, side, path, like)
+        return backbone
 
     def step(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
         """Returns what these trainers hand over."""

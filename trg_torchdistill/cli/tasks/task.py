@@ -127,13 +127,15 @@ class Task(ABC):
         """Returns a YAML as the example trainer hands it to torchdistill's box; it is not changed."""
         return config
 
-    def default_layer(self, probe: ModelProbe, side: str, path: str | None) -> Record:
+    def default_layer(self, probe: ModelProbe, side: str, path: str | None, like: Record | None = None) -> Record:
         """Returns the record of the layer whose output becomes the tokens, or of the one that the user names.
+
+        The arguments are those of :func:`~trg_torchdistill.cli.probe.layers.choose_layer`.
 
         Raises:
             TRGError: If there is no such module, or its output cannot be cut into tokens.
         """
-        return choose_layer(probe, side, path)
+        return choose_layer(probe, side, path, like)
 
     def mask(self, config: Config, probes: Mapping[str, ModelProbe]) -> Mask:
         """Returns how the losses learn which tokens take part; all do by default."""
