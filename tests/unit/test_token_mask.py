@@ -1,5 +1,6 @@
 """`token_mask`: what the host hands over becomes a mask of the token grid, and the losses see the tokens that count."""
 
+import functools
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import reference
 import torch
 from helpers import assert_close, gradient_of
 from loss_table import ENDS
+from torch._dynamo.utils import counters
 from torchvision.models.detection.image_list import ImageList
 
 from trg_torchdistill import TokenContextualLoss, TRGError, TRGLoss
@@ -140,6 +142,23 @@ def test_both_weights_0_are_a_zero_whatever_the_padding(cls):
     student = torch.full((2, 4, 3, 3), torch.nan, requires_grad=True)
     value = build(cls, **weights, token_mask=AT_MASK)(*io_dicts(student, student.detach(), torch.zeros(2, 3, 3)))
     assert torch.equal(gradient_of(value, student), torch.zeros_like(student))
+
+
+@pytest.mark.slow
+def test_batches_of_fewer_tokens_do_not_compile_anew(monkeypatch):
+    torch.compiler.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='eager'))
+    losses = [TRGLoss(**ENDS, tokens_per_image=3, token_mask=AT_MASK, compile=compiled) for compiled in (False, True)]
+    for counted in ([3, 9], [2, 9], [0, 1], [0, 0], [5, 3]):
+        mask = torch.arange(9) < torch.tensor(counted)[:, None]
+        student, teacher = torch.randn(2, 2, 4, 3, 3)
+        values = []
+        for loss in losses:
+            torch.manual_seed(0)
+            values.append(loss(*io_dicts(student, teacher, mask)))
+        assert_close(values[1], values[0], rtol=1e-6)
+    assert counters['stats']['unique_graphs'] == 2, 'one of each formula'
 
 
 @LOSSES

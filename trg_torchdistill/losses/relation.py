@@ -130,9 +130,9 @@ class RelationLoss(nn.Module, ABC):
             f'make `{name}:` of `{self.key}` a number'
         )
 
-    def formula(self, term: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Returns a term, compiled if the loss is to be."""
-        if not self._is_compiled:
+    def formula(self, term: Callable[..., Tensor], is_usual: bool = True) -> Callable[..., Tensor]:
+        """Returns a term, compiled if the loss is to be; not for tokens of a number that each batch has anew."""
+        if not (self._is_compiled and is_usual):
             return term
         if term not in self._compiled:
             # The method and not the object: all objects would share one code, and its limit of recompilations.

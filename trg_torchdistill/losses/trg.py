@@ -59,7 +59,8 @@ class TRGLoss(RelationLoss):
         local_reduction: ``sum`` or ``mean`` over tokens.
         global_reduction: ``mean`` or ``sum`` over tokens.
         gather: Under distributed training, one graph over the tokens of all processes; otherwise one for each process.
-        compile: Run the formulas through ``torch.compile``; a last batch of another size compiles them once more.
+        compile: Run the formulas through ``torch.compile``; a last batch of another size compiles them once more, and
+            one in which an image gives fewer than n tokens runs as without it.
         student_tokens: :class:`~trg_torchdistill.io.TokenOptions` of the student's feature.
         teacher_tokens: Those of the teacher's.
         token_mask: Options of a :class:`~trg_torchdistill.losses.masks.TokenMask`: which tokens count, where some are
@@ -177,24 +178,25 @@ class TRGLoss(RelationLoss):
         """
         tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
         batch_size, num_cells, _ = tokens.student.shape
-        cells = tokens.draw(self.tokens_an_image(batch_size, num_cells))
+        num_drawn = self.tokens_an_image(batch_size, num_cells)
+        cells = tokens.draw(num_drawn)
+        is_whole = cells.numel() == batch_size * num_drawn
         own_tokens = take_cells(tokens.teacher, cells)
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
-        rows = share.rows if len(share.counts) > 1 else None  # a range of its own would compile once for each M
         teacher_tokens = share.gather(own_tokens.detach())
         terms: Terms = {}
         local_weight, global_weight = self.now('local_weight'), self.now('global_weight')
         if local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
             student_tokens = share.gather(take_cells(tokens.student, cells))
-            local = self.formula(self.local)(student_tokens, teacher_tokens, rows)
+            local = self.formula(self.local, is_whole)(student_tokens, teacher_tokens, share.rows)
             terms['local'] = (local_weight, share.scaled(local, self.local.reduction))
         if global_weight > 0:
             projected = take_cells(self.projection.tokens(student_io_dict, tokens), cells)
             soft = self.now('target_temperature') if self._has_target_temperature else None
             queue = None if self.queue is None else self.queue.tokens
-            between = self.formula(self.relationship)(
-                projected, teacher_tokens, self.now('temperature'), soft, queue, rows
+            between = self.formula(self.relationship, is_whole)(
+                projected, teacher_tokens, self.now('temperature'), soft, queue, share.rows
             )
             terms['global'] = (global_weight, share.scaled(between, self.relationship.reduction))
         if self.queue is not None:
