@@ -69,7 +69,7 @@ def test_the_documents_have_every_keyword_with_its_default(target):
 
 
 @pytest.mark.parametrize(
-    'name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md', 'docs/masks.md', 'docs/dense.md']
+    'name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md', 'docs/masks.md', 'docs/text.md', 'docs/dense.md']
 )
 def test_links_to_files_lead_somewhere(name):
     for link in links_of(ROOT / name):

@@ -114,6 +114,18 @@ def test_check_passes_on_what_add_wrote(folder, upgraded, capsys):
     assert not kinds & {'unread_key', 'files', 'no_logit_term', 'teacher_in_train_mode', 'untrained_projectors'}
 
 
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [
+        (['--data'], 'expected a YAML for image classification with `--data`, which looks at images and classes, got'),
+        (['--input-size', '32'], '32 x 32: a text has no such size: leave `--input-size` out'),
+    ],
+)
+def test_options_for_images_are_refused(option, told, folder, upgraded, capsys):
+    assert main(['check', str(folder / 'trg.yaml'), *option]) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_check_tells_a_wrong_path_of_the_mask(folder, upgraded, capsys):
     text = (folder / 'trg.yaml').read_text().replace("'token_mask']", "'token_masks']")
     (folder / 'wrong.yaml').write_text(text)

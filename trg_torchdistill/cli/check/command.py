@@ -120,6 +120,11 @@ def _check(
         TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
     task = task_of(config)
+    if args.data and task is not CLASSIFICATION:
+        raise TRGError(
+            f'expected a YAML for image classification with `--data`, which looks at images and classes, got one for '
+            f'{task.name}; leave `--data` out: {task.command(config, str(config.path))} reads the data'
+        )
     task.import_packages(config)
     check_values(config)
     check_tracker(config)

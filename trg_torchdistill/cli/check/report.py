@@ -16,6 +16,7 @@ from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.runtime.wrapping import wrapped
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.errors import TRGError
 
 MAX_UNREAD = 10
@@ -144,7 +145,8 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     yield from _notices(report.notices)
     if report.error is None:
         yield ''
-        for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
+        hint = '; --data does that' if report.sides is not None and report.sides.task is CLASSIFICATION else ''
+        for line in report.data if report.data is not None else [f'the data was not looked at{hint}']:
             yield from wrapped(line)
         refused = any(notice.kind == 'teacher_weights' for notice in report.notices)
         then = " once the teacher's weights are there" if refused else ''
@@ -153,11 +155,13 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
 
 
 def _head(sides: Sides, batch_size: int | None) -> Iterator[str]:
+    task = sides.task
+    yield from wrapped(f'task     {task.name}; label of {task.item}: {task.label}; metric: {task.metric}', 9)
     for side, probe in sides.probes.items():
         yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {sides.weights[side]}', 9)
-    yield from wrapped(f'{sides.task.items:<9}{sides.size}, random ({sides.size.source})', 9)
+    yield from wrapped(f'{task.items:<9}{sides.size}, random ({sides.size.source})', 9)
     if batch_size is not None:
-        yield f'batch    {batch_size} {sides.task.items}'
+        yield f'batch    {batch_size} {task.items}'
 
 
 def _modules(side: str, probe: ModelProbe, hooked: set[str], all_modules: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch
 from trg_torchdistill.cli.probe.probe import ModelProbe
+from trg_torchdistill.cli.probe.trial import Size
 from trg_torchdistill.cli.recipe.called import loaders
 from trg_torchdistill.cli.recipe.config import Config, shown
 from trg_torchdistill.cli.recipe.edit import unshared
@@ -110,8 +111,14 @@ class TextClassification(Task):
         """Returns one: the models take any length up to their positions."""
         return [TextLength(LENGTH)]
 
-    def batch(self, model: nn.Module, size: TextLength) -> Batch:
-        """Returns random texts, the first as long as the batch, the last half as long."""
+    def batch(self, model: nn.Module, size: Size) -> Batch:
+        """Returns random texts, the first as long as the batch, the last half as long.
+
+        Raises:
+            TRGError: If the size is one of images.
+        """
+        if not isinstance(size, TextLength):
+            raise TRGError('a text has no such size: leave `--input-size` out')
         texts = RandomTexts(BATCH_SIZE, size.tokens, model.config)
         kwargs = torch.utils.data.default_collate([texts[index] for index in range(BATCH_SIZE)])
         del kwargs['labels']
