@@ -40,8 +40,8 @@ HEAD = """# torchdistill's own configurations
 
 What `trg-torchdistill add` and `check` make of every YAML with a teacher under {roots} of
 torchdistill's repository{version}. Reproduce: `python benchmarks/configs_table.py CHECKOUT > docs/configs.md`.
-Models have random weights, images and texts are random; nothing is downloaded. Models of texts are what their names tell
-([texts](text.md)).
+Models have random weights, images and texts are random; nothing is downloaded. Models of texts are what their
+names tell ([texts](text.md)).
 """
 TASK = """
 ## {task}
