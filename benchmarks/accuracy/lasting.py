@@ -171,6 +171,8 @@ class Lasting(Grid):
     def _call(self, run: Run, command: list[str], **options: Any) -> int:
         if self.options.stage != 'run' or self.options.drop is None or run.variant.method == 'kd':
             return super()._call(run, command, **options)
+        if '--overwrite' in command:  # the epochs of another configuration are no half time of this one
+            (self.options.out / run.name / 'metrics.jsonl').unlink(missing_ok=True)
         return watched(command, partial(self._behind, run), self.options.drop, **options)
 
     def _behind(self, run: Run) -> float:

@@ -108,12 +108,31 @@ def render(notes: Notes, measures: Notes) -> str:
 
 
 def _section(setting: str, rows: list[Row], teacher: dict[str, Any] | None) -> list[str]:
-    return [f'### `{setting}`', _accuracies(rows), _compared(rows), _others(rows, teacher)]
+    confirmed = [row for row in rows if not row.screened]
+    parts = [_screening([row for row in rows if row.screened]), _accuracies(confirmed), _compared(rows)]
+    return [f'### `{setting}`', *parts, _others(confirmed or rows, teacher)]
+
+
+def _screening(rows: list[Row]) -> str:
+    """A line a method: top-1 of its best epoch at each of its weights, and the difference to KD."""
+    schedules = list(dict.fromkeys(row.epochs for row in rows))
+    lines = [['method', *(f'{epochs} epochs, seed {SCREENING_SEED}' for epochs in schedules)]]
+    lines.append(['---'] * len(lines[0]))
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [[row for row in rows if (row.method, row.epochs) == (method, epochs)] for epochs in schedules]
+        lines.append([method, *(', '.join(_screened(row, find(rows, row, 'kd')) for row in each) for each in own)])
+    return _markdown(lines) if rows else ''
+
+
+def _screened(row: Row, kd: Row | None) -> str:
+    gain = interval(row.minus(kd, 'test_top1'))
+    shown = [_top1(row), *([f'({gain})'] if gain else [])]
+    return f'{describe(row.weights)}: {" ".join(shown)}'
 
 
 def _accuracies(rows: list[Row]) -> str:
     columns: dict[str, Callable[[Row], str]] = {
-        'top-1, best on val/': lambda row: _spread(row.values('test_top1')) or _drop(row),
+        'top-1, best on val/': _top1,
         'to KD, 95 % interval': lambda row: interval(row.minus(find(rows, row, 'kd'), 'test_top1')),
         'to the control': lambda row: interval(_to_control(rows, row)),
         'top-1, last epoch': lambda row: _spread(row.values('measures', 'last', 'top1')),
@@ -157,6 +176,10 @@ def _table(rows: list[Row], columns: dict[str, Callable[[Row], str]]) -> str:
         seeds = ', '.join(str(seed) for seed in sorted({*row.notes, *row.dropped})) if row.epochs else ''
         named = [str(row.epochs or ''), row.method, describe(row.weights), seeds]
         lines.append([*named, *(column[place] for column in cells.values())])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
@@ -192,9 +215,11 @@ def _spread(values: dict[int, float]) -> str:
     return spread(list(values.values())) if values else ''
 
 
-def _drop(row: Row) -> str:
-    behind = [note['dropped'] for note in row.dropped.values()]
-    return f'dropped, {statistics.mean(behind):.1f} behind KD' if behind else ''
+def _top1(row: Row) -> str:
+    """Of the best epoch; or how far those were behind KD that did not come to their end."""
+    behind = ', '.join(f'{note["dropped"]:.1f} behind KD' for note in row.dropped.values())
+    parts = [_spread(row.values('test_top1')), f'dropped: {behind}' if behind else '']
+    return '; '.join(part for part in parts if part)
 
 
 def gains(rows: list[Row]) -> dict[str, dict[int, list[float]]]:

@@ -118,7 +118,7 @@ def test_weights_are_those_at_which_a_term_pulls_as_much_as_asked(run, lasting, 
     trained = tmp_path / 'cnn_lt-kd-0.1-4-epochs=first_2_of_20-seed0' / 'best.pt'
     student.load_state_dict(torch.load(trained, weights_only=True)['model'])
     torch.manual_seed(0)
-    box = build_box(config, teacher, student, lasting.CPU)
+    box = build_box(config, teacher, student, Placement(torch.device('cpu')))
     box.pre_epoch_process(epoch=2)
     (pulls,) = lasting.measure(box, student).values()
     assert sum(norm for norm, _ in pulls) / len(pulls) == pytest.approx(1, rel=0.1)
@@ -179,7 +179,7 @@ def test_the_full_pair_with_a_vit_takes_the_steps_of_its_one_command(lasting, gr
         file.write_text(grid.make_config(planned, recipe, grid.Source(data), tmp_path / 'teacher.pt', tmp_path, 10))
         config = load_config(str(file))
         models = [build_model(config, path) for path in (config.teacher_path, config.student_path)]
-        assert torch.isfinite(one_step(build_box(config, *models, lasting.CPU))), name
+        assert torch.isfinite(one_step(build_box(config, *models, Placement(torch.device('cpu'))))), name
     script = (Path(lasting.__file__).with_name('gpu.sh')).read_text()
     named = re.search(r'--settings (.*)', script)[1].split()
     assert set(named) < set(lasting.LASTING)
@@ -201,16 +201,24 @@ def test_a_run_far_behind_kd_at_half_time_is_dropped(lasting, data, tmp_path, mo
         return planner._behind(run)
 
     assert behind(1, 1) == 0  # KD is not finished
-    note = {'stage': 'run', 'recipe': 'vit', 'run': 'vit-kd-0.1-4-epochs=4-seed0', 'val_top1s': [70, 60, 80, 90]}
+    note = {
+        'stage': 'run',
+        'recipe': 'vit',
+        'run': 'vit-kd-0.1-4-epochs=4-seed0',
+        'kd': [],
+        'val_top1s': [70, 60, 80, 90],
+    }
     options.lines.write_text(json.dumps(note) + '\n')
     assert [behind(50), behind(50, 67), behind(50, 67, 99), behind(1, 1, 1, 1)] == [0, 3, 3, 0]
 
     behind(50, 65.5)
-    trainer = tmp_path / 'trainer'
-    trainer.write_text('#!/bin/sh\nexec sleep 60\n')
+    trainer, metrics = tmp_path / 'trainer', folder / 'metrics.jsonl'
+    written = metrics.rename(tmp_path / 'written')
+    trainer.write_text(f'#!/bin/sh\ntest -e {metrics} || cp {written} {metrics}\nexec sleep 60\n')
     trainer.chmod(0o755)
     monkeypatch.setattr(lasting, 'SECONDS_BETWEEN_LOOKS', 0.05)
     monkeypatch.setattr(planner, '_num_steps', lambda run: 10)
+    behind(1, 1)  # left by another configuration
     with monkeypatch.context() as patch:
         patch.setattr(sys, 'executable', str(trainer))
         assert planner._train(run)
