@@ -128,11 +128,10 @@ class LocalTerm:
         Args:
             student: Student tokens [M, D_S].
             teacher: Teacher tokens [M, D_T]; row i of both is the same cell of the same image.
-            rows: The tokens i over which it is reduced, those of this process; None for all.
+            rows: The tokens i over which it is reduced, those of this process; None for all. Of none the loss is 0.
 
         Raises:
-            TRGError: If the tokens are no matrices of floats with equally many rows; if ``rows`` are not all and edges
-                go ``in``, since those of other rows are needed.
+            TRGError: If the tokens are no matrices of floats of equal lengths; if edges go ``in``, of some ``rows``.
         """
         check_matrix('student', student)
         check_matrix('teacher', teacher)
@@ -141,8 +140,8 @@ class LocalTerm:
         if self.edge_direction == 'in' and len(rows) < len(student):
             raise TRGError("expected `edge_direction` to be 'out' for some `rows` of the graph, got 'in'")
         student, teacher = in_full_precision(student, teacher)
-        if len(student) == 1:
-            return (student * 0).sum() + (teacher * 0).sum()
+        if len(rows) == 0 or len(student) == 1:  # the gradient goes to the processes that the others came from
+            return (student[: len(rows)] * 0).sum() + (teacher[: len(rows)] * 0).sum()
         with without_autocast(student):
             student, teacher = self.placed(student), self.placed(teacher)
             if self.num_neighbors is None:
@@ -248,7 +247,7 @@ class GlobalTerm:
             temperature: tau, > 0.
             target_temperature: tau_t of soft targets, > 0; None for tau.
             queue: Teacher tokens [Q, D] of other batches, which are columns too; None for none.
-            rows: The tokens i over which it is reduced, those of this process; None for all.
+            rows: The tokens i over which it is reduced, those of this process; None for all. Of none the loss is 0.
 
         Raises:
             TRGError: If an argument has a wrong type or is out of range, or the shapes do not fit.
@@ -262,6 +261,8 @@ class GlobalTerm:
         own = temperature if target_temperature is None else target_temperature
         target_temperature = check_positive('target_temperature', own)
         student, teacher = in_full_precision(student, teacher)
+        if len(rows) == 0:
+            return student.sum()
         with without_autocast(student):
             queries, keys = normalize(student) / temperature, normalize(teacher)
             targets = keys[rows.start : rows.stop] / target_temperature

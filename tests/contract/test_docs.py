@@ -11,13 +11,15 @@ from torchdistill.losses.registry import get_high_level_loss
 from configs.generator import __main__ as generator
 from configs.generator import parameters
 from trg_torchdistill.host import relation_losses
+from trg_torchdistill.io import TokenOptions
 from trg_torchdistill.losses import TokenContextualLoss, TRGLoss
+from trg_torchdistill.losses.masks import TokenMask
 from trg_torchdistill.registration import TABLE
-from trg_torchdistill.tokens import Tokenizer
 from trg_torchdistill.wrappers import TokenProjector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / 'README.md').read_text()
+MASKS = ROOT / 'docs' / 'masks.md'
 EXPERIMENTS = ROOT / 'docs' / 'experiments.md'
 YAML_BLOCKS = re.findall(r'```yaml\n(.*?)```', README, re.DOTALL)
 
@@ -53,9 +55,9 @@ def test_yaml_of_the_readme_builds_what_it_names(text):
             assert losses['trg'].projection.path == f'projectors.{name}'
 
 
-@pytest.mark.parametrize('target', [TRGLoss, TokenContextualLoss, Tokenizer])
-def test_the_readme_has_every_keyword_with_its_default(target):
-    documented = set(re.findall(r'^\| (`.+?) \| (\S+) \|', README, re.MULTILINE))
+@pytest.mark.parametrize('target', [TRGLoss, TokenContextualLoss, TokenOptions, TokenMask])
+def test_the_documents_have_every_keyword_with_its_default(target):
+    documented = set(re.findall(r'^\| (`.+?) \| (\S+) \|', README + MASKS.read_text(), re.MULTILINE))
     rows = {(keyword, default) for names, default in documented for keyword in re.findall(r'`(\w+)`', names)}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.default is parameter.empty:
@@ -65,7 +67,7 @@ def test_the_readme_has_every_keyword_with_its_default(target):
             assert (name, default) in rows
 
 
-@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md'])
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'docs/experiments.md', 'docs/masks.md'])
 def test_links_to_files_lead_somewhere(name):
     for link in links_of(ROOT / name):
         assert ((ROOT / name).parent / link).exists(), link

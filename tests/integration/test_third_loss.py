@@ -58,7 +58,7 @@ def test_check_has_its_term_its_share_and_its_line(tmp_path, capsys):
     assert (code, kinds(report)) == (0, [])
     assert terms(report)['far']['weight'] == 0.5
     assert terms(report)['far']['share'] > 0
-    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16, 'on_teacher_edges': {}}]
+    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16, 'padding': 0.0, 'on_teacher_edges': {}}]
     assert main(['check', _written(tmp_path), '--input-size', '8', '--steps', '1']) == 0
     assert '  far: 16 tokens an image\n' in capsys.readouterr().out
 
@@ -81,7 +81,7 @@ def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
     titles = []
 
     def spy(*words, original=pictures.draw_context):
-        titles.append(words[-1].name)
+        titles.append(words[5].name)
         return original(*words)
 
     monkeypatch.setattr('trg_torchdistill.cli.plot.command.draw_context', spy)
