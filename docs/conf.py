@@ -18,6 +18,7 @@ extensions = [
 ]
 exclude_patterns = ['_build', '_ext']
 html_theme = 'furo'
+html_show_copyright = False
 html_static_path = ['_static']
 html_css_files = ['site.css']
 
