@@ -14,7 +14,9 @@ extensions = [
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
-    'trg_site',
+    'trg_tables',
+    'trg_links',
+    'trg_mathml',
 ]
 exclude_patterns = ['_build', '_ext']
 html_theme = 'furo'
@@ -33,5 +35,5 @@ nitpicky = True
 nitpick_ignore = [('py:meth', 'forward')]  # of a loss, which the page of `RelationLoss` has
 nitpick_ignore_regex = [('py:.*', r'torch\b.*')]
 
-# Where the links to files of the repository that are no pages lead; without it they are plain text.
+# Where the links to files of the repository that are no pages lead; without it to a copy, and of folders nowhere.
 repository_url = ''
