@@ -29,7 +29,7 @@ def blocks(page, language):
 
 def commands(page):
     """The words of each command of a page: of its shell blocks, of what is typed in a session, and inline."""
-    return [words for block in shell_blocks(page) for words in recorded(block)] + inline_commands(page)
+    return recorded('\n'.join(shell_blocks(page))) + inline_commands(page)
 
 
 def shell_blocks(page):
@@ -37,9 +37,9 @@ def shell_blocks(page):
     return [*blocks(page, 'bash'), *typed]
 
 
-def recorded(block):
-    """What bash would run."""
-    done = subprocess.run(['/bin/bash', '-c', RECORD + block], capture_output=True, text=True, check=True, cwd='/proc')
+def recorded(text):
+    """What bash would run; a variable of a block holds for those after it."""
+    done = subprocess.run(['/bin/bash', '-c', RECORD + text], capture_output=True, text=True, check=True, cwd='/')
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
