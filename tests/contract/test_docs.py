@@ -133,12 +133,27 @@ class TestYaml:
                 assert losses['trg'].projection.path == f'projectors.{name}'
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/torch.md', 'docs/relations.md'])
+# Blocks of Python that a test of their own runs: a box with an accelerator, and a loss with its picture.
+PYTHON_ELSEWHERE = {'docs/accelerate.md': 'test_accelerate.py', 'docs/developing.md': 'test_third_loss.py'}
+
+
+@pytest.mark.parametrize('page', [page for page in LIVING if page not in PYTHON_ELSEWHERE and blocks(page, 'python')])
 def test_python_runs(page):
-    """Maps and a queue are what the text around a block has."""
-    student_map, teacher_map, queue = torch.randn(4, 6, 8, 8), torch.randn(4, 6, 8, 8), torch.randn(16, 6)
-    [code] = blocks(page, 'python')
-    exec(code, {'student_map': student_map, 'teacher_map': teacher_map, 'queue': queue})
+    """What a block uses and does not make are the values that the text around it speaks of."""
+    images, cells, side = 4, 16, 4
+    given = {'student_map': torch.randn(images, 6, 8, 8), 'teacher_map': torch.randn(images, 6, 8, 8)}
+    given |= {'student': torch.randn(images, cells, 6), 'teacher': torch.randn(images, cells, 6)}
+    given |= {'B': images, 'N': cells, 'h': side, 'w': side, 'queue': torch.randn(16, 6)}
+    given['labels'] = torch.randint(0, 2, (images, 8, 8)) * 255
+    for code in blocks(page, 'python'):
+        exec(code, given)
+
+
+@pytest.mark.parametrize(('page', 'test'), PYTHON_ELSEWHERE.items())
+def test_python_is_run_by_a_test_of_its_own(page, test):
+    assert blocks(page, 'python')
+    assert (ROOT / 'tests' / 'integration' / test).is_file()
+    assert page in (ROOT / 'tests' / 'integration' / test).read_text(encoding='utf-8')
 
 
 class TestLinks:
