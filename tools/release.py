@@ -1,8 +1,8 @@
 """Builds the files of a release and tries them as a user would; uploads nothing: ``python tools/release.py``.
 
 The wheel is installed into an environment that is really empty, so it downloads torch (some 5 GB with the CUDA builds
-of PyPI) unless pip has it in its cache. ``--torch PYTHON`` lends the packages of another environment instead: quick, and
-no proof that the wheel names all that it needs.
+of PyPI) unless pip has it in its cache. ``--torch PYTHON`` lends the packages of another environment instead: quick,
+and no proof that the wheel names all that it needs.
 """
 
 from __future__ import annotations
