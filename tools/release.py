@@ -25,9 +25,11 @@ WITHOUT_EXTRAS = 'import trg_torchdistill; print(trg_torchdistill.__version__, t
 
 
 def step(*words: str | Path, cwd: Path = ROOT) -> str:
-    """Runs a command, shows it, and returns what it printed; a failure ends the release with its output."""
-    print('$', *words, flush=True)
+    """Runs a command, shows it and its time, and returns what it printed; a failure ends the release."""
+    print('$', *words, end='', flush=True)
+    began = time.perf_counter()
     done = subprocess.run([*map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(f'  # {time.perf_counter() - began:.0f} s')
     if done.returncode != 0:
         raise SystemExit(f'{done.stdout}\nfailed with exit code {done.returncode}: no release')
     return done.stdout

@@ -68,3 +68,9 @@ def test_actions_are_pinned_and_a_workflow_runs_what_there_is(workflow):
         else:
             script, is_make, target = step['run'].partition('make ')
             assert target in targets if is_make else (ROOT / script).is_file()
+
+
+def test_the_tests_of_spawned_processes_exist():
+    named = re.findall(r'tests/\S+', read('.ci/spawned'))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert len(named) == 4
