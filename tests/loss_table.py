@@ -1,7 +1,7 @@
-"""The losses that the tests run through the same cases: each takes student and teacher tokens [B, N, D].
+"""The losses that the tests run through the same cases: each takes student and teacher tokens [B, N, D], and a mask.
 
 A new relation loss is a row here: its function or registered class, its naive reading in :mod:`reference`, which takes
-`eps` too, its options.
+`eps` and `mask` too, its options.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from trg_torchdistill.functional import (
     global_relationship_loss,
     local_preserving_loss,
 )
+from trg_torchdistill.tokens import draw_cells, take_cells
 
 ENDS = {
     'student_module_path': 'map',
@@ -53,25 +54,37 @@ class Loss:
         return student.to(dtype).requires_grad_(), teacher.to(dtype)
 
 
-def graph(function):
+def taken(tokens, mask=None):
+    """The tokens [M, D] of all images, of those that count, as the losses take them."""
+    return take_cells(tokens, draw_cells(*tokens.shape[:2], tokens.shape[1], mask=mask))
+
+
+def graph(function, take=taken):
     """A function of [M, D]: the tokens of all images are one graph."""
-    return lambda student, teacher, **options: function(student.flatten(0, 1), teacher.flatten(0, 1), **options)
+    return lambda student, teacher, mask=None, **options: function(take(student, mask), take(teacher, mask), **options)
+
+
+def naive_graph(function):
+    return graph(function, reference.graph_tokens_of)
 
 
 def module(cls):
     """A registered class: the tokens come as the feature map [B, D, N, 1] of a hooked module."""
 
-    def call(student, teacher, **options):
-        features = ({'map': {'output': tokens.transpose(1, 2).unsqueeze(3)}} for tokens in (student, teacher))
+    def call(student, teacher, mask=None, **options):
+        features = [{'map': {'output': tokens.transpose(1, 2).unsqueeze(3)}} for tokens in (student, teacher)]
+        if mask is not None:
+            features[1]['mask'] = {'output': mask.long()}
+            options['token_mask'] = {'path': 'mask', 'side': 'teacher'}
         return cls(**ENDS, **options)(*features)
 
     return call
 
 
-def naive_trg(student, teacher, **options):
+def naive_trg(student, teacher, mask=None, **options):
     """The registered loss: its local and its global term, each with its own of the options."""
     eps = options.get('eps', reference.EPS_FLOAT64)
-    tokens = student.flatten(0, 1), teacher.flatten(0, 1)
+    tokens = [reference.graph_tokens_of(tokens, mask) for tokens in (student, teacher)]
     known = inspect.signature(reference.local_preserving_loss).parameters
     local = {name: value for name, value in options.items() if name in known}
     of_global = {'temperature': 0.1, 'target_temperature': None}
@@ -101,19 +114,19 @@ def local_losses():
         for unit, kl_direction in itertools.product((True, False), KL_DIRECTIONS):
             others = [*([] if unit else ['raw']), *([kl_direction] if kl_direction != 'teacher_student' else [])]
             numbers = {'normalize_tokens': unit, 'kl_direction': kl_direction, 'sigma': 0.5 if unit else 3.0}
-            loss = Loss(graph(local_preserving_loss), graph(reference.local_preserving_loss), options | numbers)
+            loss = Loss(graph(local_preserving_loss), naive_graph(reference.local_preserving_loss), options | numbers)
             yield ', '.join([name, *others]), loss
 
 
-def with_queue(function):
-    """A function of the global term whose queue is made of the first teacher tokens, in the opposite direction."""
-    return lambda student, teacher, **options: function(
-        student.flatten(0, 1), teacher.flatten(0, 1), queue=-teacher.detach()[:, 0], **options
+def with_queue(of_graph):
+    """A loss of the global term whose queue is made of the first teacher tokens, in the opposite direction."""
+    return lambda student, teacher, mask=None, **options: of_graph(
+        student, teacher, mask, queue=-teacher.detach()[:1, 0], **options
     )
 
 
-GLOBAL = graph(global_relationship_loss), graph(reference.global_relationship_loss)
-QUEUED = with_queue(global_relationship_loss), with_queue(reference.global_relationship_loss)
+GLOBAL = graph(global_relationship_loss), naive_graph(reference.global_relationship_loss)
+QUEUED = tuple(with_queue(each) for each in GLOBAL)
 SOFT = {'targets': 'teacher'}
 CONTEXTUAL = contextual_loss, reference.contextual_loss
 TRG = module(TRGLoss), naive_trg
@@ -125,7 +138,9 @@ EVERY = dict(local_losses()) | {
     'global, teacher': Loss(*GLOBAL, SOFT, one_width=True),
     'global, teacher, sum': Loss(*GLOBAL, SOFT | {'reduction': 'sum', 'target_temperature': 0.3}, one_width=True),
     'global, teacher, queue': Loss(*QUEUED, SOFT | {'target_temperature': 0.05}, one_width=True),
-    'local, mean': Loss(graph(local_preserving_loss), graph(reference.local_preserving_loss), {'reduction': 'mean'}),
+    'local, mean': Loss(
+        graph(local_preserving_loss), naive_graph(reference.local_preserving_loss), {'reduction': 'mean'}
+    ),
     'contextual': Loss(*CONTEXTUAL, {}),
     'contextual, batchmean': Loss(*CONTEXTUAL, {'reduction': 'batchmean'}),
     'contextual, unit': Loss(*CONTEXTUAL, {'normalize_tokens': True}),

@@ -17,6 +17,8 @@ EPS_FLOAT64 = torch.finfo(torch.float64).eps
 def token_grid(feature, layout='bchw', patch_size=1, num_prefix_tokens=0, grid_size=None):
     """Token grid [B, D, h, w]; the token of cell (row, column) lists channel, patch row, patch column in that order."""
     feature = feature.double()
+    if layout == 'bld':
+        layout, grid_size = 'bnd', (1, feature.shape[1] - num_prefix_tokens)
     if layout == 'bd':
         return torch.stack([torch.stack([vector]) for vector in feature]).transpose(1, 2).unsqueeze(-1)
     if layout == 'bnd':
@@ -103,6 +105,14 @@ def graph_tokens(tokens, cells=None):
     if cells is None:
         return torch.stack([token for image in tokens for token in image])
     return torch.stack([image[int(cell)] for image, drawn in zip(tokens, cells, strict=True) for cell in drawn])
+
+
+def graph_tokens_of(tokens, mask=None):
+    """The same of the tokens that count, all of them; none are [0, D]."""
+    if mask is None:
+        return graph_tokens(tokens)
+    cells = [[cell for cell in range(tokens.shape[1]) if image[cell]] for image in mask]
+    return graph_tokens(tokens, cells) if any(cells) else tokens[:0, 0]
 
 
 def unit_vector(vector, eps=EPS_FLOAT64):
@@ -250,20 +260,25 @@ def global_relationship_loss(
     return total if reduction == 'sum' else total / len(student)
 
 
-def contextual_loss(student, teacher, normalize_tokens=False, temperature=0.1, reduction='mean', eps=EPS_FLOAT64):
+def contextual_loss(
+    student, teacher, mask=None, normalize_tokens=False, temperature=0.1, reduction='mean', eps=EPS_FLOAT64
+):
     student, teacher = student.double(), teacher.detach().double()
-    total = torch.zeros((), dtype=torch.float64)
-    for student_image, teacher_image in zip(student, teacher, strict=True):
+    total, num_pairs = torch.zeros((), dtype=torch.float64), 0
+    for image in range(len(student)):
+        counted = [i for i in range(student.shape[1]) if mask is None or mask[image, i]]
+        if not counted:
+            continue
+        student_image, teacher_image = student[image, counted], teacher[image, counted]
         if normalize_tokens:
             matrix_student = context_matrix(unit_vectors(student_image, eps), temperature)
             matrix_teacher = context_matrix(unit_vectors(teacher_image, eps), temperature)
         else:
             matrix_student, matrix_teacher = context_matrix(student_image), context_matrix(teacher_image)
-        for i in range(student.shape[1]):
-            for j in range(student.shape[1]):
-                total = total + (matrix_student[i, j] - matrix_teacher[i, j]) ** 2
-    batch_size, num_tokens = student.shape[:2]
-    return total / batch_size if reduction == 'batchmean' else total / (batch_size * num_tokens * num_tokens)
+        for i in range(len(counted)):
+            for j in range(len(counted)):
+                total, num_pairs = total + (matrix_student[i, j] - matrix_teacher[i, j]) ** 2, num_pairs + 1
+    return total / len(student) if reduction == 'batchmean' else total / num_pairs
 
 
 # ------------------------------------------------------------------------------------------------------- schedules

@@ -80,8 +80,8 @@ def check_not_negative(name: str, value: object, expected: str = 'a number >= 0'
 
 
 def check_matrix(name: str, value: object) -> None:
-    """Raises unless ``value`` is a floating-point tensor [M, D]."""
-    _check_tensor(name, value, 2, '[M, D]')
+    """Raises unless ``value`` is a floating-point tensor [M, D]; of no tokens, M = 0, where all are padding."""
+    _check_tensor(name, value, 2, '[M, D]', may_be_empty=True)
 
 
 def check_sequence(name: str, value: object) -> None:
@@ -94,14 +94,23 @@ def check_map(name: str, value: object) -> None:
     _check_tensor(name, value, 4, '[B, D, h, w]')
 
 
-def check_floating(name: str, value: object) -> None:
+def check_floating(name: str, value: object, may_be_empty: bool = False) -> None:
     """Raises TRGError unless ``value`` is a floating-point tensor of 16 bits or more that holds values."""
     if not isinstance(value, torch.Tensor):
         raise TRGError(f'expected `{name}` to be a tensor, got {type(value).__name__}')
     if not value.is_floating_point() or value.element_size() < 2:
         raise TRGError(f'expected `{name}` to be a floating-point tensor of 16 bits or more, got {value.dtype}')
-    if value.numel() == 0:
+    if value.numel() == 0 and not may_be_empty:
         raise TRGError(f'expected `{name}` to hold values, got an empty tensor of shape {list(value.shape)}')
+
+
+def check_mask(value: object, shape: tuple[int, int]) -> None:
+    """Raises TRGError unless ``value`` is a bool tensor [B, N] of that shape."""
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.bool:
+        found = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TRGError(f'expected `mask` to be a bool tensor [B, N], got {found}')
+    if value.shape != shape:
+        raise TRGError(f'expected `mask` to be [B, N] = {list(shape)}, got shape {list(value.shape)}')
 
 
 def check_rows(rows: range | None, count: int) -> range:
@@ -110,7 +119,7 @@ def check_rows(rows: range | None, count: int) -> range:
         return range(count)
     if not isinstance(rows, range):
         raise TRGError(f'expected `rows` to be a range or None, got {rows!r}')
-    if rows.step != 1 or not 0 <= rows.start < rows.stop <= count:
+    if rows.step != 1 or not 0 <= rows.start <= rows.stop <= count:
         raise TRGError(f'expected `rows` to be a range of step 1 within the {count} tokens, got {rows}')
     return rows
 
@@ -232,8 +241,8 @@ def _text_hint(value: object) -> str:
     return '' if number is None else f' (a string in YAML; write {int(number) if number.is_integer() else number})'
 
 
-def _check_tensor(name: str, value: object, rank: int, shape: str) -> None:
-    check_floating(name, value)
+def _check_tensor(name: str, value: object, rank: int, shape: str, may_be_empty: bool = False) -> None:
+    check_floating(name, value, may_be_empty)
     found = list(value.shape) if isinstance(value, torch.Tensor) else []
     if len(found) != rank:
         raise TRGError(f'expected `{name}` to be a tensor {shape}, got shape {found}')

@@ -43,8 +43,8 @@ def teacher_rows(term: LocalTerm, pairs: Pairs, squares: Tensor) -> Tensor:
 
 def local_gradient(term: LocalTerm, student: Tensor, teacher: Tensor) -> Tensor:
     """Returns the gradient [M, M] of the local term to the student's squared distances, 0 where there is no edge."""
-    if len(student) == 1:
-        return student.new_zeros(1, 1)
+    if len(student) <= 1:
+        return student.new_zeros(len(student), len(student))
     pairs, squares = graph_of(term, student, teacher)
     own = squares['student'].requires_grad_()
     with torch.enable_grad():
@@ -68,10 +68,10 @@ def global_gradient(
     return found - soft_targets(teacher, target_temperature or temperature)
 
 
-def contextual_difference(term: ContextualTerm, student: Tensor, teacher: Tensor) -> Tensor:
+def contextual_difference(term: ContextualTerm, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the gradient [B, N, N] of the contextual term to the student's context maps, but for a factor."""
     student, teacher = in_full_precision(student.detach(), teacher)
-    return term.context(student) - term.context(teacher)
+    return term.context(student, mask) - term.context(teacher, mask)
 
 
 def soft_targets(teacher: Tensor, temperature: float) -> Tensor:

@@ -4,11 +4,11 @@ Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arX
 
     L = L_logit + alpha * L_inner + beta * L_local + gamma * L_global
 
-with L_inner :class:`ContextualTerm`, L_local :class:`LocalTerm` and L_global :class:`GlobalTerm`. Superscripts S and T
-stand for student and teacher. No gradient reaches the teacher. Everything is computed in float32 or wider, also under
-autocast; half-precision tokens give a float32 loss. The one exception is yours to make:
-``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32, and with them the neighbour
-search. Second derivatives are exact; they hold what a first one computes a block at a time.
+with L_inner :class:`~trg_torchdistill.context.ContextualTerm`, L_local :class:`LocalTerm` and L_global
+:class:`GlobalTerm`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher. Everything is
+computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss. The one exception is yours
+to make: ``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32, and with them the
+neighbour search. Second derivatives are exact; they hold what a first one computes a block at a time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LocalTerm:
 
     .. math::
         A_{ij} = \exp(-\|T_i - T_j\|^2 / 2\sigma) \text{ if } (i, j) \in E, \text{ else } 0 \qquad
-        L_{local} = \sum_i KL(softmax_j(A^T_{ij}) \,\|\, softmax_j(A^S_{ij}))
+        L_{local} = \sum_i KL(\mathrm{softmax}_j\, A^T_{ij} \,\|\, \mathrm{softmax}_j\, A^S_{ij})
 
     The paper's reading is the default: E are the k nearest neighbours in the graph's own model, and the softmax runs
     over all M tokens, so a non-neighbour has logit 0 and weight exp(0). It has a gradient on the student's own edges
@@ -128,11 +128,10 @@ class LocalTerm:
         Args:
             student: Student tokens [M, D_S].
             teacher: Teacher tokens [M, D_T]; row i of both is the same cell of the same image.
-            rows: The tokens i over which it is reduced, those of this process; None for all.
+            rows: The tokens i over which it is reduced, those of this process; None for all. Of none the loss is 0.
 
         Raises:
-            TRGError: If the tokens are no matrices of floats with equally many rows; if ``rows`` are not all and edges
-                go ``in``, since those of other rows are needed.
+            TRGError: If the tokens are no matrices of floats of equal lengths; if edges go ``in``, of some ``rows``.
         """
         check_matrix('student', student)
         check_matrix('teacher', teacher)
@@ -141,8 +140,8 @@ class LocalTerm:
         if self.edge_direction == 'in' and len(rows) < len(student):
             raise TRGError("expected `edge_direction` to be 'out' for some `rows` of the graph, got 'in'")
         student, teacher = in_full_precision(student, teacher)
-        if len(student) == 1:
-            return (student * 0).sum() + (teacher * 0).sum()
+        if len(rows) == 0 or len(student) == 1:  # the gradient goes to the processes that the others came from
+            return (student[: len(rows)] * 0).sum() + (teacher[: len(rows)] * 0).sum()
         with without_autocast(student):
             student, teacher = self.placed(student), self.placed(teacher)
             if self.num_neighbors is None:
@@ -203,7 +202,7 @@ class GlobalTerm:
     r"""Global relationship loss: how each student token stands to all teacher tokens.
 
     .. math::
-        L_{global} = \sum_i -\log p_{ii}, \qquad p_{ij} = softmax_j(sim(T^S_i, T^T_j) / \tau),
+        L_{global} = \sum_i -\log p_{ii}, \qquad p_{ij} = \mathrm{softmax}_j(sim(T^S_i, T^T_j) / \tau),
         \qquad sim = \text{cosine}
 
     That is InfoNCE, ``targets`` ``self``. ``teacher`` has soft targets instead, so that a token of the same class is no
@@ -248,7 +247,7 @@ class GlobalTerm:
             temperature: tau, > 0.
             target_temperature: tau_t of soft targets, > 0; None for tau.
             queue: Teacher tokens [Q, D] of other batches, which are columns too; None for none.
-            rows: The tokens i over which it is reduced, those of this process; None for all.
+            rows: The tokens i over which it is reduced, those of this process; None for all. Of none the loss is 0.
 
         Raises:
             TRGError: If an argument has a wrong type or is out of range, or the shapes do not fit.
@@ -262,6 +261,8 @@ class GlobalTerm:
         own = temperature if target_temperature is None else target_temperature
         target_temperature = check_positive('target_temperature', own)
         student, teacher = in_full_precision(student, teacher)
+        if len(rows) == 0:
+            return student.sum()
         with without_autocast(student):
             queries, keys = normalize(student) / temperature, normalize(teacher)
             targets = keys[rows.start : rows.stop] / target_temperature

@@ -30,7 +30,7 @@ class Share:
 
     @classmethod
     def of(cls, tokens: Tensor) -> Share:
-        """Returns the share of a process with these tokens [m, D]; m may differ between the processes."""
+        """Returns the share of a process with these tokens [m, D]; m may differ between the processes, and be 0."""
         if world_size() == 1:
             return cls((len(tokens),))
         counts = torch.zeros(world_size(), dtype=torch.int64, device=tokens.device)
@@ -49,7 +49,7 @@ class Share:
 
         They are gathered in float32 or wider: in half precision, the sum of the gradients would lose digits.
         """
-        if len(self.counts) == 1:
+        if len(self.counts) == 1 or sum(self.counts) == 0:
             return tokens
         gathered: Tensor = _Gather.apply(tokens.to(torch.promote_types(tokens.dtype, torch.float32)), self)
         return gathered
@@ -62,7 +62,7 @@ class Share:
         """
         if len(self.counts) == 1:
             return loss
-        share_of_mean = 1 if reduction == 'sum' else len(self.rows) / sum(self.counts)
+        share_of_mean = 1 if reduction == 'sum' else len(self.rows) / max(1, sum(self.counts))
         return loss * (len(self.counts) * share_of_mean)
 
 

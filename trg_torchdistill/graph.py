@@ -39,7 +39,7 @@ def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, rows: range | None 
     """
     check_matrix('tokens', tokens)
     count = len(tokens)
-    k = min(check_integer('num_neighbors', num_neighbors, 1), count - 1)
+    k = min(check_integer('num_neighbors', num_neighbors, 1), max(count - 1, 0))
     rows = check_rows(rows, count)
     # Distances do not change when all tokens move together; around the origin the Gram form loses the fewest digits.
     centered = tokens - tokens.mean(0)
@@ -47,7 +47,7 @@ def nearest_neighbors(tokens: Tensor, num_neighbors: int, *, rows: range | None 
     step = rows_per_block(count * tokens.element_size(), tokens)
     block = centered.new_empty(min(step, len(rows)), count)
     neighbors = []
-    for start in range(rows.start, rows.stop, step):
+    for start in range(rows.start, max(rows.stop, rows.start + 1), step):
         queries = centered[start : min(start + step, rows.stop)]
         scores = torch.addmm(square_norms, queries, centered.T, alpha=-2, out=block[: len(queries)])
         scores.diagonal(start).fill_(torch.inf)
@@ -96,7 +96,7 @@ class _EdgeSquareDistance(torch.autograd.Function):
 def _blocks(tokens: Tensor, neighbors: Tensor, start: int, *others: Tensor) -> Iterator[tuple[Any, ...]]:
     """Blocks of the tokens from ``start`` on whose differences to their neighbours fit the budget, and their rows."""
     step = rows_per_block(tokens[0].nbytes * neighbors.shape[1], tokens)
-    for first in range(0, len(neighbors), step):
+    for first in range(0, max(len(neighbors), 1), step):
         parts = [part[first : first + step] for part in (neighbors, *others)]
         yield slice(start + first, start + first + len(parts[0])), *parts
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trg_torchdistill._checks import check_choice, check_floating, check_integer, check_map, check_sequence
+from trg_torchdistill._checks import check_choice, check_floating, check_integer, check_map, check_mask, check_sequence
 from trg_torchdistill.errors import TRGError
 
-RANKS = {'bchw': 4, 'bhwc': 4, 'bnd': 3, 'bd': 2}
+RANKS = {'bchw': 4, 'bhwc': 4, 'bnd': 3, 'bld': 3, 'bd': 2}
 LAYOUT_OF_RANK = {4: 'bchw', 3: 'bnd', 2: 'bd'}
+SEQUENCES = ('bnd', 'bld')
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Tokenizer:
     """Cuts one feature into a grid of tokens.
 
     A feature map is cut into p x p patches, each a token ("the penultimate feature map is divided into patches"); a
-    sequence of a vision transformer keeps its patch tokens as they are; a pooled vector is one token.
+    sequence of a vision transformer keeps its patch tokens as they are; a pooled vector is one token; a text is a row.
 
     Args:
-        layout: ``bchw`` (CNN map), ``bhwc`` (Swin map), ``bnd`` (ViT sequence), ``bd`` (vector), or ``auto``: by rank,
-            4-D is ``bchw``, 3-D ``bnd``, 2-D ``bd``.
+        layout: ``bchw`` (CNN map), ``bhwc`` (Swin map), ``bnd`` (ViT sequence), ``bld`` (text, of any length), ``bd``
+            (vector), or ``auto``: by rank, 4-D is ``bchw``, 3-D ``bnd``, 2-D ``bd``.
         patch_size: Side p of a patch in cells; a token then has D = C*p*p features, channel-major like
             :func:`torch.nn.functional.unfold`. H and W must be divisible by p.
-        num_prefix_tokens: Class, distillation or register tokens to drop from the front of a ``bnd`` sequence.
+        num_prefix_tokens: Class, distillation or register tokens to drop from the front of a sequence: [CLS] of a text.
         grid_size: [h, w] of a ``bnd`` sequence (before patches) whose length is not a square.
 
     Raises:
@@ -62,17 +63,20 @@ class Tokenizer:
             if not is_pair or len(self.grid_size) != 2:
                 raise TRGError(f'expected `grid_size` to be [h, w] or null, got {self.grid_size!r}')
             object.__setattr__(self, 'grid_size', [check_integer('grid_size', side, 1) for side in self.grid_size])
-        if self.layout not in ('auto', 'bnd'):
-            if self.num_prefix_tokens > 0:
-                raise TRGError(
-                    f"expected `num_prefix_tokens` to be 0 with layout '{self.layout}', got "
-                    f"{self.num_prefix_tokens}: only a sequence ('bnd') has prefix tokens"
-                )
-            if self.grid_size is not None:
-                raise TRGError(
-                    f"expected `grid_size` to be null with layout '{self.layout}', got "
-                    f"{self.grid_size}: only a sequence ('bnd') needs it"
-                )
+        if self.num_prefix_tokens > 0 and self.layout not in ('auto', *SEQUENCES):
+            raise TRGError(
+                f"expected `num_prefix_tokens` to be 0 with layout '{self.layout}', got "
+                f"{self.num_prefix_tokens}: only a sequence ('bnd') has prefix tokens"
+            )
+        if self.grid_size is not None and self.layout not in ('auto', 'bnd'):
+            raise TRGError(
+                f"expected `grid_size` to be null with layout '{self.layout}', got "
+                f"{self.grid_size}: only a sequence ('bnd') needs it"
+            )
+        if self.patch_size > 1 and self.layout == 'bld':
+            raise TRGError(
+                f"expected `patch_size` to be 1 with layout 'bld', got {self.patch_size}: a text has no rows"
+            )
 
     def __call__(self, feature: Tensor) -> Tensor:
         """Returns the token grid [B, D, h, w] of a feature in this tokenizer's layout.
@@ -98,7 +102,7 @@ class Tokenizer:
                 f"expected a {expected} feature for layout '{self.layout}', got shape "
                 f'{list(feature.shape)}; set `layout:` and hook a module with that output'
             )
-        if layout != 'bnd' and (self.num_prefix_tokens or self.grid_size is not None):
+        if layout not in SEQUENCES and (self.num_prefix_tokens or self.grid_size is not None):
             raise TRGError(
                 f"expected a 3-D feature ('bnd') for `num_prefix_tokens` or `grid_size`, got shape "
                 f'{list(feature.shape)}'
@@ -107,7 +111,7 @@ class Tokenizer:
             return feature[:, :, None, None]
         if layout == 'bhwc':
             return feature.permute(0, 3, 1, 2)
-        if layout == 'bnd':
+        if layout in SEQUENCES:
             height, width = self._grid_of(feature.shape[1])
             patches = feature[:, self.num_prefix_tokens :].transpose(1, 2)
             return patches.reshape(*patches.shape[:2], height, width)
@@ -117,6 +121,8 @@ class Tokenizer:
         count = length - self.num_prefix_tokens
         if count < 1:
             raise TRGError(f'expected more than `num_prefix_tokens` = {self.num_prefix_tokens} tokens, got {length}')
+        if self.layout == 'bld':
+            return 1, count
         if self.grid_size is not None:
             height, width = self.grid_size
             if height * width != count:
@@ -154,6 +160,18 @@ def pool(grid: Tensor, size: tuple[int, int]) -> Tensor:
     return grid if grid.shape[-2:] == size else functional.adaptive_avg_pool2d(grid, size)
 
 
+def any_in_cell(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns which cells [B, h, w] of a grid of ``size`` hold any pixel that counts, of the pixels' mask [B, H, W].
+
+    A cell holds the pixels that adaptive pooling makes it of: where h does not divide H, two cells share some.
+
+    Example:
+        >>> any_in_cell(torch.tensor([[[True, False, False, False]]]), (1, 3)).tolist()
+        [[[True, False, False]]]
+    """
+    return mask if mask.shape[1:] == size else functional.adaptive_max_pool2d(mask.float(), size) > 0
+
+
 def flatten_grid(grid: Tensor) -> Tensor:
     """Returns the tokens [B, N, D] of a token grid [B, D, h, w], row by row."""
     check_map('grid', grid)
@@ -166,8 +184,11 @@ def draw_cells(
     num_drawn: int,
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Draws for each image ``num_drawn`` of its ``num_cells`` cells without replacement: indices [B, n].
+
+    With a mask, an image with fewer cells that count gives all of these: places [M] among the B*N cells of the batch.
 
     Args:
         batch_size: Images B.
@@ -176,16 +197,31 @@ def draw_cells(
         generator: Source of randomness, on ``device``; None for torch's own.
         device: Where the indices are drawn; on a GPU a copy from the CPU would wait for all work before it. None for
             the CPU.
+        mask: Which cells [B, N] count, bool, on ``device``; None for all.
+
+    Raises:
+        TRGError: If the mask is no bool tensor [B, N].
     """
+    if mask is not None:
+        check_mask(mask, (batch_size, num_cells))
     if num_drawn >= num_cells:
-        return torch.arange(num_cells, device=device).expand(batch_size, num_cells)
-    order = torch.rand(batch_size, num_cells, generator=generator, device=device)
-    return order.topk(num_drawn, dim=1, largest=False).indices
+        cells = torch.arange(num_cells, device=device).expand(batch_size, num_cells)
+    else:
+        order = torch.rand(batch_size, num_cells, generator=generator, device=device)
+        if mask is not None:
+            order = order.masked_fill(~mask, torch.inf)
+        cells = order.topk(num_drawn, dim=1, largest=False).indices
+    if mask is None:
+        return cells
+    first_of_image = num_cells * torch.arange(batch_size, device=cells.device)[:, None]
+    return (cells + first_of_image)[mask.gather(1, cells)]
 
 
 def take_cells(tokens: Tensor, cells: Tensor) -> Tensor:
-    """Returns the tokens [B*n, D] at the indices ``cells`` [B, n] of ``tokens`` [B, N, D], image after image."""
+    """Returns the tokens [M, D] that :func:`draw_cells` drew of ``tokens`` [B, N, D], image after image."""
     check_sequence('tokens', tokens)
+    if cells.ndim == 1:
+        return tokens.flatten(0, 1)[cells.to(tokens.device)]
     index = cells.to(tokens.device)[:, :, None].expand(-1, -1, tokens.shape[2])
     return tokens.gather(1, index).flatten(0, 1)
 

@@ -26,8 +26,8 @@ from trg_torchdistill._checks import (
 )
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import UnreadableError, read_saved, save
-from trg_torchdistill.io import IoDict, read_feature
-from trg_torchdistill.tokens import Tokenizer, flatten_grid
+from trg_torchdistill.io import IoDict, TokenOptions, read_feature
+from trg_torchdistill.tokens import flatten_grid
 
 logger = def_logger.getChild(__name__)
 
@@ -40,7 +40,7 @@ class TokenProjector(nn.Module):
         io: ``input`` or ``output`` of that module.
         in_features: Width of the student's tokens, C*p*p with patches.
         out_features: Width of the teacher's tokens.
-        tokens: Options of the :class:`~trg_torchdistill.tokens.Tokenizer`, the same as the loss's ``student_tokens``.
+        tokens: :class:`~trg_torchdistill.io.TokenOptions`, the same as the loss's ``student_tokens``.
 
     Raises:
         TRGError: If an argument has a wrong type; if an argument is out of range.
@@ -60,7 +60,7 @@ class TokenProjector(nn.Module):
         in_features = check_integer('in_features', in_features, 1)
         out_features = check_integer('out_features', out_features, 1)
         self.path, self.io = path, io
-        self.tokenizer = build(Tokenizer, 'tokens', tokens)
+        self.tokenizer = build(TokenOptions, 'tokens', tokens)
         self.linear = nn.Linear(in_features, out_features)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -162,7 +162,8 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         """Runs each projection on its hooked feature; the host's hooks pick up the outputs."""
         for projector in self.projectors.values():
             part = unwrapped(projector)
-            projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG'))
+            key = part.tokenizer.key
+            projector(read_feature(io_dict, part.path, part.io, 'student', 'Student4TRG', key, 'tokens'))
 
     def post_epoch_process(self) -> None:
         """Writes the projections to ``projector_ckpt``, if one is given."""

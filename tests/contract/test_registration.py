@@ -19,7 +19,8 @@ from torchdistill.losses.registry import get_high_level_loss
 from torchdistill.models.registry import get_auxiliary_model_wrapper, get_model
 
 import trg_torchdistill
-from trg_torchdistill import losses, models, procs, registration, schedules, tokens, wrappers
+from trg_torchdistill import io, losses, models, procs, registration, schedules, tokens, wrappers
+from trg_torchdistill.losses import masks
 from trg_torchdistill.registration import TABLE, register
 
 KEYS = {
@@ -30,7 +31,7 @@ KEYS = {
     'pre_epoch_process_with_trg': 'pre-epoch process',
     'post_epoch_process_with_trg': 'post-epoch process',
 }
-PUBLIC = [trg_torchdistill, losses, models, procs, schedules, tokens, wrappers]
+PUBLIC = [trg_torchdistill, io, losses, masks, models, procs, schedules, tokens, wrappers]
 
 
 def test_every_key_of_the_contract_is_in_the_table():
@@ -147,7 +148,10 @@ def _assert_builds(block):
     if key == 'student_model':
         return [get_model(value['key'], **value['kwargs']) and value['key']]
     if key == 'student_tokens':
-        return [type(tokens.Tokenizer(**value)).__name__]
+        cls = io.TokenOptions if 'key' in value else tokens.Tokenizer
+        return [type(cls(**value)).__name__]
+    if key == 'token_mask':
+        return [type(masks.TokenMask(**value)).__name__]
     if key in ('temperature', 'local_weight'):
         cls = schedules.TemperatureSchedule if key == 'temperature' else schedules.WeightSchedule
         return [type(cls(**value)).__name__]
@@ -163,5 +167,5 @@ def test_yaml_of_a_docstring_builds_what_it_documents(name):
 def test_every_entry_of_the_table_has_yaml_in_its_docstring():
     documented = {name.rsplit('.', 1)[-1] for name in BLOCKS}
     assert {entry.key for entry in TABLE} <= documented
-    assert {'Tokenizer', 'TemperatureSchedule', 'trg_torchdistill'} <= documented
+    assert {'Tokenizer', 'TokenOptions', 'TokenMask', 'TemperatureSchedule', 'trg_torchdistill'} <= documented
     assert registration.__doc__.startswith('The one table')

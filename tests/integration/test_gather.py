@@ -39,8 +39,24 @@ VARIANTS = {
     },
     'local alone': {'global_weight': 0, 'num_neighbors': 3},
     'global alone': {'local_weight': 0},
+    'padding': {'token_mask': {'path': 'mask'}},
+    'padding, other choices': {
+        'token_mask': {'path': 'mask'},
+        'local_reduction': 'mean',
+        'global_reduction': 'sum',
+        'edges': 'union',
+        'queue_size': 40,
+    },
 }
+# Of 3 x 3 pixels an image; where the last process has five images or three, none of its tokens counts.
+COUNTED = [9, 1, 0, 5, 3, 9, 4, 0, 0, 0, 0, 0]
 PRECISIONS = {'float64': 1e-12, 'float32': 1e-6}
+
+
+def mask_of(images):
+    """The mask of the images; each has its number in a pixel."""
+    counted = torch.tensor([COUNTED[int(image[0, 0, 0])] for image in images])
+    return (torch.arange(9) < counted[:, None]).view(-1, 3, 3)
 
 
 def gradients(images, dtype, options, wrap):
@@ -52,7 +68,7 @@ def gradients(images, dtype, options, wrap):
     student_map = models['student'](images)
     with torch.no_grad():
         teacher_map = teacher(images)
-    features = {'map': {'output': student_map}}
+    features = {'map': {'output': student_map}, 'mask': {'output': mask_of(images)}}
     if 'projector' in models:
         features['projected'] = {'output': models['projector'](student_map)}
     loss = TRGLoss(**PATHS, tokens_per_image=None, **options)
@@ -86,7 +102,9 @@ def curvature_of_rank(rank):
 
 def batch(dtype):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(NUM_IMAGES, 3, 9, 9, generator=generator, dtype=torch.float64).to(dtype)
+    images = torch.randn(NUM_IMAGES, 3, 9, 9, generator=generator, dtype=torch.float64)
+    images[:, 0, 0, 0] = torch.arange(NUM_IMAGES)
+    return images.to(dtype)
 
 
 def all_gradients(rank):
@@ -111,6 +129,15 @@ def queue_of_rank(rank):
     return loss.queue.tokens
 
 
+def padding_of_rank(rank):
+    """Loss and gradient of a batch in which no token of any process counts."""
+    feature_map = torch.full((2 + rank % 2, 4, 2, 2), torch.nan, requires_grad=True)
+    options = {'projection_module_path': None, 'token_mask': {'path': 'mask'}}
+    features = {'map': {'output': feature_map}, 'mask': {'output': torch.zeros(2 + rank % 2, 2, 2)}}
+    value = TRGLoss(**PATHS | options, gather=True)(features, features)
+    return value.detach(), gradient_of(value, feature_map)
+
+
 def all_results(rank):
     tokens = torch.arange(6.0).view(-1, 2)[: 2 + rank % 2].requires_grad_()
     share = Share.of(tokens)
@@ -126,6 +153,7 @@ def all_results(rank):
         'drawn of 64': drawn,
         'curvature': curvature_of_rank(rank),
         'queue': queue_of_rank(rank),
+        'padding': padding_of_rank(rank),
     }
 
 
@@ -165,6 +193,13 @@ def test_the_queue_is_that_of_all_processes(ranks):
     assert len(ranks[0]['queue']) == 30
     for result in ranks[1:]:
         assert torch.equal(result['queue'], ranks[0]['queue'])
+
+
+def test_batches_of_padding_on_all_processes_are_a_zero_that_backpropagates(ranks):
+    for result in ranks:
+        value, gradient = result['padding']
+        assert value == 0
+        assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_tokens_stand_in_the_order_of_the_ranks(ranks):

@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md, a loss that no command knows, goes through all of them."""
+"""The example of docs/developing.md, a loss that no command knows, goes through all of them."""
 
 import re
 import sys
@@ -38,8 +38,8 @@ DEPENDENCY = ("  - name: 'tiny'\n", "  - name: 'tiny'\n  - name: 'distances'\n")
 
 @pytest.fixture(autouse=True)
 def _distances(tmp_path, monkeypatch):
-    """The blocks of CONTRIBUTING.md as the module `distances`."""
-    text = (Path(__file__).parents[2] / 'CONTRIBUTING.md').read_text()
+    """The blocks of docs/developing.md as the module `distances`."""
+    text = (Path(__file__).parents[2] / 'docs' / 'developing.md').read_text()
     loss, maps = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     loss = loss.replace('class TokenDistanceLoss', '@register_mid_level_loss\nclass TokenDistanceLoss')
     (tmp_path / 'distances.py').write_text(f'{IMPORTS}{loss}\n{maps}')
@@ -58,7 +58,7 @@ def test_check_has_its_term_its_share_and_its_line(tmp_path, capsys):
     assert (code, kinds(report)) == (0, [])
     assert terms(report)['far']['weight'] == 0.5
     assert terms(report)['far']['share'] > 0
-    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16, 'on_teacher_edges': {}}]
+    assert report['stages'][0]['relations'] == [{'term': 'far', 'cells': 16, 'padding': 0.0, 'on_teacher_edges': {}}]
     assert main(['check', _written(tmp_path), '--input-size', '8', '--steps', '1']) == 0
     assert '  far: 16 tokens an image\n' in capsys.readouterr().out
 
@@ -81,7 +81,7 @@ def test_plot_draws_its_maps_under_their_name(tmp_path, capsys, monkeypatch):
     titles = []
 
     def spy(*words, original=pictures.draw_context):
-        titles.append(words[-1].name)
+        titles.append(words[5].name)
         return original(*words)
 
     monkeypatch.setattr('trg_torchdistill.cli.plot.command.draw_context', spy)

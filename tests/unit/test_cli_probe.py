@@ -64,6 +64,33 @@ def test_the_last_map_before_pooling_is_taken_and_every_token_is_in_its_row(buil
     assert all(record.is_spatial and found.record(record.path) is record for record in others)
 
 
+def test_of_a_mapping_the_first_entry_is_seen_and_its_key_is_written():
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.early, self.late = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+
+        def forward(self, images):
+            early = self.early(images)
+            return {'aux': None, '0': early, '1': self.late(early)}
+
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.last = Backbone(), nn.Identity()
+
+        def forward(self, images):
+            return self.last({'feature': self.body(images)['1']})['feature'].mean((2, 3))
+
+    found = probe(Pyramid())
+    records = {path: found.record(path) for path in ('body', 'last')}
+    assert [(record.tokens, record.shape) for record in records.values()] == [
+        ({'key': '0'}, (2, 4, 8, 8)),
+        ({}, (2, 6, 4, 4)),
+    ]
+    assert all(record.is_in_order and not record.is_stage for record in records.values())
+
+
 def test_channels_last_is_known_by_evidence_and_not_by_shape():
     class Square(nn.Module):
         """A map of 4 x 4 cells and 4 channels, whose shape tells nothing."""

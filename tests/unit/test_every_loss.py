@@ -12,6 +12,8 @@ from trg_torchdistill.registration import TABLE
 pytestmark = pytest.mark.filterwarnings('ignore:expected `num_neighbors`', 'ignore:expected `TokenContextualLoss`')
 EVERY_LOSS = pytest.mark.parametrize('name', EVERY)
 EVERY_WAY = pytest.mark.parametrize('name', WAYS)
+MASK = torch.tensor([[True, True, False, True, True], [False] * 5, [False, True, True, False, False]])
+ONE_TOKEN = torch.zeros(3, 5, dtype=torch.bool).index_put((torch.tensor(1), torch.tensor(3)), torch.tensor(True))
 PRECISIONS = pytest.mark.parametrize(('dtype', 'rtol'), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=str)
 
 
@@ -38,6 +40,12 @@ def test_every_registered_loss_is_in_the_table():
 @EVERY_LOSS
 def test_value_and_gradient_are_those_of_the_reference(name, shape, dtype, rtol):
     assert_follows_reference(EVERY[name], *EVERY[name].pair(shape, dtype, scale=1.0), rtol)
+
+
+@PRECISIONS
+@EVERY_LOSS
+def test_with_padding_they_are_those_of_the_reference_of_the_tokens_that_count(name, dtype, rtol):
+    assert_follows_reference(EVERY[name], *EVERY[name].pair((3, 5, 4), dtype, scale=1.0), rtol, mask=MASK)
 
 
 @PRECISIONS
@@ -68,6 +76,43 @@ def test_gradcheck(name):
     assert torch.autograd.gradcheck(lambda tokens: EVERY[name](tokens, teacher), student)
 
 
+@EVERY_LOSS
+def test_gradcheck_with_padding(name):
+    student, teacher = EVERY[name].pair((3, 5, 3), torch.float64, scale=1.0)
+    assert torch.autograd.gradcheck(lambda tokens: EVERY[name](tokens, teacher, mask=MASK), student)
+
+
+@EVERY_LOSS
+def test_without_padding_a_mask_changes_nothing(name):
+    student, teacher = EVERY[name].pair()
+    plain, masked = (EVERY[name](student, teacher, mask=mask) for mask in (None, torch.ones(2, 5, dtype=torch.bool)))
+    assert torch.equal(plain, masked)
+    assert torch.equal(gradient_of(plain, student), gradient_of(masked, student))
+
+
+@EVERY_LOSS
+@pytest.mark.parametrize('padding', [1e3, torch.nan, torch.inf, -torch.inf])
+def test_the_values_of_padding_have_no_influence(name, padding):
+    student, teacher = EVERY[name].pair((3, 5, 6))
+    other_student, other_teacher = (
+        torch.where(MASK[:, :, None], tokens, padding).detach().requires_grad_() for tokens in (student, teacher)
+    )
+    value, other = EVERY[name](student, teacher, mask=MASK), EVERY[name](other_student, other_teacher, mask=MASK)
+    assert torch.equal(value, other)
+    gradient = gradient_of(value, student)
+    assert torch.equal(gradient, gradient_of(other, other_student))
+    assert not gradient[~MASK].any()
+
+
+@EVERY_LOSS
+@pytest.mark.parametrize('padding', [0.5, torch.nan])
+def test_a_batch_of_padding_has_a_zero_loss_and_a_zero_gradient(name, padding):
+    student, teacher = (torch.full_like(tokens, padding) for tokens in EVERY[name].pair((3, 5, 6)))
+    value = EVERY[name](student.requires_grad_(), teacher, mask=torch.zeros(3, 5, dtype=torch.bool))
+    assert value == 0
+    assert torch.equal(gradient_of(value, student), torch.zeros_like(student))
+
+
 @EVERY_WAY
 def test_blocks_change_memory_and_nothing_else(name, monkeypatch):
     loss = EVERY[name]
@@ -80,6 +125,7 @@ def test_blocks_change_memory_and_nothing_else(name, monkeypatch):
     assert_close(gradient_of(blocks, student), gradient, rtol=1e-10)
     with torch.no_grad():
         assert_close(loss(student, teacher), whole, rtol=1e-12)
+    assert_follows_reference(loss, *loss.pair((3, 5, 4), torch.float64), 1e-9, mask=MASK)
     student, teacher = loss.pair((3, 4, 3), torch.float64)
     monkeypatch.setattr(_blocks, 'CPU_BLOCK_BYTES', 300)
     assert torch.autograd.gradcheck(lambda tokens: loss(tokens, teacher), student)
@@ -174,3 +220,7 @@ def test_a_single_token_has_a_zero_loss_and_a_zero_gradient(name):
     value = EVERY[name](student, teacher)
     assert_close(value, 0.0, atol=1e-6)
     assert_close(gradient_of(value, student), torch.zeros(1, 1, 6), atol=1e-5)
+    student, teacher = EVERY[name].pair((3, 5, 6))
+    value = EVERY[name](student, teacher, mask=ONE_TOKEN)
+    assert_close(value, 0.0, atol=1e-6)
+    assert_close(gradient_of(value, student), torch.zeros(3, 5, 6), atol=1e-5)

@@ -63,12 +63,20 @@ def test_parts_of_the_edges_make_the_whole():
     _assert_parts_make_the_whole((whole * weights).sum(), weighted, tokens)
 
 
-@pytest.mark.parametrize('rows', [range(0), range(3, 3), range(-1, 4), range(NUM_TOKENS + 1), range(0, 4, 2), (0, 4)])
+@pytest.mark.parametrize('rows', [range(-1, 4), range(NUM_TOKENS + 1), range(0, 4, 2), (0, 4)])
 def test_rows_that_are_none_of_the_graph_are_an_error(rows):
     student, teacher = _tokens()
     for term in (LocalTerm(), GlobalTerm()):
         with pytest.raises((ValueError, TypeError), match='expected `rows` to be a range'):
             term(student, teacher, rows=rows)
+
+
+@pytest.mark.parametrize('rows', [range(0), range(3, 3), range(NUM_TOKENS, NUM_TOKENS)])
+def test_of_no_rows_the_loss_is_a_zero_that_backpropagates(rows):
+    student, teacher = (tokens.requires_grad_() for tokens in _tokens())
+    for value in (LocalTerm()(student, teacher, rows), GlobalTerm()(student[:0], teacher, rows=rows)):
+        assert value == 0
+        assert torch.equal(torch.autograd.grad(value, student)[0], torch.zeros_like(student))
 
 
 def test_the_global_loss_wants_the_student_tokens_of_its_rows():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from trg_torchdistill.io import read_feature
+from trg_torchdistill.io import TokenOptions, read_feature
 
 FEATURE = torch.zeros(2, 3)
 
@@ -26,7 +26,7 @@ def test_logits_under_the_path_of_the_model_itself():
         (FEATURE, None),
         [None, FEATURE],
         (None, (FEATURE, torch.ones(1))),
-        OrderedDict(loss=None, last_hidden_state=FEATURE, pooler_output=torch.ones(1)),
+        OrderedDict(loss=None, last_hidden_state=FEATURE, pooler_output=None),
         {'hidden_states': (FEATURE, torch.ones(1))},
         ('a name', FEATURE),
     ],
@@ -34,6 +34,53 @@ def test_logits_under_the_path_of_the_model_itself():
 )
 def test_first_tensor_of_a_collection(value):
     assert read({'layer4': {'output': value, 'input': None}}) is FEATURE
+
+
+OTHER = torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    ('value', 'key'),
+    [
+        (OrderedDict(loss=None, last_hidden_state=FEATURE, pooler_output=OTHER), 'last_hidden_state'),
+        ({'aux': OTHER, 'out': (None, FEATURE)}, 'out'),
+        ({0: OTHER, 1: FEATURE}, '1'),
+        ({'out': FEATURE}, 'out'),
+        ((None, {'aux': OTHER, 'out': FEATURE}), 'out'),
+    ],
+    ids=['ModelOutput', 'backbone', 'pyramid', 'the only one', 'in a tuple'],
+)
+def test_key_is_the_entry_of_a_mapping(value, key):
+    assert read_feature({'map': {'output': value}}, 'map', 'output', 'teacher', 'TRGLoss', key) is FEATURE
+
+
+SEVERAL = {'out': FEATURE, 'aux': OTHER, 'loss': None}
+
+
+@pytest.mark.parametrize(
+    ('value', 'key', 'options', 'message'),
+    [
+        (SEVERAL, None, 'student_tokens', "to hold one tensor, got a mapping with ['out', 'aux']; add `key: 'out'`, or "
+         'another of them, to `student_tokens:` of `TRGLoss`'),
+        (SEVERAL, None, None, "to hold one tensor, got a mapping with ['out', 'aux']; hook a module that returns one "
+         'tensor'),
+        (SEVERAL, 'uot', 'tokens', "to have the entry 'uot', got ['out', 'aux']; did you mean `out`?; change `key:` of "
+         '`tokens:`'),
+        (SEVERAL, 'loss', 'tokens', "to have the entry 'loss', got ['out', 'aux']; change `key:` of `tokens:`"),
+        ((FEATURE, OTHER), 'out', 'tokens', "to be a mapping with the entry 'out', got no mapping; take `key:` out of "
+         '`tokens:`'),
+    ],
+    ids=['no key', 'no key, no options', 'unknown', 'without a tensor', 'no mapping'],
+)  # fmt: skip
+def test_key_that_does_not_fit(value, key, options, message):
+    with pytest.raises(ValueError, match=f"^`TRGLoss` expected the student's `map` output {re.escape(message)}$"):
+        read_feature({'map': {'output': value}}, 'map', 'output', 'student', 'TRGLoss', key, options)
+
+
+@pytest.mark.parametrize('key', [3, '', True, ['out']], ids=repr)
+def test_key_is_a_word(key):
+    with pytest.raises(TypeError, match='expected `key` to be a non-empty string, got'):
+        TokenOptions(key=key)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from trg_torchdistill.cli.plot.models import Model, hooked_features, penultimate_features
-from trg_torchdistill.cli.plot.pictures import draw_graph
+from trg_torchdistill.cli.plot.pictures import draw_context, draw_graph
 from trg_torchdistill.cli.plot.tokens import (
     choose_cell,
     graph_to_draw,
@@ -111,6 +111,41 @@ def test_the_share_of_the_edges_of_all_tokens():
     assert shares == {'teacher': 1, 'student': len(edges[0] & edges[1]) / 36}
 
 
+def test_padding_is_no_neighbour_and_has_no_edges():
+    tokens, teacher = torch.randn(3, 6, 5), torch.randn(3, 6, 5)
+    mask = torch.tensor([[True] * 6, [True, False, True, True, False, False], [False] * 6])
+    graph = LocalTerm(9, normalize_tokens=False)
+    found = neighbors_in_other_images(tokens, tokens, 0, 5, graph, mask)
+    assert [*found] == [place for _, place in by_hand(tokens, 0, 5, 12) if mask[place]]
+    padded = [torch.where(mask[:, :, None], each, torch.nan) for each in (tokens, teacher)]
+    values = dict(zip(('teacher', 'student'), padded, strict=True))
+    assert shares_of_edges(values, LocalTerm(2, normalize_tokens=False), mask)['teacher'] == 1
+
+
+def test_the_mask_of_a_loss_is_that_of_its_pictures():
+    class Masked(Layer):
+        def forward(self, images):
+            self.mask(images[:, 1])
+            return images
+
+    loss = TokenContextualLoss(**ENDS, token_mask={'path': 'layer.mask'})
+    student, images = model(), torch.randn(2, 3, *GRID)
+    student.module.layer = Masked('bchw')
+    student.module.layer.mask = nn.ReLU()
+    tokens, grid, mask = tokens_of(loss, [model(label='teacher'), student], images)
+    assert torch.equal(mask, images[:, 1].flatten(1) > 0)
+    padding, counted = (~mask[0]).nonzero()[0].item(), mask[0].nonzero()[0].item()
+    assert choose_cell(grid, divmod(counted, 3), '`layer`', mask[0]) == divmod(counted, 3)
+    with pytest.raises(TRGError, match='expected `--cell` to be a token of `layer` that counts, got'):
+        choose_cell(grid, divmod(padding, 3), '`layer`', mask[0])
+    figure = draw_context(
+        {label: each[:1] for label, each in tokens.items()}, {'teacher': 'T', 'student after': 'S'}, images[0, 0],
+        divmod(counted, 3), grid, loss.maps, mask[0],
+    )  # fmt: skip
+    drawn = torch.as_tensor(figure.axes[1].images[0].get_array()).flatten()
+    assert torch.equal(drawn > 0, mask[0])
+
+
 @pytest.mark.parametrize('normalize_tokens', [True, False])
 def test_context_maps_are_those_of_the_loss(normalize_tokens):
     tokens, loss = torch.randn(1, 6, 5), TokenContextualLoss(**ENDS, normalize_tokens=normalize_tokens, temperature=0.3)
@@ -131,13 +166,13 @@ def test_tokens_are_cut_by_the_tokenizer_of_the_loss(layout):
     images = torch.randn(2, 3, *GRID)
     options = {'bnd': {'num_prefix_tokens': 1, 'grid_size': [2, 3]}}.get(layout, {'layout': layout})
     loss = TRGLoss(**ENDS, student_tokens=options)
-    tokens, grid = tokens_of(loss, [model(label='teacher'), model(layout)], images)
+    tokens, grid, _ = tokens_of(loss, [model(label='teacher'), model(layout)], images)
     assert (list(tokens), grid) == (['teacher', 'student after'], GRID)
     assert all(torch.equal(values, images.flatten(2).transpose(1, 2)) for values in tokens.values())
 
 
 def test_without_a_teacher_a_student_stands_for_it():
-    tokens, _ = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
+    tokens, _, _ = tokens_of(TRGLoss(**ENDS), [model()], torch.randn(2, 3, *GRID))
     assert list(tokens) == ['student after']
 
 
@@ -148,7 +183,7 @@ def test_the_smaller_grid_counts():
 
     student, images = model(), torch.randn(2, 3, 4, 4)
     student.module.layer = Pooled('bchw')
-    tokens, grid = tokens_of(TRGLoss(**ENDS), [model(label='teacher'), student], images)
+    tokens, grid, _ = tokens_of(TRGLoss(**ENDS), [model(label='teacher'), student], images)
     assert grid == (2, 2)
     assert torch.allclose(tokens['teacher'], tokens['student after'])
 

@@ -28,6 +28,9 @@ GRIDS = {
     'vit, registers, flat grid': ((2, 11, 5), {'layout': 'bnd', 'num_prefix_tokens': 5, 'grid_size': [2, 3]}),
     'vit, grid only': ((2, 6, 5), {'layout': 'bnd', 'grid_size': (3, 2)}),
     'vit, one token': ((2, 1, 5), {'layout': 'bnd'}),
+    'text': ((2, 7, 5), {'layout': 'bld'}),
+    'text, class token': ((2, 7, 5), {'layout': 'bld', 'num_prefix_tokens': 1}),
+    'text, one token': ((2, 1, 5), {'layout': 'bld'}),
     'vector': ((2, 5), {'layout': 'bd'}),
     'vector auto': ((2, 5), {}),
 }
@@ -93,6 +96,8 @@ BAD_OPTIONS = {
     'grid of a number': ({'layout': 'bnd', 'grid_size': 7}, (ValueError, TypeError), 'grid_size'),
     'fractional grid': ({'layout': 'bnd', 'grid_size': [2.0, 3]}, (ValueError, TypeError), 'grid_size'),
     'grid on a map': ({'layout': 'bchw', 'grid_size': [2, 3]}, ValueError, 'grid_size'),
+    'grid on a text': ({'layout': 'bld', 'grid_size': [1, 3]}, ValueError, 'grid_size'),
+    'patches of a text': ({'layout': 'bld', 'patch_size': 2}, ValueError, 'patch_size'),
 }
 
 
@@ -109,6 +114,8 @@ BAD_FEATURES = {
     'map of three dimensions': ((2, 3, 4), {'layout': 'bchw'}),
     'sequence of four dimensions': ((2, 3, 4, 4), {'layout': 'bnd'}),
     'vector of three dimensions': ((2, 3, 4), {'layout': 'bd'}),
+    'text of two dimensions': ((2, 3), {'layout': 'bld'}),
+    'text of class tokens': ((2, 1, 3), {'layout': 'bld', 'num_prefix_tokens': 1}),
     'one dimension': ((4,), {}),
     'five dimensions': ((2, 3, 4, 4, 4), {}),
     'auto prefix on a map': ((2, 3, 4, 4), {'num_prefix_tokens': 1}),
@@ -216,6 +223,27 @@ def test_the_generator_advances_between_draws(generator):
 def test_drawing_more_cells_than_there_are_never_repeats_one(generator):
     cells = draw_cells(2, 9, 12, generator)
     assert [sorted(drawn) for drawn in cells.tolist()] == [list(range(9))] * 2
+
+
+@pytest.mark.parametrize('num_drawn', [1, 3, 9])
+def test_of_the_cells_that_count_each_image_gives_as_many_or_all(num_drawn, generator):
+    mask = torch.rand(6, 9, generator=generator) < 0.4
+    mask[0], mask[1] = False, True
+    for _ in range(20):
+        places = draw_cells(6, 9, num_drawn, generator, mask=mask)
+        images, cells = places // 9, places % 9
+        assert images.tolist() == sorted(images.tolist())
+        assert torch.bincount(images, minlength=6).equal(mask.sum(1).clamp(max=num_drawn))
+        assert mask[images, cells].all()
+        assert len(set(zip(images.tolist(), cells.tolist(), strict=True))) == len(images)
+
+
+@pytest.mark.parametrize('num_drawn', [4, 9])
+def test_where_all_cells_count_the_same_are_drawn(num_drawn):
+    plain = draw_cells(3, 9, num_drawn, torch.Generator().manual_seed(1))
+    masked = draw_cells(3, 9, num_drawn, torch.Generator().manual_seed(1), mask=torch.ones(3, 9, dtype=torch.bool))
+    tokens = _features(3, 9, 4)
+    assert torch.equal(take_cells(tokens, plain), take_cells(tokens, masked))
 
 
 def test_taken_cells_are_listed_image_after_image_and_carry_the_gradient(generator):

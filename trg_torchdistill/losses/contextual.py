@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from trg_torchdistill.context import ContextualTerm
 from trg_torchdistill.diagnostics import contextual_difference, share_on_teacher_edges
 from trg_torchdistill.io import IoDict
 from trg_torchdistill.losses.maps import ImageMaps, MapFacts, map_bytes
+from trg_torchdistill.losses.paired import PairedTokens
 from trg_torchdistill.losses.relation import RelationLoss, Terms
 from trg_torchdistill.schedules import WeightSchedule
 from trg_torchdistill.tokens import normalize
@@ -25,7 +27,7 @@ class TokenContextualLoss(RelationLoss):
     r"""The token-wise contextual loss, L_inner: teacher and student relate the tokens of an image alike.
 
     Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. All tokens of each
-    image go into :class:`~trg_torchdistill.functional.ContextualTerm`; the widths may differ.
+    image go into :class:`~trg_torchdistill.context.ContextualTerm`; the widths may differ.
 
     Args:
         student_module_path: Module path of the student's feature.
@@ -38,8 +40,10 @@ class TokenContextualLoss(RelationLoss):
         weight: Weight of the term, before that of the YAML's term: a number, or {start, end, schedule} of a
             :class:`~trg_torchdistill.schedules.WeightSchedule`, which needs ``pre_epoch_process_with_trg``.
         compile: Run the formula through ``torch.compile``.
-        student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
-        teacher_tokens: Options of the teacher's tokenizer.
+        student_tokens: :class:`~trg_torchdistill.io.TokenOptions` of the student's feature.
+        teacher_tokens: Those of the teacher's.
+        token_mask: Options of a :class:`~trg_torchdistill.losses.masks.TokenMask`: which tokens count, where some are
+            padding. None: all do.
 
     Raises:
         TRGError: If a keyword is unknown, missing or of a wrong type; if a value is out of range; in :meth:`forward`,
@@ -73,6 +77,7 @@ class TokenContextualLoss(RelationLoss):
         compile: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
+        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             student_module_path,
@@ -82,24 +87,27 @@ class TokenContextualLoss(RelationLoss):
             student_tokens,
             teacher_tokens,
             compile,
+            token_mask,
         )
         self.take('weight', weight, WeightSchedule)
         self.term = ContextualTerm(normalize_tokens, temperature, reduction)
         self._warned_of_one_token = False
 
-    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object) -> Terms:
         """Returns the contextual term, nothing with a weight of 0."""
         if self.now('weight') == 0:
             return {}
-        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
-        if student.shape[1] == 1 and not self._warned_of_one_token:
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        if tokens.student.shape[1] == 1 and not self._warned_of_one_token:
             self._warned_of_one_token = True
             warnings.warn(
                 'expected `TokenContextualLoss` to get more than one token an image, got 1: the term is 0; '
                 'change `student_module_path:` and `teacher_module_path:` to a layer before pooling',
                 stacklevel=2,
             )
-        return {'contextual': (self.now('weight'), self.formula(self.term)(student, teacher))}
+        return {
+            'contextual': (self.now('weight'), self.formula(self.term)(tokens.student, tokens.teacher, tokens.mask))
+        }
 
     @property
     def maps(self) -> ImageMaps:
@@ -108,32 +116,36 @@ class TokenContextualLoss(RelationLoss):
         return ImageMaps(*words, of=self.term.context, difference=self.term)
 
     @torch.no_grad()
-    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> MapFacts:
+    def facts(
+        self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int, targets: object = None
+    ) -> MapFacts:
         """Returns the size of the maps, and how many of their rows are saturated."""
-        student, teacher = self.tokens(student_io_dict, teacher_io_dict)
-        num_images, cells, _ = student.shape
-        saturated = {'student': self._saturated(student), 'teacher': self._saturated(teacher)}
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        num_images, cells, _ = tokens.student.shape
+        few = tokens.first(max(1, MEASURED_ENTRIES // cells**2))
+        saturated = {side: self._saturated(each, few.counts) for side, each in few.sides.items()}
         return MapFacts(
             term,
             cells,
             map_bytes(num_images, cells),
             map_bytes(batch_size, cells),
             saturated,
-            on_teacher_edges={'contextual': self._share_on_teacher_edges(student, teacher)},
+            padding=tokens.padding,
+            on_teacher_edges={'contextual': self._share_on_teacher_edges(few)},
         )
 
-    def _share_on_teacher_edges(self, student: Tensor, teacher: Tensor) -> float:
-        """The mean over images, of as many as are quick, within which a token has up to 8 neighbours."""
-        few = max(1, MEASURED_ENTRIES // student.shape[1] ** 2)
-        gradients = contextual_difference(self.term, student[:few], teacher[:few])
-        images = zip(gradients, normalize(teacher[:few].float()), strict=True)
-        shares = [share_on_teacher_edges(gradient, tokens) for gradient, tokens in images]
-        return sum(shares) / len(shares)
+    def _share_on_teacher_edges(self, tokens: PairedTokens) -> float:
+        """The mean over the images, within which a token has up to 8 neighbours."""
+        gradients = contextual_difference(self.term, tokens.student, tokens.teacher, tokens.mask)
+        images = zip(gradients, normalize(tokens.teacher.float()), tokens.counts, strict=True)
+        shares = [
+            share_on_teacher_edges(pairs[counts][:, counts], image[counts])
+            for pairs, image, counts in images
+            if counts.sum() > 1
+        ]
+        return sum(shares) / len(shares) if shares else math.nan
 
-    def _saturated(self, tokens: Tensor) -> float:
-        """The share of rows of the maps whose largest entry is above 0.99, of as many images as are quick."""
-        cells = tokens.shape[1]
-        if cells == 1:
-            return 0.0
-        context = self.term.context(tokens[: max(1, MEASURED_ENTRIES // cells**2)].float())
-        return (context.amax(2) > SATURATED_ROW).float().mean().item()
+    def _saturated(self, tokens: Tensor, counts: Tensor) -> float:
+        """The share of rows of the maps whose largest entry is above 0.99, of images with more than one token."""
+        largest = self.term.context(tokens.float(), counts).amax(2)[counts & (counts.sum(1, keepdim=True) > 1)]
+        return (largest > SATURATED_ROW).float().mean().item() if largest.numel() else 0.0

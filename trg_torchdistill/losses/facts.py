@@ -31,6 +31,7 @@ class Facts:
     Attributes:
         term: Name of the term in the YAML.
         cells: Tokens N of an image over the common grid.
+        padding: The share of them that does not count.
         on_teacher_edges: By term, the share of its gradient that lands on the teacher's edges, see
             :func:`~trg_torchdistill.diagnostics.share_on_teacher_edges`.
     """
@@ -39,11 +40,16 @@ class Facts:
 
     term: str
     cells: int
+    padding: float = field(default=0.0, kw_only=True)
     on_teacher_edges: dict[str, float] = field(default_factory=dict, kw_only=True)
 
     def line(self, batch_size: int) -> str:
         """Returns a line for a terminal; ``batch_size`` is the YAML's."""
-        return f'{self.term}: {self.cells} tokens an image{self.edges_shown()}'
+        return f'{self.term}: {self.cells_shown()}{self.edges_shown()}'
+
+    def cells_shown(self) -> str:
+        """Returns the tokens of an image, and how many of them count."""
+        return f'{self.cells} tokens an image' + (f' ({self.padding:.1%} padding)' if self.padding else '')
 
     def edges_shown(self) -> str:
         """Returns where the gradient lands, for the end of the line."""

@@ -61,7 +61,7 @@ class GraphFacts(Facts):
 
     def line(self, batch_size: int) -> str:
         """Returns the graph's size here, and where it differs at the YAML's batch size."""
-        drawn = f'{self.tokens_per_image} of {self.cells} tokens an image'
+        drawn = f'{self.tokens_per_image} of {self.cells_shown()}'
         temperature = '' if self.temperature is None else f', temperature {self.temperature:.3g}'
         here, there = shown_bytes(self.graph_bytes), shown_bytes(self.graph_bytes_yaml)
         k = 'all' if self.num_neighbors is None else self.num_neighbors
@@ -117,7 +117,7 @@ def edge_facts(term: LocalTerm, tokens: dict[str, Tensor]) -> dict[str, Any]:
         tokens: By side, the tokens [M, D].
     """
     found: dict[str, Any] = {'affinity': {}, 'fitting_sigma': 0.0, 'sharp_rows': 0.0, 'row_range': None}
-    if len(tokens['student']) == 1:
+    if len(tokens['student']) <= 1:
         return found
     pairs, distances = graph_of(term, **tokens)
     squares = {side: each.gather(1, pairs.columns)[pairs.of(side)] for side, each in distances.items()}

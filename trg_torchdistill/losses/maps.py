@@ -23,16 +23,16 @@ class ImageMaps:
         relation: What a number says of two tokens, ``similarity``.
         scale: What the numbers are, ``softmax over the image``.
         loss: How their difference is called, ``contextual loss``.
-        of: Makes them of one model's tokens, [B, N, D] to [B, N, N].
-        difference: The loss between the student's and the teacher's tokens [B, N, D].
+        of: Makes them of one model's tokens, [B, N, D] to [B, N, N]; with a ``token_mask``, also of the mask [B, N].
+        difference: The loss between the student's and the teacher's tokens [B, N, D], and the same.
     """
 
     name: str
     relation: str
     scale: str
     loss: str
-    of: Callable[[Tensor], Tensor]
-    difference: Callable[[Tensor, Tensor], Tensor]
+    of: Callable[..., Tensor]
+    difference: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MapFacts(Facts):
     def line(self, batch_size: int) -> str:
         """Returns the size of the maps here, and where it differs at the YAML's batch size."""
         here, there = shown_bytes(self.map_bytes), shown_bytes(self.map_bytes_yaml)
-        line = f'{self.term}: {self.cells} tokens an image, maps {here}'
+        line = f'{self.term}: {self.cells_shown()}, maps {here}'
         line += '' if here == there else f'; at a batch of {batch_size}: {there}'
         return line + self.edges_shown()
 

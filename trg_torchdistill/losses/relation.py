@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from trg_torchdistill._checks import advice, build, check_bool, check_choice, check_text, explain_keywords
 from trg_torchdistill.errors import TRGError, told
 from trg_torchdistill.functional import LocalTerm
-from trg_torchdistill.io import IoDict, read_feature
+from trg_torchdistill.io import IoDict, TokenOptions, read_feature
 from trg_torchdistill.losses.facts import Facts
 from trg_torchdistill.losses.maps import ImageMaps
+from trg_torchdistill.losses.masks import TokenMask
+from trg_torchdistill.losses.paired import PairedTokens
 from trg_torchdistill.means import Means
 from trg_torchdistill.schedules import WeightSchedule
-from trg_torchdistill.tokens import Tokenizer, flatten_grid, pool_to_common_grid
+from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
 
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -25,7 +27,7 @@ Terms = dict[str, tuple[float, Tensor]]
 class RelationLoss(nn.Module, ABC):
     """A loss on the tokens of one student feature and one teacher feature; a subclass defines :meth:`compute`.
 
-    What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, :attr:`schedules`,
+    What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, ``schedules``,
     :attr:`graph` and :attr:`maps`.
 
     Losses own no parameter: the host keeps them in a plain dict that ``.to()`` and the optimizer do not reach. What is
@@ -36,9 +38,10 @@ class RelationLoss(nn.Module, ABC):
         student_module_io: ``input`` or ``output`` of that module.
         teacher_module_path: Module path of the teacher's feature.
         teacher_module_io: ``input`` or ``output`` of that module.
-        student_tokens: Options of the student's :class:`trg_torchdistill.tokens.Tokenizer`, or None.
-        teacher_tokens: Options of the teacher's tokenizer, or None.
+        student_tokens: :class:`~trg_torchdistill.io.TokenOptions` of the student's feature, or None.
+        teacher_tokens: Those of the teacher's, or None.
         compile: Whether ``torch.compile`` makes the formulas of the loss.
+        token_mask: Options of a :class:`~trg_torchdistill.losses.masks.TokenMask`, None where all tokens count.
 
     Attributes:
         summary: One line about the loss, for the table of keys.
@@ -62,6 +65,7 @@ class RelationLoss(nn.Module, ABC):
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
         compile: bool = False,
+        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.key = type(self).__name__
@@ -71,8 +75,9 @@ class RelationLoss(nn.Module, ABC):
         check_choice('teacher_module_io', teacher_module_io, ('input', 'output'))
         self.student_module_path, self.student_module_io = student_module_path, student_module_io
         self.teacher_module_path, self.teacher_module_io = teacher_module_path, teacher_module_io
-        self.student_tokenizer = build(Tokenizer, 'student_tokens', student_tokens)
-        self.teacher_tokenizer = build(Tokenizer, 'teacher_tokens', teacher_tokens)
+        self.student_tokenizer = build(TokenOptions, 'student_tokens', student_tokens)
+        self.teacher_tokenizer = build(TokenOptions, 'teacher_tokens', teacher_tokens)
+        self.token_mask = None if token_mask is None else build(TokenMask, 'token_mask', token_mask)
         self.schedules: dict[str, WeightSchedule] = {}
         self._numbers: dict[str, float] = {}
         self._is_compiled = check_bool('compile', compile)
@@ -125,9 +130,9 @@ class RelationLoss(nn.Module, ABC):
             f'make `{name}:` of `{self.key}` a number'
         )
 
-    def formula(self, term: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Returns a term, compiled if the loss is to be."""
-        if not self._is_compiled:
+    def formula(self, term: Callable[..., Tensor], is_usual: bool = True) -> Callable[..., Tensor]:
+        """Returns a term, compiled if the loss is to be; not for tokens of a number that each batch has anew."""
+        if not (self._is_compiled and is_usual):
             return term
         if term not in self._compiled:
             # The method and not the object: all objects would share one code, and its limit of recompilations.
@@ -162,23 +167,25 @@ class RelationLoss(nn.Module, ABC):
         Args:
             student_io_dict: The host's hooked features of the student, {path: {'input' | 'output': tensor}}.
             teacher_io_dict: The same of the teacher.
-            targets: Labels, not used.
+            targets: Labels; :class:`~trg_torchdistill.losses.masks.TokenMask` may take the mask from them.
 
         Raises:
             TRGError: If a hooked value holds no tensor; if a feature is missing or does not fit.
         """
-        self._terms = self.compute(student_io_dict, teacher_io_dict)
+        self._terms = self.compute(student_io_dict, teacher_io_dict, targets)
         self._means.add({name: value for name, (_, value) in self._terms.items()})
         if not self._terms:
-            return (self.tokens(student_io_dict, teacher_io_dict)[0] * 0).sum()
+            return self.tokens(student_io_dict, teacher_io_dict, targets).student[:0].sum()
         return torch.stack([weight * value for weight, value in self._terms.values()]).sum()
 
     @abstractmethod
-    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
-        """Returns weight and value of each term, scalars with a graph, for the hooked features of a step."""
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object) -> Terms:
+        """Returns weight and value of each term, scalars with a graph, for what :meth:`forward` gets in a step."""
 
     @torch.no_grad()
-    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> Facts:
+    def facts(
+        self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int, targets: object = None
+    ) -> Facts:
         """Returns what the loss has to say of the hooked features of a step.
 
         Args:
@@ -186,27 +193,44 @@ class RelationLoss(nn.Module, ABC):
             student_io_dict: Hooked features of the student.
             teacher_io_dict: Hooked features of the teacher.
             batch_size: The YAML's.
+            targets: Labels.
         """
-        student, _ = self.tokens(student_io_dict, teacher_io_dict)
-        return Facts(term, student.shape[1])
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        return Facts(term, tokens.student.shape[1], padding=tokens.padding)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what is copied and pickled: not the terms, which hold the graph of the last step, nor code."""
         return {**self.__dict__, '_terms': {}, '_compiled': {}}
 
-    def tokens(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
-        """Reads both features and returns their tokens [B, N, D] over the common grid."""
-        student, teacher = pool_to_common_grid(*self.token_grids(student_io_dict, teacher_io_dict))
-        return flatten_grid(student), flatten_grid(teacher)
+    def tokens(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object = None) -> PairedTokens:
+        """Reads both features and the mask, and returns their tokens over the common grid."""
+        own = self.token_grids(student_io_dict, teacher_io_dict)
+        student, teacher = pool_to_common_grid(*own)
+        grid, student_grid = ((each.shape[2], each.shape[3]) for each in (student, own[0]))
+        mask = None
+        if self.token_mask is not None:
+            place = ('student', 'teacher').index(self.token_mask.side)
+            tokenizer = (self.student_tokenizer, self.teacher_tokenizer)[place]
+            with advice(f'change `token_mask:` of `{self.key}`'):
+                found = self.token_mask.read(self.key, (student_io_dict, teacher_io_dict)[place], targets)
+                mask = self.token_mask.on_grid(found, tokenizer, own[place], grid)
+        return PairedTokens(flatten_grid(student), flatten_grid(teacher), mask, grid, student_grid)
+
+    def feature(self, side: str, io_dict: IoDict) -> Tensor:
+        """Reads the feature of the ``student`` or the ``teacher``."""
+        path, io, options = self.student_module_path, self.student_module_io, self.student_tokenizer
+        if side == 'teacher':
+            path, io, options = self.teacher_module_path, self.teacher_module_io, self.teacher_tokenizer
+        return read_feature(io_dict, path, io, side, self.key, options.key, f'{side}_tokens')
 
     def token_grids(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> tuple[Tensor, Tensor]:
         """Reads both features and returns their token grids [B, D, h, w], not yet pooled to a common size."""
         grids = []
-        for side, io_dict, path, io, tokenizer in (
-            ('student', student_io_dict, self.student_module_path, self.student_module_io, self.student_tokenizer),
-            ('teacher', teacher_io_dict, self.teacher_module_path, self.teacher_module_io, self.teacher_tokenizer),
+        for side, io_dict, path, tokenizer in (
+            ('student', student_io_dict, self.student_module_path, self.student_tokenizer),
+            ('teacher', teacher_io_dict, self.teacher_module_path, self.teacher_tokenizer),
         ):
-            feature = read_feature(io_dict, path, io, side, self.key)
+            feature = self.feature(side, io_dict)
             with advice(f"`{self.key}` read the {side}'s `{path}`, change its `{side}_tokens:` or the path"):
                 grids.append(tokenizer(feature))
         student, teacher = grids
@@ -215,6 +239,14 @@ class RelationLoss(nn.Module, ABC):
                 f'expected student and teacher features of the same batch size, got {len(student)} from '
                 f'`{self.student_module_path}` and {len(teacher)} from `{self.teacher_module_path}`; '
                 f'change the module paths of `{self.key}` to features whose first dimension is the image'
+            )
+        is_text = 'bld' in (self.student_tokenizer.layout, self.teacher_tokenizer.layout)
+        if is_text and student.shape[2:] != teacher.shape[2:]:
+            raise TRGError(
+                f"expected texts ('bld') of the same length, got {student[0, 0].numel()} tokens from "
+                f'`{self.student_module_path}` and {teacher[0, 0].numel()} from `{self.teacher_module_path}`; '
+                "both models need the same tokenisation, and `layout: 'bld'` in `student_tokens:` and "
+                f'`teacher_tokens:` of `{self.key}`'
             )
         return student, teacher
 

@@ -8,11 +8,7 @@ from typing import Any
 
 import torch
 
-from trg_torchdistill._checks import (
-    check_bool,
-    check_choice,
-    check_integer,
-)
+from trg_torchdistill._checks import check_bool, check_choice, check_integer
 from trg_torchdistill.diagnostics import global_gradient, local_gradient, share_on_teacher_edges, soft_targets
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.functional import TARGETS, TOKEN_REDUCTIONS, GlobalTerm, LocalTerm
@@ -23,7 +19,7 @@ from trg_torchdistill.losses.projection import Projection
 from trg_torchdistill.losses.queue import TokenQueue
 from trg_torchdistill.losses.relation import RelationLoss, Terms
 from trg_torchdistill.schedules import TemperatureSchedule, WeightSchedule
-from trg_torchdistill.tokens import draw_cells, flatten_grid, pool_to_common_grid, take_cells
+from trg_torchdistill.tokens import take_cells
 
 
 class TRGLoss(RelationLoss):
@@ -44,10 +40,11 @@ class TRGLoss(RelationLoss):
         projection_module_io: ``input`` or ``output`` of that module.
         num_neighbors: Neighbours k of a token, clipped to M - 1 with one warning; None for the complete graph.
         sigma: Bandwidth of the Gaussian affinity, in squared token distance.
-        edges: ``own``, ``teacher`` or ``union``: whose neighbours are the edges.
-        row_distribution: ``softmax_all``, ``softmax_edges`` or ``proportional``.
-        edge_direction: ``out`` or ``in``; the latter not with ``gather``.
-        tokens_per_image: Tokens n drawn from an image, None for all.
+        edges: Whose neighbours are the edges: ``own``, each graph its model's; ``teacher``; ``union``, those of both.
+        row_distribution: A row is the softmax of A over all tokens, ``softmax_all``, or over its edges,
+            ``softmax_edges``, or A over its sum, ``proportional``.
+        edge_direction: Edges of row i: ``out``, {j : j in kNN(i)}, or ``in``, {j : i in kNN(j)}, not with ``gather``.
+        tokens_per_image: Tokens n drawn from an image, None for all; one with fewer that count gives all of these.
         max_tokens: Cap on the M = B*n tokens of the graph, by drawing fewer an image (at least one); None for no cap.
             With ``gather`` each process may draw its equal part of them.
         temperature: tau of the global term: a number, or {start, end, schedule} of a
@@ -63,9 +60,12 @@ class TRGLoss(RelationLoss):
         local_reduction: ``sum`` or ``mean`` over tokens.
         global_reduction: ``mean`` or ``sum`` over tokens.
         gather: Under distributed training, one graph over the tokens of all processes; otherwise one for each process.
-        compile: Run the formulas through ``torch.compile``; a last batch of another size compiles them once more.
-        student_tokens: Options of the student's :class:`~trg_torchdistill.tokens.Tokenizer`.
-        teacher_tokens: Options of the teacher's tokenizer.
+        compile: Run the formulas through ``torch.compile``; a last batch of another size compiles them once more, and
+            one in which an image gives fewer than n tokens runs as without it.
+        student_tokens: :class:`~trg_torchdistill.io.TokenOptions` of the student's feature.
+        teacher_tokens: Those of the teacher's.
+        token_mask: Options of a :class:`~trg_torchdistill.losses.masks.TokenMask`: which tokens count, where some are
+            padding. None: all do.
 
     Raises:
         TRGError: If a keyword is unknown, missing or of a wrong type; if a value is out of range; in :meth:`forward`,
@@ -117,6 +117,7 @@ class TRGLoss(RelationLoss):
         compile: bool = False,
         student_tokens: Mapping[str, Any] | None = None,
         teacher_tokens: Mapping[str, Any] | None = None,
+        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             student_module_path,
@@ -126,6 +127,7 @@ class TRGLoss(RelationLoss):
             student_tokens,
             teacher_tokens,
             compile,
+            token_mask,
         )
         self.projection = Projection(self.key, student_module_path, projection_module_path, projection_module_io)
         self.local = LocalTerm(
@@ -169,33 +171,32 @@ class TRGLoss(RelationLoss):
         """The temperature of the global term; None while a schedule has no epoch or the term is skipped."""
         return self._numbers.get('temperature') if self._numbers.get('global_weight', 1) > 0 else None
 
-    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object) -> Terms:
         """Returns the local and the global term, of which one with weight 0 is not computed.
 
         Raises:
             TRGError: As :meth:`forward`; if the schedule was told no epoch.
         """
-        student_grid, teacher_grid = self.token_grids(student_io_dict, teacher_io_dict)
-        common_grids = pool_to_common_grid(student_grid, teacher_grid)
-        student, teacher = (flatten_grid(grid) for grid in common_grids)
-        batch_size, num_cells, _ = student.shape
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        batch_size, num_cells, _ = tokens.student.shape
         num_drawn = self.tokens_an_image(batch_size, num_cells)
-        cells = draw_cells(batch_size, num_cells, num_drawn, device=student.device)
-        own_tokens = take_cells(teacher, cells)
+        cells = tokens.draw(num_drawn)
+        is_whole = cells.numel() == batch_size * num_drawn
+        own_tokens = take_cells(tokens.teacher, cells)
         share = Share.of(own_tokens) if self.gather else Share((len(own_tokens),))
         teacher_tokens = share.gather(own_tokens.detach())
         terms: Terms = {}
         local_weight, global_weight = self.now('local_weight'), self.now('global_weight')
         if local_weight > 0:
             self._warn_of_clipping(len(teacher_tokens))
-            student_tokens = share.gather(take_cells(student, cells))
-            local = self.formula(self.local)(student_tokens, teacher_tokens, share.rows)
+            student_tokens = share.gather(take_cells(tokens.student, cells))
+            local = self.formula(self.local, is_whole)(student_tokens, teacher_tokens, share.rows)
             terms['local'] = (local_weight, share.scaled(local, self.local.reduction))
         if global_weight > 0:
-            projected = take_cells(self.projection.tokens(student_io_dict, student_grid, *common_grids), cells)
+            projected = take_cells(self.projection.tokens(student_io_dict, tokens), cells)
             soft = self.now('target_temperature') if self._has_target_temperature else None
             queue = None if self.queue is None else self.queue.tokens
-            between = self.formula(self.relationship)(
+            between = self.formula(self.relationship, is_whole)(
                 projected, teacher_tokens, self.now('temperature'), soft, queue, share.rows
             )
             terms['global'] = (global_weight, share.scaled(between, self.relationship.reduction))
@@ -209,30 +210,31 @@ class TRGLoss(RelationLoss):
         return self.local
 
     @torch.no_grad()
-    def facts(self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int) -> GraphFacts:
+    def facts(
+        self, term: str, student_io_dict: IoDict, teacher_io_dict: IoDict, batch_size: int, targets: object = None
+    ) -> GraphFacts:
         """Returns the size of the graph, and what its edges weigh."""
-        grids = self.token_grids(student_io_dict, teacher_io_dict)
-        common_grids = pool_to_common_grid(*grids)
-        tokens = {'student': flatten_grid(common_grids[0]), 'teacher': flatten_grid(common_grids[1])}
-        num_images, cells, _ = tokens['student'].shape
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        num_images, cells, _ = tokens.student.shape
         num_drawn, num_drawn_yaml = (self.tokens_an_image(count, cells) for count in (num_images, batch_size))
-        chosen = draw_cells(num_images, cells, num_drawn, torch.Generator().manual_seed(0))
-        rows = {side: take_cells(each, chosen).float()[:MEASURED_TOKENS] for side, each in tokens.items()}
-        here, there = num_images * num_drawn, batch_size * num_drawn_yaml
-        width = max(each.shape[2] for each in tokens.values())
+        chosen = tokens.draw(num_drawn, torch.Generator().manual_seed(0))
+        rows = {side: take_cells(each, chosen).float()[:MEASURED_TOKENS] for side, each in tokens.sides.items()}
+        here, there = chosen.numel(), round(batch_size * tokens.counted(num_drawn_yaml))
+        width = max(each.shape[2] for each in tokens.sides.values())
         queue_size = 0 if self.queue is None else self.queue.size
         shares, sharp_targets = {}, 0.0
         if self._numbers.get('local_weight', 1) > 0:
             shares['local'] = local_gradient(self.local, **rows)
         if self.current_temperature is not None:
-            projected = take_cells(self.projection.tokens(student_io_dict, grids[0], *common_grids), chosen)
+            projected = take_cells(self.projection.tokens(student_io_dict, tokens), chosen)
             taus = self.current_temperature, self._numbers.get('target_temperature', self.current_temperature)
             shares['global'] = global_gradient(self.relationship, projected[:MEASURED_TOKENS], rows['teacher'], *taus)
-            if self.relationship.targets == 'teacher':
+            if self.relationship.targets == 'teacher' and here:
                 sharp_targets = (soft_targets(rows['teacher'], taus[1]).amax(1) > ONE_ENTRY).float().mean().item()
         return GraphFacts(
             term,
             cells,
+            padding=tokens.padding,
             tokens_per_image=num_drawn,
             num_tokens=here,
             num_tokens_yaml=there,
@@ -240,7 +242,7 @@ class TRGLoss(RelationLoss):
             graph_bytes=graph_bytes(here, self.local, width),
             graph_bytes_yaml=graph_bytes(there, self.local, width),
             queue_size=queue_size,
-            queue_bytes=queue_size * tokens['teacher'].shape[2] * 4,
+            queue_bytes=queue_size * tokens.teacher.shape[2] * 4,
             temperature=self.current_temperature,
             sharp_targets=sharp_targets,
             on_teacher_edges={
@@ -260,7 +262,7 @@ class TRGLoss(RelationLoss):
 
     def _warn_of_clipping(self, num_tokens: int) -> None:
         k = self.local.num_neighbors
-        if k is not None and k >= num_tokens and not self._warned_of_clipping:
+        if k is not None and k >= num_tokens > 0 and not self._warned_of_clipping:
             self._warned_of_clipping = True
             warnings.warn(
                 f'expected `num_neighbors` of `TRGLoss` to be less than the {num_tokens} tokens of the graph, '

@@ -21,8 +21,8 @@ from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
+from trg_torchdistill.io import TokenOptions
 from trg_torchdistill.losses.recipes import RECIPES
-from trg_torchdistill.tokens import Tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     layers = {side: choose_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
     for side, record in layers.items():
         try:  # as the losses will, on an output of the same shape
-            Tokenizer(**record.tokens)(torch.zeros(record.shape or ()))
+            TokenOptions(**record.tokens)(torch.zeros(record.shape or ()))
         except TRGError as error:
             raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
     logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]

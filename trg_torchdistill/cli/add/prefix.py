@@ -59,6 +59,8 @@ class _Renamer:
         if isinstance(value, dict):
             if 'is_from_teacher' in value:
                 side = 'teacher' if value['is_from_teacher'] else 'student'
+            elif value.get('side') in ('student', 'teacher'):
+                side = value['side']
             for key, item in value.items():
                 value[key] = self._rename_argument(item, (*place, str(key)), _side_of(str(key), side))
         elif isinstance(value, list):

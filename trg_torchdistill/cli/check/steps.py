@@ -15,7 +15,6 @@ from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of
-from trg_torchdistill.io import first_tensor
 from trg_torchdistill.losses.facts import Facts
 
 
@@ -128,7 +127,7 @@ class Witness:
         self._terms = {str(name): term for name, term in terms_of(criterion).items()}
         self._relations = {str(name): loss for name, loss in relation_losses(criterion).items()}
         self._values: dict[str, Any] = {}
-        self._inputs: dict[str, tuple[Any, Any]] = {}
+        self._inputs: dict[str, tuple[Any, ...]] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Witness:
@@ -150,7 +149,7 @@ class Witness:
 
     def _keep_input(self, name: str) -> Any:
         def note(module: nn.Module, args: Any) -> None:
-            self._inputs[name] = args[:2]
+            self._inputs[name] = args
 
         return note
 
@@ -167,16 +166,18 @@ class Witness:
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
-        return tuple(loss.facts(name, *self._inputs[name], batch_size) for name, loss in self._relations.items())
+        found = []
+        for name, loss in self._relations.items():
+            student, teacher, *targets = self._inputs[name]
+            found.append(loss.facts(name, student, teacher, batch_size, *targets))
+        return tuple(found)
 
     def frozen(self) -> dict[str, str]:
         """Returns the student's layer of each TRG term to which no gradient can come, by the name of the term."""
         found = {}
-        for name, (student, _) in self._inputs.items():
-            path, io = self._relations[name].student_module_path, self._relations[name].student_module_io
-            feature = first_tensor(student[path][io])
-            if feature is not None and not feature.requires_grad:
-                found[name] = path
+        for name, (student, *_) in self._inputs.items():
+            if not self._relations[name].feature('student', student).requires_grad:
+                found[name] = self._relations[name].student_module_path
         return found
 
 

@@ -208,20 +208,24 @@ def _token_pictures(
         loss, graph = next(
             (loss, graph_to_draw(loss.graph, args.neighbors)) for loss in losses if loss.graph is not None
         )
-        tokens, grid = tokens_of(loss, models, shown.values.to(device))
-        row, column = choose_cell(grid, args.cell, f'`{loss.student_module_path}`')
+        tokens, grid, mask = tokens_of(loss, models, shown.values.to(device))
+        counts = None if mask is None else mask[image]
+        row, column = choose_cell(grid, args.cell, f'`{loss.student_module_path}`', counts)
         graphs = {
-            label: neighbors_in_other_images(values, tokens.get(TEACHER, values), image, row * grid[1] + column, graph)
+            label: neighbors_in_other_images(
+                values, tokens.get(TEACHER, values), image, row * grid[1] + column, graph, mask
+            )
             for label, values in tokens.items()
         }
-        shares = shares_of_edges(tokens, graph) if TEACHER in tokens else {}
+        shares = shares_of_edges(tokens, graph, mask) if TEACHER in tokens else {}
         titles = [f'class {shown.names[label]}' for label in shown.labels]
         place = (image, row, column)
         figures['token_graph'] = draw_graph(graphs, graph.edges, shares, captions, titles, pixels, place, grid)
     if 'context_maps' in wanted:
         loss, maps = next((loss, loss.maps) for loss in losses if loss.maps is not None)
-        tokens, grid = tokens_of(loss, models, shown.values.to(device))
-        cell = choose_cell(grid, args.cell, f'`{loss.student_module_path}`')
+        tokens, grid, mask = tokens_of(loss, models, shown.values.to(device))
+        counts = None if mask is None else mask[image]
+        cell = choose_cell(grid, args.cell, f'`{loss.student_module_path}`', counts)
         of_image = {label: values[image, None] for label, values in tokens.items()}
-        figures['context_maps'] = draw_context(of_image, captions, pixels[image], cell, grid, maps)
+        figures['context_maps'] = draw_context(of_image, captions, pixels[image], cell, grid, maps, counts)
     return figures

@@ -151,14 +151,22 @@ def _legend(can_differ: bool) -> list[Any]:
 
 
 def draw_context(
-    tokens: Mapping[str, Tensor], captions: Captions, pixels: Tensor, cell: Grid, grid: Grid, maps: ImageMaps
+    tokens: Mapping[str, Tensor],
+    captions: Captions,
+    pixels: Tensor,
+    cell: Grid,
+    grid: Grid,
+    maps: ImageMaps,
+    counts: Tensor | None = None,
 ) -> Figure:
     """Draws an image, and for each model the row of its map that belongs to one cell of the grid.
 
-    The tokens are [1, N, D] by label of the model, the image is [H, W, 3] or [H, W] as it is seen.
+    The tokens are [1, N, D] by label of the model, the image is [H, W, 3] or [H, W] as it is seen. ``counts``
+    says which of the tokens [N] do, None for all.
     """
     height, width = grid
-    rows = {label: maps.of(values)[0, cell[0] * width + cell[1]] for label, values in tokens.items()}
+    mask = () if counts is None else (counts[None],)
+    rows = {label: maps.of(values, *mask)[0, cell[0] * width + cell[1]] for label, values in tokens.items()}
     greatest = max(float(row.max()) for row in rows.values())
     figure, panels = new_figure(
         1,
@@ -176,7 +184,7 @@ def draw_context(
         axes.set_title(captions[label], fontsize=9)
         axes.set(xticks=[], yticks=[])
         if TEACHER in tokens and label != TEACHER:
-            difference = float(maps.difference(tokens[label], tokens[TEACHER]))
+            difference = float(maps.difference(tokens[label], tokens[TEACHER], *mask))
             axes.set_xlabel(f'{maps.loss}\nof the image: {difference:.2g}', fontsize=9)
     figure.colorbar(panels[-1].images[0], ax=panels, label=maps.scale, shrink=0.8, pad=0.01)
     return figure

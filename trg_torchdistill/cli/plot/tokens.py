@@ -20,7 +20,6 @@ from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.graph import edge_square_distances, gaussian_affinity
 from trg_torchdistill.losses import LOSSES, RelationLoss
 from trg_torchdistill.registration import relation_loss_classes
-from trg_torchdistill.tokens import flatten_grid, pool_to_common_grid
 
 Grid = tuple[int, int]
 # Image and cell of the neighbours of a token, the nearest first, and the weight of the edge to each.
@@ -74,37 +73,48 @@ def _ends_found(models: Sequence[Model], image_size: Grid, layers: Mapping[str, 
     return ends
 
 
-def tokens_of(loss: RelationLoss, models: Sequence[Model], images: Tensor) -> tuple[dict[str, Tensor], Grid]:
+def tokens_of(
+    loss: RelationLoss, models: Sequence[Model], images: Tensor
+) -> tuple[dict[str, Tensor], Grid, Tensor | None]:
     """Returns the tokens of a batch [B, C, H, W] as a loss sees them, over the common grid of teacher and student.
 
     Without a teacher each student stands for it as well.
 
     Returns:
-        By label of the model [B, N, D] in float32 on the CPU, and the cells [h, w] of the grid, N = h*w.
+        By label of the model [B, N, D] in float32 on the CPU, the cells [h, w] of the grid, N = h*w, and which of them
+        [B, N] count, None for all.
 
     Raises:
         TRGError: If a model lacks the module that the loss reads; if its feature cannot be cut into tokens.
     """
     values: dict[str, Tensor] = {}
     of_teacher = None
+    mask = loss.token_mask
+    of_mask = {side: [mask.path] if mask and mask.path and mask.side == side else [] for side in ('student', 'teacher')}
     for model in models:
         if model.side == 'teacher':
-            of_teacher = hooked_features(model, [loss.teacher_module_path], images)
+            of_teacher = hooked_features(model, [loss.teacher_module_path, *of_mask['teacher']], images)
             continue
-        paths = [loss.student_module_path, *([] if of_teacher else [loss.teacher_module_path])]
+        paths = [loss.student_module_path, *([] if of_teacher else [loss.teacher_module_path]), *of_mask['student']]
         features = hooked_features(model, paths, images)
-        student, teacher = pool_to_common_grid(*loss.token_grids(features, of_teacher or features))
+        tokens = loss.tokens(features, of_teacher or features)
         if of_teacher:
-            values[TEACHER] = flatten_grid(teacher).float().cpu()
-        values[model.label] = flatten_grid(student).float().cpu()
-    return values, (student.shape[2], student.shape[3])
+            values[TEACHER] = tokens.teacher.float().cpu()
+        values[model.label] = tokens.student.float().cpu()
+    return values, tokens.grid, None if tokens.mask is None else tokens.mask.cpu()
 
 
-def choose_cell(grid: Grid, cell: Sequence[int] | None, where: str) -> Grid:
+def choose_cell(grid: Grid, cell: Sequence[int] | None, where: str, counts: Tensor | None = None) -> Grid:
     """Returns row and column of the chosen cell, the one in the middle by default.
 
+    Args:
+        grid: Cells [h, w] of an image.
+        cell: Row and column.
+        where: What has the tokens.
+        counts: Which of the cells [h*w] count, None for all.
+
     Raises:
-        TRGError: If the grid has a single cell, or not this one.
+        TRGError: If the grid has a single cell, or not this one; if it is padding.
     """
     height, width = grid
     if height * width == 1:
@@ -118,6 +128,11 @@ def choose_cell(grid: Grid, cell: Sequence[int] | None, where: str) -> Grid:
             f'expected `--cell` to be a row from 0 to {height - 1} and a column from 0 to {width - 1} of the '
             f'{height} x {width} tokens of {where}, got {row} {column}'
         )
+    if counts is not None and not counts[row * width + column]:
+        raise TRGError(
+            f'expected `--cell` to be a token of {where} that counts, got {row} {column}, which is padding; choose '
+            'another, or another `--image`'
+        )
     return row, column
 
 
@@ -129,7 +144,9 @@ def graph_to_draw(graph: LocalTerm, num_neighbors: int | None = None) -> LocalTe
     return replace(graph, num_neighbors=num_neighbors or graph.num_neighbors)
 
 
-def neighbors_in_other_images(tokens: Tensor, teacher: Tensor, image: int, cell: int, graph: LocalTerm) -> Neighbors:
+def neighbors_in_other_images(
+    tokens: Tensor, teacher: Tensor, image: int, cell: int, graph: LocalTerm, mask: Tensor | None = None
+) -> Neighbors:
     """Returns the edges of one token to the tokens of the other images, in the graph that a loss makes of a model.
 
     Args:
@@ -138,30 +155,39 @@ def neighbors_in_other_images(tokens: Tensor, teacher: Tensor, image: int, cell:
         image: Image of the token.
         cell: Its cell.
         graph: Says which edges there are, and what they weigh.
+        mask: Which tokens [B, N] count, None for all.
     """
-    others = [other for other in range(len(tokens)) if other != image]
-    own, teachers = (
-        graph.placed(torch.cat([each[image, cell][None], each[others].flatten(0, 1)])) for each in (tokens, teacher)
-    )
+    others = _counted(tokens, mask).clone()
+    others[image] = False
+    ends = others.nonzero().tolist()
+    own, teachers = (graph.placed(torch.cat([each[image, cell][None], each[others]])) for each in (tokens, teacher))
     pairs = graph.pairs(own, teachers, range(1))
     squares = edge_square_distances(own, pairs.columns, rows=range(1))[0]
     affinities = gaussian_affinity(squares, graph.sigma).tolist()
     is_edge, found = pairs.of('student')[0], {}
     for place in squares.argsort(stable=True).tolist():
         if is_edge[place]:
-            other, neighbor = divmod(int(pairs.columns[0, place]) - 1, tokens.shape[1])
-            found[others[other], neighbor] = affinities[place]
+            other, neighbor = ends[int(pairs.columns[0, place]) - 1]
+            found[other, neighbor] = affinities[place]
     return found
 
 
-def shares_of_edges(tokens: Mapping[str, Tensor], graph: LocalTerm) -> dict[str, float]:
-    """Returns the share of the teacher's neighbours that are each model's own, over all of its tokens [B, N, D]."""
+def _counted(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
+def shares_of_edges(tokens: Mapping[str, Tensor], graph: LocalTerm, mask: Tensor | None = None) -> dict[str, float]:
+    """Returns the share of the teacher's neighbours that are each model's own, over all of its tokens [B, N, D].
+
+    With a mask [B, N], over those that count.
+    """
     own_neighbors = LocalTerm(graph.num_neighbors, graph.sigma, normalize_tokens=graph.normalize_tokens)
-    num_images, num_cells, _ = tokens[TEACHER].shape
-    ends = [(image, cell) for image in range(num_images) for cell in range(num_cells)]
+    ends = _counted(tokens[TEACHER], mask).nonzero().tolist()
     edges = {
         label: {
-            (*end, *neighbor) for end in ends for neighbor in neighbors_in_other_images(each, each, *end, own_neighbors)
+            (image, cell, *neighbor)
+            for image, cell in ends
+            for neighbor in neighbors_in_other_images(each, each, image, cell, own_neighbors, mask)
         }
         for label, each in tokens.items()
     }

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.io import first_tensor
-from trg_torchdistill.tokens import Tokenizer
+from trg_torchdistill.io import TokenOptions, tensor_at
 
 # Places (y, x) in parts of the image. No usual order of a grid from 4 x 4 to 56 x 56, such as windows, dilated windows,
 # columns, mirrored rows, Z-order or a Hilbert curve, leaves all three within a cell of where they are in rows.
@@ -36,7 +35,7 @@ def out_of_order(model: nn.Module, layers: Mapping[str, Mapping[str, Any]], imag
 
     Args:
         model: A model in eval mode; it is called once.
-        layers: For each module path, the options of the tokenizer that cuts its output into cells.
+        layers: For each module path, the options that cut its output into cells.
         image_shape: Shape [C, H, W] of an image.
 
     Returns:
@@ -45,11 +44,12 @@ def out_of_order(model: nn.Module, layers: Mapping[str, Mapping[str, Any]], imag
     found: set[str] = set()
 
     def compare(path: str, module: nn.Module, value: Any, result: Any) -> None:
-        tensor = first_tensor(result)
+        options = TokenOptions(**layers[path])
+        tensor = tensor_at(result, options.key)
         if tensor is None or len(tensor) != 1 + len(PLACES):
             return
         try:
-            grids = Tokenizer(**layers[path])(tensor).float()
+            grids = options(tensor).float()
         except TRGError:
             return  # it has another number of tokens for other images
         changes = (grids[1:] - grids[:1]).norm(dim=1)

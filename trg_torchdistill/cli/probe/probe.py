@@ -14,7 +14,7 @@ from trg_torchdistill.cli.probe.cell_order import out_of_order
 from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
-from trg_torchdistill.io import first_tensor
+from trg_torchdistill.io import first_tensor, tensors_in
 from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
@@ -32,6 +32,7 @@ class Record:
         order: Position among all modules in the order in which they finished (the last time), 0 if it did not run.
         shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
         value_type: Class of its output.
+        key: Entry of a mapping in which that tensor is; None if no other holds one.
         layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd`` or ``bd``; None if it cannot be cut into tokens.
         grid: Cells [h, w] of the output, None without a layout.
         num_prefix_tokens: Class and register tokens in front of a sequence.
@@ -48,6 +49,7 @@ class Record:
     order: int = 0
     shape: tuple[int, ...] | None = None
     value_type: str = 'None'
+    key: str | None = None
     layout: str | None = None
     grid: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
@@ -82,7 +84,7 @@ class Record:
     @property
     def tokens(self) -> dict[str, Any]:
         """Options of the tokenizer that the output needs, none where ``auto`` is right."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if self.key is None else {'key': self.key}
         if self.layout == 'bhwc':
             options['layout'] = 'bhwc'
         if self.num_prefix_tokens:
@@ -212,6 +214,7 @@ class _Watch:
         module = self.modules[path]
         shape = None if tensor is None else tuple(tensor.shape)
         layout, grid, prefix = None, None, 0
+        keys = list(tensors_in(value))
         if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
             layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
         passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
@@ -221,6 +224,7 @@ class _Watch:
             order,
             shape,
             type(value).__name__,
+            keys[0] if len(keys) > 1 else None,
             layout,
             grid,
             prefix,

@@ -1,0 +1,134 @@
+"""Which tokens count: ``token_mask`` of the losses, and how what the host hands over becomes a mask of their grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trg_torchdistill._checks import check_choice, check_text
+from trg_torchdistill.errors import TRGError
+from trg_torchdistill.io import IoDict, hooked_value, read_feature
+from trg_torchdistill.tokens import Tokenizer, any_in_cell
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """Where a loss finds which tokens count; the others are padding, and are in no graph, map or queue.
+
+    Either the value hooked at a module: an attention mask [B, L], a map of pixels [B, H, W], of which what is not 0
+    counts, or torchvision's ``ImageList``, of which the pixels inside their image count. Or the targets of a
+    segmentation batch, [B, H, W], of which all but ``ignore_index`` counts. A token of which any pixel counts, counts.
+
+    Args:
+        path: Module path.
+        io: ``input`` or ``output`` of that module.
+        side: ``student`` or ``teacher``, whose module it is. An attention mask has the tokens that this side's
+            tokenizer gets, its ``num_prefix_tokens`` included.
+        key: Entry of a hooked mapping.
+        ignore_index: Label of the pixels that do not count.
+
+    Raises:
+        TRGError: If an option has a wrong type or value; unless exactly one of ``path`` and ``ignore_index`` is given.
+
+    YAML::
+
+        token_mask: {path: 'token_mask', io: 'output', side: 'student'}
+    """
+
+    path: str | None = None
+    io: str = 'output'
+    side: str = 'student'
+    key: str | None = None
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice('io', self.io, ('input', 'output'))
+        check_choice('side', self.side, ('student', 'teacher'))
+        for name in ('path', 'key'):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if (self.path is None) == (self.ignore_index is None):
+            both = f'path={self.path!r} and ignore_index={self.ignore_index!r}'
+            raise TRGError(
+                'expected `token_mask` to name a hooked module, {path: ...}, or a label, {ignore_index: ...}, got '
+                + both
+            )
+        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int | None):
+            raise TRGError(f'expected `ignore_index` to be an integer, got {self.ignore_index!r}')
+        if self.ignore_index is not None and (self.io, self.side, self.key) != ('output', 'student', None):
+            raise TRGError(
+                'expected no `io`, `side` or `key` beside `ignore_index`, whose source is the targets, got some'
+            )
+
+    def read(self, owner: str, io_dict: IoDict, targets: object) -> Tensor:
+        """Returns which entries [B, L] or pixels [B, H, W] count.
+
+        Args:
+            owner: Key of the loss in the YAML.
+            io_dict: Hooked features of :attr:`side`.
+            targets: Targets of the batch.
+
+        Raises:
+            TRGError: If there is none, or none of such a shape.
+        """
+        if self.path is None:
+            source, found = 'the targets of the batch', targets
+            if isinstance(targets, Tensor):
+                found = targets != self.ignore_index
+        else:
+            source = f"the {self.side}'s `{self.path}` {self.io}"
+            value = hooked_value(io_dict, self.path, self.io, self.side, owner)
+            images = _image_list(value)
+            if images is not None:
+                return _inside(images)
+            found = read_feature(io_dict, self.path, self.io, self.side, owner, self.key, 'token_mask') != 0
+        if not isinstance(found, Tensor) or found.ndim not in (2, 3):
+            shape = f'shape {list(found.shape)}' if isinstance(found, Tensor) else type(found).__name__
+            raise TRGError(f'expected {source} to be a mask [B, L] of tokens or [B, H, W] of pixels, got {shape}')
+        return found
+
+    def on_grid(self, mask: Tensor, tokenizer: Tokenizer, own: Tensor, size: tuple[int, int]) -> Tensor:
+        """Returns which tokens [B, N] of the common grid count.
+
+        Args:
+            mask: What :meth:`read` returned.
+            tokenizer: That of :attr:`side`.
+            own: Token grid [B, D, h, w] that it made.
+            size: Cells of the common grid.
+
+        Raises:
+            TRGError: If the shape of the mask does not fit the tokens.
+        """
+        batch_size, _, *cells = own.shape
+        if mask.ndim == 2:
+            height, width = (side * tokenizer.patch_size for side in cells)
+            length = tokenizer.num_prefix_tokens + height * width
+            if mask.shape != (batch_size, length):
+                raise TRGError(
+                    f"expected a mask [B, L] = {[batch_size, length]} of the {self.side}'s tokens, of which "
+                    f'`num_prefix_tokens` = {tokenizer.num_prefix_tokens} are dropped, got shape {list(mask.shape)}'
+                )
+            mask = mask[:, tokenizer.num_prefix_tokens :].reshape(-1, height, width)
+        elif tokenizer.layout == 'bld' or len(mask) != batch_size:
+            wanted = f'[B, L] for layout {tokenizer.layout!r}' if tokenizer.layout == 'bld' else '[B, H, W]'
+            raise TRGError(f'expected a mask {wanted} with B = {batch_size}, got shape {list(mask.shape)}')
+        return any_in_cell(mask, size).flatten(1).to(own.device)
+
+
+def _image_list(value: Any) -> Any:
+    """The ``ImageList`` in a hooked value, None if there is none; torchvision's transform returns it in a tuple."""
+    values = value if isinstance(value, tuple | list) else (value,)
+    return next((each for each in values if hasattr(each, 'image_sizes') and hasattr(each, 'tensors')), None)
+
+
+def _inside(images: Any) -> Tensor:
+    """Which pixels [B, H, W] of a padded batch are inside their image."""
+    height, width = images.tensors.shape[-2:]
+    sizes = torch.as_tensor(images.image_sizes, device=images.tensors.device)
+    rows, columns = (
+        torch.arange(side, device=sizes.device) < sizes[:, place, None] for place, side in enumerate((height, width))
+    )
+    return rows[:, :, None] & columns[:, None]
