@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick check lint format types docs matrix clean
+.PHONY: demo test quick check lint format types docs matrix release clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ docs: $(STAMP)  ## the site, in docs/_build/html; a warning is an error
 
 matrix:  ## the test suite over Python, torch and torchdistill: hours, and 7 GB at a time; not in CI
 	$(PYTHON) tools/matrix.py
+
+release:  ## builds and tries what would be uploaded, in an empty environment; TORCH=PYTHON lends that of another one
+	$(PYTHON) tools/release.py $(if $(TORCH),--torch $(TORCH))
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info

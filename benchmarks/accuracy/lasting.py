@@ -34,6 +34,7 @@ from measures import Measures
 from methods import Weights
 from recipes import LASTING
 from tables import read_notes, write_note
+from threadpoolctl import threadpool_limits
 
 from trg_torchdistill.cli.probe.build import build_box, build_with_weights
 from trg_torchdistill.cli.recipe.config import import_packages, load_config
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument('--teacher_views', type=int, help='store the teacher for that many views of each image')
     parser.add_argument('--views_dir', type=Path, help='folder for those of each setting, default: OUT/views')
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
-    parser.add_argument('--threads', type=int, default=1, help='threads of each training')
+    parser.add_argument('--threads', type=int, default=1, help='threads of each training, and of `measure`')
     parser.add_argument('--device', default='cpu')
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve()
@@ -252,7 +253,8 @@ def main() -> None:
         options.recipe = setting
         grid = Lasting(options)
         if options.stage == 'measure':
-            grid.measure()
+            with threadpool_limits(options.threads):
+                grid.measure()
         else:
             failures += grid.weigh() if options.stage == 'weights' else grid.execute()
     sys.exit(1 if failures else 0)

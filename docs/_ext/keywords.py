@@ -32,13 +32,25 @@ def split_arguments(lines: list[str]) -> tuple[list[str], dict[str, str], list[s
 def keyword_rows(target: Callable[..., Any], texts: dict[str, str]) -> list[tuple[str, str, str]]:
     """Returns the keyword, its default as YAML writes it, and its meaning, of each one of a signature.
 
+    What a docstring does not say, that of a base class does.
+
     Raises:
         ValueError: If the docstring has another list of keywords.
     """
     parameters = inspect.signature(target).parameters
-    if list(parameters) != list(texts):
-        raise ValueError(f'expected the `Args:` of {target.__name__} to be {list(parameters)}, got {list(texts)}')
+    inherited = {name: text for name, text in _inherited(target).items() if name in parameters and name not in texts}
+    told = [name for name in parameters if name not in inherited]
+    if told != list(texts):
+        raise ValueError(f'expected the `Args:` of {target.__name__} to be {told}, got {list(texts)}')
+    texts = inherited | texts
     return [(name, _default(parameter), texts[name]) for name, parameter in parameters.items()]
+
+
+def _inherited(target: Callable[..., Any]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for base in getattr(target, '__mro__', ())[:0:-1]:
+        texts |= split_arguments((inspect.getdoc(base) or '').splitlines())[1]
+    return texts
 
 
 def _default(parameter: inspect.Parameter) -> str:

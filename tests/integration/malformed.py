@@ -109,10 +109,10 @@ KEYWORDS = [
 
 TOKEN_OPTIONS = [
     ('full', S_TOKENS, 'student_tokens: {patch: 1}',
-     "'grid_size'], got `patch`; did you mean `patch_size`?" + TRG),
+     "'grid_size', 'key'], got `patch`; did you mean `patch_size`?" + TRG),
     ('full', S_TOKENS, 'student_tokens: [1]',
      'expected `student_tokens` to be a mapping with keys among '
-     "['layout', 'patch_size', 'num_prefix_tokens', 'grid_size'], got [1]" + TRG),
+     "['layout', 'patch_size', 'num_prefix_tokens', 'grid_size', 'key'], got [1]" + TRG),
     ('full', S_TOKENS, "student_tokens: {layout: 'nchw'}",
      "got 'nchw'; did you mean `bchw`?; it stands under `student_tokens:`" + TRG),
     ('full', S_TOKENS, 'student_tokens: {patch_size: 3}',
@@ -225,7 +225,7 @@ PROJECTORS = [
     ('full', 'layer4: {path', '- {path',
      'expected `projectors` to be a mapping of names to {path, io, in_features, out_features}, got ['),
     ('full', 'out_features: 12', 'out_features: 12, tokens: 2',
-     "'num_prefix_tokens', 'grid_size'], got 2" + PROJECTOR),
+     "'num_prefix_tokens', 'grid_size', 'key'], got 2" + PROJECTOR),
     ('full', 'out_features: 12', 'out_features: 12, tokens: {patch_size: 3}',
      'expected `patch_size` to divide the feature map 4 x 4, got 3; a projector of `Student4TRG` read '
      '`student_model.layer4`, change its `tokens:` or its `path:` under `projectors:`'),
