@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])}
+FOLDERS = ('*.md', 'docs/*.md', 'configs/**/*.md')
+PAGES = {path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted(ROOT.glob(folder))}
 
 # Bash itself expands loops, braces and variables of a block, and hands over each command instead of running it.
 RECORD = """

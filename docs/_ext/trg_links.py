@@ -13,6 +13,7 @@ from sphinx.util import logging
 
 ROOT = Path(__file__).parents[2]
 PAGES = {'README.md': 'index', 'CONTRIBUTING.md': 'developing', 'CHANGELOG.md': 'changes'}
+PAGES['configs/official/README.md'] = 'official'
 logger = logging.getLogger(__name__)
 
 
@@ -31,12 +32,11 @@ class RepositoryLinks(SphinxPostTransform):
 
     def _replace(self, node: nodes.Element) -> None:
         target = node['reftarget'].split('#')[0] + ('.md' if node.get('refdomain') == 'doc' else '')
-        folder = Path(self.env.doc2path(self.env.docname)).parent
-        found = [path for path in ((folder / target).resolve(), ROOT / target) if path.exists()]
-        if not found:
+        path = (Path(node.source or node.parent.source).parent / target).resolve()  # of an included file its own
+        if not path.exists():
             logger.warning('no such file in the repository: %s', target, location=node)
             return
-        uri = self._uri(found[0].relative_to(ROOT).as_posix())
+        uri = self._uri(path.relative_to(ROOT).as_posix())
         if not uri and isinstance(node, addnodes.download_reference):
             return
         link = nodes.reference(refuri=uri, internal=True) if uri else nodes.inline()
@@ -45,8 +45,9 @@ class RepositoryLinks(SphinxPostTransform):
 
     def _uri(self, name: str) -> str:
         module = name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')
-        if name in PAGES:
-            return self._relative(PAGES[name])
+        page = PAGES.get(name, name.removeprefix('docs/').removesuffix('.md'))
+        if page in self.env.all_docs:
+            return self._relative(page)
         if getattr(self.env, '_viewcode_modules', {}).get(module):
             return self._relative(f'_modules/{module.replace(".", "/")}')
         return f'{self.config.repository_url}/{name}' if self.config.repository_url else ''

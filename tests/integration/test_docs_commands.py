@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from documents import PAGES, commands
+from documents import PAGES, ROOT, commands
 from tiny import KD, SIDES, TRG, TRG_SIDES, stage, tiny_net, whole_yaml
 
 from trg_torchdistill.cli.main import main
@@ -11,10 +11,11 @@ pytestmark = pytest.mark.slow
 
 # Pages with commands that are run elsewhere, or that need data or runs which nobody has here.
 ELSEWHERE = {
-    'docs/demo.md': 'test_demo.py',
-    'docs/experiments.md': 'test_experiment_configs.py',
-    'docs/performance.md': 'test_train_views.py',
-    'docs/results.md': 'test_plot_command.py',
+    'configs/official/README.md': 'contract/test_official.py',
+    'docs/demo.md': 'integration/test_demo.py',
+    'docs/experiments.md': 'integration/test_experiment_configs.py',
+    'docs/performance.md': 'integration/test_train_views.py',
+    'docs/results.md': 'integration/test_plot_command.py',
 }
 DIGITS = 'configs/sample/digits'
 CHECKPOINTS = 'resource/ckpt/digits'
@@ -67,4 +68,4 @@ def test_each_page_is_run_here_or_elsewhere():
     assert {'README.md', 'docs/start.md', 'docs/checkpoints.md', 'docs/pictures.md'} <= set(RUN)
     for page, test in ELSEWHERE.items():
         assert complete(page)
-        assert PAGES['README.md'].with_name('tests').joinpath('integration', test).is_file()
+        assert (ROOT / 'tests' / test).is_file()
