@@ -85,6 +85,17 @@ def test_the_paths_of_other_terms_follow_the_student_into_the_wrapper(tmp_path, 
     train_all_epochs(new)
 
 
+@pytest.mark.parametrize(('side', 'path'), [('student', 'student_model.layer3'), ('teacher', 'layer3')])
+def test_a_mask_of_a_side_follows_it(tmp_path, side, path):
+    """The paths of a block that says its `side`, as `token_mask` does, are those of that side."""
+    text = HOOKED.replace('student: {io:', f"mask: {{side: '{side}', io:")
+    _, new = upgrade(tmp_path, text, models=('cnn12', 'cnn8'))
+    pairs = load_deferred(str(new)).get(
+        'train', 'criterion', 'kwargs', 'sub_terms', 'at', 'criterion', 'kwargs', 'at_pairs'
+    )
+    assert pairs['pair1']['mask']['path'] == path
+
+
 def test_frozen_modules_and_module_wise_options_follow_too(tmp_path):
     text = CONFIG.replace(STUDENT_BLOCK, f"{STUDENT_BLOCK}\n    frozen_modules: ['layer3', 'instance(BatchNorm2d)']")
     text = text.replace(

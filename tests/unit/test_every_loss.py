@@ -76,7 +76,7 @@ def test_gradcheck(name):
     assert torch.autograd.gradcheck(lambda tokens: EVERY[name](tokens, teacher), student)
 
 
-@EVERY_LOSS
+@EVERY_WAY
 def test_gradcheck_with_padding(name):
     student, teacher = EVERY[name].pair((3, 5, 3), torch.float64, scale=1.0)
     assert torch.autograd.gradcheck(lambda tokens: EVERY[name](tokens, teacher, mask=MASK), student)
@@ -91,11 +91,12 @@ def test_without_padding_a_mask_changes_nothing(name):
 
 
 @EVERY_LOSS
-@pytest.mark.parametrize('padding', [1e3, torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize('padding', [[1e3] * 6, [torch.nan, torch.inf, -torch.inf, 0, 1, -1e30]], ids=['finite', 'not'])
 def test_the_values_of_padding_have_no_influence(name, padding):
     student, teacher = EVERY[name].pair((3, 5, 6))
     other_student, other_teacher = (
-        torch.where(MASK[:, :, None], tokens, padding).detach().requires_grad_() for tokens in (student, teacher)
+        torch.where(MASK[:, :, None], tokens, torch.tensor(padding * 2)[: tokens.shape[2]]).detach().requires_grad_()
+        for tokens in (student, teacher)
     )
     value, other = EVERY[name](student, teacher, mask=MASK), EVERY[name](other_student, other_teacher, mask=MASK)
     assert torch.equal(value, other)
@@ -105,9 +106,8 @@ def test_the_values_of_padding_have_no_influence(name, padding):
 
 
 @EVERY_LOSS
-@pytest.mark.parametrize('padding', [0.5, torch.nan])
-def test_a_batch_of_padding_has_a_zero_loss_and_a_zero_gradient(name, padding):
-    student, teacher = (torch.full_like(tokens, padding) for tokens in EVERY[name].pair((3, 5, 6)))
+def test_a_batch_of_padding_has_a_zero_loss_and_a_zero_gradient(name):
+    student, teacher = (torch.full_like(tokens, torch.nan) for tokens in EVERY[name].pair((3, 5, 6)))
     value = EVERY[name](student.requires_grad_(), teacher, mask=torch.zeros(3, 5, dtype=torch.bool))
     assert value == 0
     assert torch.equal(gradient_of(value, student), torch.zeros_like(student))
