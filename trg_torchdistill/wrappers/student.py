@@ -75,9 +75,9 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         student_model: nn.Module | None = None,
         teacher_model: nn.Module | None = None,
         inner: Mapping[str, Any] | None = None,
+        token_mask: Mapping[str, Any] | None = None,
         projector_ckpt: str | None = None,
         find_unused_parameters: bool | None = None,
-        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if student_model is None:
