@@ -147,7 +147,7 @@ def _assert_builds(block):
         own = [path for path in value['forward_hook']['output'] if not path.startswith('student_model.')]
         assert own
         assert all(get_module(wrapper, path) is not None for path in own)
-        return [type(wrapper).__name__]
+        return [type(module).__name__ for module in wrapper.modules()]
     if key == 'student_model':
         return [get_model(value['key'], **value['kwargs']) and value['key']]
     if key == 'student_tokens':
