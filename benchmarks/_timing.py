@@ -191,7 +191,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 def finish(arguments: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> None:
     """Prints the machine and writes the JSON."""
-    script = Path(sys.argv[0]).name
+    script = os.path.relpath(sys.argv[0], Path(__file__).parent)
     given = [text for text in sys.argv[1:] if text != '--json' and text != str(arguments.json)]
     result = {
         'command': shlex.join(['python', f'benchmarks/{script}', *given]),

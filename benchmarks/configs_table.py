@@ -24,7 +24,7 @@ from trg_torchdistill_cli import COMMANDS
 
 ROOTS = ('configs/sample', 'configs/official')
 # Folders of other tasks: detection, segmentation, text.
-OTHER_TASKS = ('coco2017', 'pascal_voc2012', 'glue', 'go_emotions')
+OTHER_TASKS = ('coco2017', 'pascal_voc2012')
 REASONS = {
     'to have a teacher': 'no teacher',
     'auxiliary_model_wrapper': 'has an auxiliary model wrapper',

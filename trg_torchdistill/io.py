@@ -129,6 +129,18 @@ def tensor_at(value: object, key: str | None = None) -> Tensor | None:
     return next(iter(found.values())) if key is None and len(found) == 1 else found.get(key)
 
 
+def default_entry(value: object) -> tuple[str | None, Tensor | None]:
+    """Returns the entry of a value to take where nobody says which, and its name if it is one of several.
+
+    Of several maps in a mapping, the last: ``out`` of a segmentation backbone {aux, out}, the coarsest of a feature
+    pyramid, whose entry ``pool`` is that once more, pooled. Of other values, the first tensor.
+    """
+    found = tensors_in(value)
+    maps = [name for name, tensor in found.items() if tensor.ndim == 4 and name != 'pool']
+    name = maps[-1] if maps else next(iter(found), None)
+    return (name if len(found) > 1 else None), found.get(name)
+
+
 def first_tensor(value: object) -> Tensor | None:
     """Returns the first tensor in a value, at any depth, or None."""
     return next(iter(tensors_in(value).values()), None)

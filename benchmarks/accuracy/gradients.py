@@ -21,6 +21,7 @@ from trg_torchdistill.cli.probe.build import build_box, build_with_weights
 from trg_torchdistill.cli.probe.forward import forward_loss
 from trg_torchdistill.cli.recipe.config import import_packages, load_config
 from trg_torchdistill.cli.runtime.placement import Placement
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.cli.train.checkpoint import load_training_state, restore_training_state
 from trg_torchdistill.host import Box
 
@@ -32,7 +33,7 @@ HEADER = ('run', 'epochs', 'term', 'gradient, of the first term = 1', 'cosine')
 def measure(box: Box, student: nn.Module) -> dict[str, list[tuple[float, float]]]:
     """Relative norm and cosine of each term but the first, in each batch."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for batch in batches_of(box, NUM_BATCHES):
+    for batch in batches_of(CLASSIFICATION, box, NUM_BATCHES):
         with Witness(box.criterion) as witness:
             forward_loss(box, *batch)
         first, *others = witness.terms()

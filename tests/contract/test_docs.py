@@ -118,9 +118,14 @@ class TestYaml:
             for option in ('student_tokens', 'teacher_tokens', 'tokens'):
                 TokenOptions(**node.get(option) or {})
 
-    @pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])
+    @pytest.mark.parametrize('page', ['README.md', 'docs/start.md', 'docs/dense.md'])
     def test_a_training_builds_what_it_names(self, page):
-        [train] = [found['train'] for text in blocks(page, 'yaml') if 'train' in (found := yaml.load(text, AnyTag))]
+        trainings = [found['train'] for text in blocks(page, 'yaml') if 'train' in (found := yaml.load(text, AnyTag))]
+        assert trainings
+        for train in trainings:
+            self._builds(train)
+
+    def _builds(self, train):
         losses = relation_losses(get_high_level_loss(train['criterion']))
         assert 'trg' in losses
         hooked = train['student']['forward_hook']['output']

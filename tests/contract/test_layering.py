@@ -30,11 +30,12 @@ PURE = (*PAPER, 'diagnostics', 'means', 'schedules', 'gather', 'io')
 # The rooms of the command line from the ground up, and which others a room may import: all of them stand before it.
 ROOMS = {'recipe': set()}
 ROOMS |= {'runtime': {'recipe'}, 'data': {'recipe', 'runtime'}, 'probe': {'recipe', 'runtime'}}
+ROOMS['tasks'] = {'recipe', 'runtime', 'probe'}
 ROOMS['measure'] = {'recipe', 'runtime', 'data', 'probe'}
-ROOMS |= {'add': {'recipe', 'runtime', 'probe'}, 'plot': {'recipe', 'runtime', 'data', 'probe'}}
+ROOMS |= {'add': {'recipe', 'runtime', 'probe', 'tasks'}, 'plot': {'recipe', 'runtime', 'data', 'probe', 'tasks'}}
 ROOMS |= {'demo': {'recipe', 'runtime', 'plot'}}
-ROOMS['train'] = ROOMS['eval'] = {'recipe', 'runtime', 'data', 'probe', 'measure'}
-ROOMS['check'] = {'recipe', 'runtime', 'data', 'probe', 'measure', 'train', 'add'}
+ROOMS['train'] = ROOMS['eval'] = {'recipe', 'runtime', 'data', 'probe', 'tasks', 'measure'}
+ROOMS['check'] = {'recipe', 'runtime', 'data', 'probe', 'tasks', 'measure', 'train', 'add'}
 ROOMS['main'] = {'runtime'}
 
 

@@ -169,8 +169,8 @@ def lines_taken(old, new):
     return [line[2:] for line in compared if line.startswith('- ')]
 
 
-def train_all_epochs(new, moves=''):
-    """Trains what was written; the teacher must be in eval mode and a module of the student must move."""
+def train_all_epochs(new, moves='', teacher_is_frozen=True):
+    """Trains what was written; a frozen teacher must be in eval mode and a module of the student must move."""
     config = load_yaml_file(str(new))
     models = [get_model(config['models'][f'{side}_model']['key'], None) for side in ('teacher', 'student')]
     box = get_distillation_box(*models, config['datasets'], config['train'], torch.device('cpu'), None, False, 1)
@@ -179,5 +179,5 @@ def train_all_epochs(new, moves=''):
     losses = [loss for epoch in range(box.num_epochs) for loss in train_epoch(box, epoch)]
     assert all(torch.tensor(loss).isfinite() for loss in losses)
     assert not all(torch.equal(*pair) for pair in zip(before, watched, strict=True))
-    assert not box.teacher_model.training
+    assert box.teacher_model.training != teacher_is_frozen
     return box

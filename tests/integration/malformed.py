@@ -204,7 +204,7 @@ PROJECTORS = [
     ('full', 'in_features: 8,', '',
      "expected `projectors.layer4` to have the key `in_features`, got ['path', 'io', 'out_features']" + WRAPPER),
     ('full', P_PATH, "path: 'layer4', io: 'output',",
-     "expected `path` of the projector `layer4` to be 'student_model.' and a module path of the student, got 'layer4'; "
+     "expected `path` of the projector `layer4` to be a module path that begins with 'student_model', got 'layer4'; "
      'did you mean `student_model.layer4`?' + WRAPPER),
     ('full', P_PATH, "path: 'student_model.layr4', io: 'output',",
      "got 'student_model.layr4'; did you mean `student_model.layer4`?" + WRAPPER),

@@ -16,6 +16,7 @@ from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.steps import batches_of, first_step
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.host import Box
 
 EVAL = "pre_epoch_process: 'pre_epoch_process_with_trg'\n"
@@ -114,7 +115,7 @@ def test_gradient_shares_against_a_hand_computation(tmp_path):
     copies = copy.deepcopy((teacher, student))
     box = box_from(tmp_path, train_yaml(textwrap.dedent(KD_TERM), teacher='', student=''), teacher, student)
     box.pre_epoch_process(epoch=0)
-    [batch] = batches_of(Box(box), 1)
+    [batch] = batches_of(CLASSIFICATION, Box(box), 1)
     first = first_step(CONFIG, Box(box), student, batch, 8)
 
     images, labels, _ = batch
@@ -142,7 +143,7 @@ def test_steps_without_trg_leave_the_box_as_it_was(tmp_path):
     terms, loss = dict(box.criterion.term_dict), box.criterion.term_dict['trg'][0]
     calls = []
     loss.register_forward_hook(lambda *args: calls.append(1))
-    cost = step_cost(Box(box), batches_of(Box(box), 1), 2)
+    cost = step_cost(Box(box), batches_of(CLASSIFICATION, Box(box), 1), 2)
     assert (len(calls), cost.steps) == (3, 2)
     assert cost.without_trg > 0
     assert box.criterion.term_dict == terms

@@ -7,6 +7,7 @@ from torchdistill.losses.registry import register_mid_level_loss
 
 from trg_torchdistill.cli.check.unread_keys import check_datasets, ignored_keywords, unread_keys
 from trg_torchdistill.cli.recipe.deferred import load_deferred
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.errors import TRGError
 
 CONFIG = """
@@ -58,7 +59,7 @@ def load(tmp_path, text):
 
 def texts(tmp_path, found='', replacement=''):
     assert found in CONFIG
-    return [notice.text for notice in unread_keys(load(tmp_path, CONFIG.replace(found, replacement)))]
+    return [notice.text for notice in unread_keys(load(tmp_path, CONFIG.replace(found, replacement)), CLASSIFICATION)]
 
 
 def test_a_yaml_without_strange_keys_has_no_warning(tmp_path):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torchdistill.datasets.wrapper import CRDDatasetWrapper, SSKDDatasetWrapper
 
-from trg_torchdistill.cli.check.setup import RandomImages, batch_size_of
+from trg_torchdistill.cli.check.setup import batch_size_of
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.tasks.image_classification import RandomImages
 from trg_torchdistill.functional import LocalTerm
 from trg_torchdistill.losses.graph_facts import graph_bytes
 from trg_torchdistill.losses.maps import map_bytes

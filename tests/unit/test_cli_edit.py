@@ -83,6 +83,19 @@ def test_a_key_keeps_its_place_among_the_wanted_keys():
     assert new[new.index('    num_epochs:   3') + 1] == "    pre: 'x'"
 
 
+def test_an_empty_mapping_becomes_a_block_and_an_anchored_one_grows():
+    text = 'terms: {}   # none yet\nhook: &hook {}\n'
+
+    def change(tree):
+        tree['terms'].update(trg={'weight': 1.0, 'criterion': {'key': 'TRGLoss'}}, contextual={'weight': 2.0})
+        tree['hook'].update(input=[], output=['layer4'])
+
+    lines = edited(change, text)
+    assert '- terms: {}   # none yet' in lines
+    assert '+   contextual:' in lines
+    assert "+ hook: &hook {input: [], output: ['layer4'], }" in lines
+
+
 def test_flow_collections_grow_on_their_line():
     def change(tree):
         hook = tree['train']['stage1']['student']['forward_hook']

@@ -16,6 +16,7 @@ from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.cli.probe.trial import guess_warning
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import parse_deferred
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.tokens import Tokenizer
 
@@ -126,7 +127,7 @@ def test_records_tell_what_runs_and_in_which_order():
     assert found.record('layer3.-1').path == 'layer3.2'
     assert found.record('layer3.7') is None
     assert found.record('pool').layout == 'bd'
-    assert (found.returned, found.num_logits, found.image_shape) == ('Tensor', 5, (2, 3, 16, 16))
+    assert (found.returned, found.num_logits, found.batch.shape) == ('Tensor', 5, (2, 3, 16, 16))
     assert probe(TinyHuggingFace()).returned == 'SimpleNamespace'
 
 
@@ -237,9 +238,9 @@ def test_without_any_hint_the_usual_sizes_are_tried_the_small_one_first_for_cifa
 def test_a_guess_is_told_where_the_tokens_hang_on_it(size, build, text):
     found = probe(build(), size.height)
     path = choose_layer(found, 'student').path
-    warning = guess_warning(size, [(found, [path]), (found, [])])
+    warning = guess_warning(CLASSIFICATION, size, [(found, [path]), (found, [])])
     assert warning is None if text is None else text in warning
-    assert guess_warning(size, [(found, [])]) is None
+    assert guess_warning(CLASSIFICATION, size, [(found, [])]) is None
 
 
 def test_the_logits_are_found_behind_a_feature():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from trg_torchdistill.io import TokenOptions, read_feature
+from trg_torchdistill.io import TokenOptions, default_entry, read_feature
 
 FEATURE = torch.zeros(2, 3)
 
@@ -133,3 +133,26 @@ def test_feature_that_is_not_there(io_dict, path, message, side):
     message = message.replace("the student's", f"the {side}'s").replace('train.student', f'train.{side}')
     with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
         read(io_dict, path, side=side)
+
+
+MAP, SMALLER = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ('value', 'name'),
+    [
+        (MAP, None),
+        ({'out': MAP}, None),
+        (OrderedDict(aux=SMALLER, out=MAP), 'out'),
+        (OrderedDict([('0', MAP), ('1', MAP), ('pool', SMALLER)]), '1'),
+        (OrderedDict(logits=FEATURE, hidden_states=(FEATURE, FEATURE)), 'logits'),
+    ],
+)
+def test_of_several_maps_the_last_is_taken_where_nobody_says_which(value, name):
+    found, tensor = default_entry(value)
+    assert found == name
+    assert tensor is (FEATURE if name == 'logits' else MAP)
+
+
+def test_a_value_without_tensors_has_no_entry():
+    assert default_entry({'loss': None}) == (None, None)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torchdistill.models.wrapper import AuxiliaryModelWrapper
 
-from trg_torchdistill import Student4TRG, wrappers
-from trg_torchdistill.wrappers import TokenProjector, check_outermost
+from trg_torchdistill import Student4TRG
+from trg_torchdistill.wrappers import TokenProjector, check_outermost, plain_model, student
 
 CPU = torch.device('cpu')
 PROJECTORS = {
@@ -161,7 +161,7 @@ def test_the_state_dict_is_plain_in_a_process_group_and_in_an_average(distribute
         assert list(state) == list(plain.state_dict())
         assert list(outermost.state_dict(prefix='net.')) == [f'net.{name}' for name in state]
         plain.load_state_dict(state, strict=True)
-        assert torch.equal(plain.layer3.weight, wrappers.plain_model(wrapped).layer3.weight)
+        assert torch.equal(plain.layer3.weight, plain_model(wrapped).layer3.weight)
         outermost.load_state_dict(plain.state_dict(), strict=True, assign=True)
 
 
@@ -202,7 +202,7 @@ def test_file_of_the_projections_goes_round_after_each_epoch(tmp_path, monkeypat
 
 @pytest.mark.parametrize(('option', 'is_main'), [('projectors.pt', False), (None, True)])
 def test_only_the_main_process_writes_and_nothing_without_the_option(option, is_main, tmp_path, monkeypatch):
-    monkeypatch.setattr(wrappers, 'is_main_process', lambda: is_main)
+    monkeypatch.setattr(student, 'is_main_process', lambda: is_main)
     monkeypatch.chdir(tmp_path)
     wrap(projector_ckpt=option).post_epoch_process()
     assert list(tmp_path.iterdir()) == []

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from trg_torchdistill.cli.add.plan import Choice, Plan, make_plan
+from trg_torchdistill.cli.add.choice import Choice, Plan
+from trg_torchdistill.cli.add.plan import make_plan
 from trg_torchdistill.cli.add.report import report
-from trg_torchdistill.cli.add.targets import choose_stage
+from trg_torchdistill.cli.add.targets import check_teacher, choose_stage
 from trg_torchdistill.cli.probe.arguments import add_data_arguments, not_negative
-from trg_torchdistill.cli.probe.layers import choose_layer
+from trg_torchdistill.cli.probe.staged import of_stage
 from trg_torchdistill.cli.probe.trial import guess_warning, try_sizes
-from trg_torchdistill.cli.recipe.config import Config, import_packages
+from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.recipe.edit import EditError, edit_text, list_changes
+from trg_torchdistill.cli.recipe.nest import nest
 from trg_torchdistill.cli.recipe.numbers import check_values
+from trg_torchdistill.cli.tasks.recognised import task_of
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import replacing
 from trg_torchdistill.io import TokenOptions
@@ -57,22 +61,40 @@ def run(args: argparse.Namespace) -> int:
     if not args.diff:
         _check_output(args)
     stage = choose_stage(config, args.stage)
-    import_packages(config)
+    task = task_of(config)
+    task.import_packages(config)
     check_values(config)
-    trial = try_sizes(config, stage, args.input_size, args.num_classes)
+    trial = try_sizes(task, config, stage, args.input_size, args.num_classes)
+    trial = replace(
+        trial, probes={side: of_stage(config, (*stage, side), probe) for side, probe in trial.probes.items()}
+    )
+    trains_teacher = check_teacher(config, stage, trial.probes['teacher'])
     wanted = {'teacher': args.teacher_layer, 'student': args.student_layer}
-    layers = {side: choose_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
+    layers = {side: task.default_layer(probe, side, wanted[side]) for side, probe in trial.probes.items()}
+    if config.get(*stage, 'student', 'sequential'):  # nothing can be learned beside it: rather a layer of its width
+        layers['teacher'] = task.default_layer(trial.probes['teacher'], 'teacher', wanted['teacher'], layers['student'])
     for side, record in layers.items():
         try:  # as the losses will, on an output of the same shape
             TokenOptions(**record.tokens)(torch.zeros(record.shape or ()))
         except TRGError as error:
             raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
-    logits_only = [side for side, probe in trial.probes.items() if probe.returned not in ('Tensor', 'Parameter')]
-    weights = args.weight, args.contextual_weight
-    choice = Choice(stage, layers['teacher'], layers['student'], *weights, logits_only, RECIPES[args.recipe])
+    choice = Choice(
+        stage,
+        layers['teacher'],
+        layers['student'],
+        args.weight,
+        args.contextual_weight,
+        task.logits_only(trial.probes),
+        RECIPES[args.recipe],
+        task.mask(config, trial.probes),
+        trial.probes['student'].logits_at,
+        task.packages,
+        trains_teacher,
+        is_wrapped=config.get(*stage, 'student', 'auxiliary_model_wrapper', 'key') is not None,
+    )
     plan = make_plan(config, choice)
     text = _upgraded_text(config, plan)
-    warning = guess_warning(trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])
+    warning = guess_warning(task, trial.size, [(probe, [layers[side].path]) for side, probe in trial.probes.items()])
     if args.diff:
         name = str(config.path)
         for line in difflib.unified_diff(config.text.splitlines(), text.splitlines(), name, args.output or name):
@@ -82,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with replacing(Path(args.output).expanduser()) as stream:
         stream.write(text.encode())
-    for line in report(config, trial, choice, plan, (text, args.output), warning):
+    for line in report(config, task, trial, choice, plan, (text, args.output), warning):
         print(line)
     return 0
 
@@ -93,14 +115,18 @@ def _upgraded_text(config: Config, plan: Plan) -> str:
     Raises:
         TRGError: If the change cannot be written into the text.
     """
+    text, before = config.text, config.data
     try:
-        text = edit_text(config.text, plan.tree)
+        if plan.nested:
+            text = nest(text, plan.nested, 'Student4TRG', 'inner')
+            before = parse_deferred(text)
+        text = edit_text(text, plan.tree)
     except EditError as error:
         raise TRGError(
             f'TRG cannot be written into {config.path} without changing other parts of it: {error}; write out the '
             'aliases of that block and try again'
         ) from error
-    _, replaced, removed = list_changes(config.data, parse_deferred(text))
+    _, replaced, removed = list_changes(before, parse_deferred(text))
     unexpected = [*removed, *(path for path in replaced if path not in plan.changed)]
     if unexpected:
         raise TRGError(f'nothing is written: {", ".join(unexpected)} of {config.path} would change as well')

@@ -15,8 +15,6 @@ PATH_WORDS = ('path', 'module', 'layer')
 def add_prefix(config: Config, stage: Stage, block: dict[str, Any]) -> list[str]:
     """Adds the prefix to each path of the student: hooks, frozen modules, optimizer and the terms of the loss.
 
-    With ``module_wise_configs`` the optimizer also gets the projections, which would not be trained otherwise.
-
     Args:
         config: The YAML.
         stage: Path of the stage.
@@ -38,8 +36,6 @@ def add_prefix(config: Config, stage: Stage, block: dict[str, Any]) -> list[str]
         if not entry.get('is_teacher'):
             place = ('optimizer', 'module_wise_configs', str(index), 'module')
             entry['module'] = renamer.renamed(entry['module'], place)
-    if optimizer.get('module_wise_configs'):
-        optimizer['module_wise_configs'].append({'module': 'projectors'})
     for name, term in block['criterion']['kwargs']['sub_terms'].items():
         for part in ('criterion', 'criterion_wrapper'):
             kwargs = (term.get(part) or {}).get('kwargs') if isinstance(term, dict) else None

@@ -6,21 +6,30 @@ import difflib
 import shlex
 from collections.abc import Iterator
 
-from trg_torchdistill.cli.add.plan import Choice, Plan
+from trg_torchdistill.cli.add.choice import Choice, Plan
+from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.probe.trial import Trial
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.wrapping import wrapped
+from trg_torchdistill.cli.tasks.task import Task
 
 
 def report(
-    config: Config, trial: Trial, choice: Choice, plan: Plan, written: tuple[str, str], warning: str | None
+    config: Config,
+    task: Task,
+    trial: Trial,
+    choice: Choice,
+    plan: Plan,
+    written: tuple[str, str],
+    warning: str | None,
 ) -> Iterator[str]:
     """Yields the lines for the terminal, plain and at most 80 columns wide where names allow.
 
     Args:
         config: The YAML as it was.
+        task: Its task.
         trial: Both models and what their modules did.
         choice: What was chosen.
         plan: What was changed.
@@ -28,15 +37,17 @@ def report(
         warning: What must be known before it is used, None if nothing.
     """
     where = '.'.join(choice.stage)
-    yield from wrapped(f'{config.path} ({where}), images {trial.size} ({trial.size.source})')
+    yield from wrapped(f'{config.path} ({where}), {task.items} {trial.size} ({trial.size.source})')
     for reason in trial.refused:
         yield from wrapped(f'not {reason}')
     for side, record in (('teacher', choice.teacher), ('student', choice.student)):
         yield ''
-        yield f'{side}  {trial.probes[side].key}'
+        yield from wrapped(
+            f'{side}  {trial.probes[side].key}{task.built_as(config, side, trial.probes[side].model)}', 9
+        )
         yield from _layers(trial.probes[side], record, f'--{side}-layer')
     yield ''
-    yield from wrapped(_projection(choice))
+    yield from wrapped(_projection(choice, task))
     for note in plan.notes:
         yield from wrapped(f'- {note}')
     text, output = written
@@ -49,11 +60,12 @@ def report(
         yield ''
         yield from wrapped(f'WARNING: {warning}, and add TRG again:')
         yield f'  {_command("add", str(config.path), "-o", output, "--overwrite", "--input-size", "N")}'
-    size = trial.size
-    told = ['--input-size', f'{size.height}x{size.width}'] if size.source == '--input-size' else []
+    size, told = trial.size, []
+    if isinstance(size, ImageSize) and size.source == '--input-size':
+        told = ['--input-size', f'{size.height}x{size.width}']
     yield 'next:'
     yield f'  {_command("check", output, *told)}'
-    yield f'  {_command("train", output)}'
+    yield f'  {task.command(config, output)}'
 
 
 def _command(*words: str) -> str:
@@ -77,17 +89,19 @@ def describe(record: Record) -> tuple[str, str]:
     shape = 'x'.join(str(size) for size in (record.shape or ())[1:])
     if not record.is_in_order:
         return shape, 'tokens in another order than rows'
-    grid = 'no tokens' if record.grid is None else f'{record.grid[0]}x{record.grid[1]} tokens of {record.width}'
+    cells = '' if record.grid is None else 'x'.join(str(side) for side in record.grid[record.layout == 'bld' :])
+    grid = 'no tokens' if record.grid is None else f'{cells} tokens of {record.width}'
     prefix = f', less {record.num_prefix_tokens} prefix' if record.num_prefix_tokens else ''
     layout = ', channels last' if record.layout == 'bhwc' else ''
-    return shape, f'{grid}{prefix}{layout}'
+    key = '' if record.key is None else f', key {record.key!r}'
+    return shape, f'{grid}{prefix}{layout}{key}'
 
 
-def _projection(choice: Choice) -> str:
+def _projection(choice: Choice, task: Task) -> str:
     teacher, student = choice.teacher.grid or (1, 1), choice.student.grid or (1, 1)
     common = (min(teacher[0], student[0]), min(teacher[1], student[1]))
     pooled = '' if teacher == student else f', the larger grid pooled to {common[0]}x{common[1]}'
-    tokens = f'tokens: {common[0] * common[1]} an image{pooled}'
+    tokens = f'tokens: {common[0] * common[1]} {task.item}{pooled}'
     if choice.needs_projection:
         widths = f'{choice.student.width} -> {choice.teacher.width}'
         return f'{tokens}; projection {widths} in `Student4TRG`, as the widths differ'

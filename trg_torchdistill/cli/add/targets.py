@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trg_torchdistill._checks import nearest
+from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import walk
 from trg_torchdistill.errors import TRGError
@@ -47,33 +48,40 @@ def choose_stage(config: Config, name: str | None = None) -> Stage:
 
 def _refusal(config: Config, stage: Stage) -> str | None:
     """Returns why TRG cannot be added to a stage, None if it can."""
-    sides = [(side, config.mapping(*stage, side)) for side in ('teacher', 'student')]
+    for side in ('teacher', 'student'):
+        config.mapping(*stage, side)
     keys = {value for path, value in walk(config.get(*stage)) if path[-1:] == ('key',) and isinstance(value, str)}
     if not keys.isdisjoint(each.__name__ for each in (*LOSSES, Student4TRG)):
         return (
             f'{config.where(*stage)} has TRG in it already; change its `trg:` term by hand, or start from the YAML '
             'without it'
         )
-    for side, block in sides:
-        wrapper = block.get('auxiliary_model_wrapper')
-        if wrapper:
-            key = wrapper.get('key') if isinstance(wrapper, dict) else wrapper
-            where = config.where(*stage, side, 'auxiliary_model_wrapper')
-            return f'{where} is {key!r} already; torchdistill has room for one such wrapper, and TRG may need it'
-    for side, block in sides:
-        if block.get('sequential'):
-            return (
-                f'{config.where(*stage, side, "sequential")} redesigns the {side}: the modules are cut from the model '
-                'and run in another order, so its layers are not those of the model'
-            )
     if not isinstance(config.get(*stage, 'criterion', 'kwargs', 'sub_terms'), dict):
         return (
             f'expected {config.where(*stage, "criterion")} to have terms under `kwargs.sub_terms`, as '
             '`WeightedSumLoss` has, got none; TRG is added to them'
         )
-    if sides[0][1].get('requires_grad') is True:
-        return (
-            f'{config.where(*stage, "teacher", "requires_grad")} is True: the teacher is trained; TRG needs a frozen '
-            'one: set `requires_grad: False`'
-        )
     return None
+
+
+def check_teacher(config: Config, stage: Stage, probe: ModelProbe) -> bool:
+    """Returns whether the stage trains something beside the teacher, such as a part of a wrapper around it.
+
+    Args:
+        config: The YAML.
+        stage: Path of the stage.
+        probe: The teacher as the stage uses it.
+
+    Raises:
+        TRGError: If it trains the teacher itself.
+    """
+    block = config.mapping(*stage, 'teacher')
+    is_trained = block.get('requires_grad') is True or (
+        block.get('requires_grad') is None and block.get('auxiliary_model_wrapper') is not None
+    )
+    if is_trained and any(parameter.requires_grad for parameter in probe.model.parameters()):
+        raise TRGError(
+            f'{config.where(*stage, "teacher", "requires_grad")} is True: the teacher is trained; TRG needs a frozen '
+            f'one: set `requires_grad: False`, or name it under {config.where(*stage, "teacher", "frozen_modules")}'
+        )
+    return is_trained

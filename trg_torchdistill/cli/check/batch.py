@@ -74,10 +74,10 @@ def _operations(probe: ModelProbe) -> float:
     was_training = probe.model.training
     try:
         with torch.no_grad(), Operations() as counter:
-            probe.model.eval()(torch.zeros(probe.image_shape))
+            probe.batch.run(probe.model.eval())
     finally:
         probe.model.train(was_training)
-    return float(counter.total / probe.image_shape[0])
+    return float(counter.total / probe.batch.shape[0])
 
 
 def check_maps(config: Config, stage: tuple[str, ...], probes: Mapping[str, ModelProbe], batch_size: int) -> int:
@@ -110,5 +110,5 @@ def _cells(loss: RelationLoss, side: str, probe: ModelProbe) -> int:
     path, tokenizer = loss.student_module_path, loss.student_tokenizer
     if side == 'teacher':
         path, tokenizer = loss.teacher_module_path, loss.teacher_tokenizer
-    record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+    record = probe.record(path)
     return 0 if record is None else record.cells // tokenizer.patch_size**2

@@ -37,19 +37,18 @@ from trg_torchdistill.cli.probe.arguments import add_data_arguments, positive
 from trg_torchdistill.cli.probe.build import build_box, offline
 from trg_torchdistill.cli.probe.hooks import check_module_paths
 from trg_torchdistill.cli.probe.weights import missing_file, stage_blocks
-from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, import_packages, load_config
+from trg_torchdistill.cli.recipe.config import Config, UnknownHereError, load_config
 from trg_torchdistill.cli.recipe.deferred import load_deferred
-from trg_torchdistill.cli.recipe.keys import check_config
+from trg_torchdistill.cli.recipe.keys import check_sections, check_training
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.exit_codes import EXIT_FAILED
 from trg_torchdistill.cli.runtime.logs import logging_to
 from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION, task_of
 from trg_torchdistill.cli.train.tracker import check_tracker
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box
-
-WRAPPERS = ('student_model.', 'teacher_model.', 'model.')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,28 +119,36 @@ def _check(
     Raises:
         TRGError: At the first thing that keeps the YAML from training; the same, from a constructor.
     """
-    import_packages(config)
+    task = task_of(config)
+    if args.data and task is not CLASSIFICATION:
+        raise TRGError(
+            f'expected a YAML for image classification with `--data`, which looks at images and classes, got one for '
+            f'{task.name}; leave `--data` out: {task.command(config, str(config.path))} reads the data'
+        )
+    task.import_packages(config)
     check_values(config)
     check_tracker(config)
-    report.notices += unread_keys(config)
-    for section in ('datasets', 'models', 'train', 'test'):
-        config.mapping(section)
-    resolved = without_data_tags(config)
-    check_config(resolved)
+    report.notices += unread_keys(config, task)
+    as_trained = task.as_trained(config)
+    check_sections(as_trained)
+    resolved = without_data_tags(as_trained)
+    task.check_models(resolved)
+    check_training(resolved)
     rehearse(resolved, placement.device)
     check_collisions(resolved)
-    try:
-        check_collisions(resolved, files_of_run(resolved, None))
-    except TRGError as error:
-        report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
+    if task is CLASSIFICATION:
+        try:
+            check_collisions(resolved, files_of_run(resolved, None))
+        except TRGError as error:
+            report.notices.append(Notice('files', f'`train` without `--run_dir` will refuse this: {error}'))
     check_datasets(config)
-    sides = build_sides(config, stages[0], args.input_size, args.num_classes)
-    report.sides, report.hooked = sides, _hooked(resolved, stages)
+    sides = build_sides(task, config, stages[0], args.input_size, args.num_classes)
+    report.sides, report.hooked = sides, _hooked(resolved, stages, sides)
     report.notices += guessed_size(config, sides, report.hooked)
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
         file = missing_file(resolved, path)
         if file is not None:
-            report.notices.append(missing_weights(config, path, file))
+            report.notices.append(missing_weights(config, path, file, task is CLASSIFICATION))
     names = {'student': config.side_names[-1], 'teacher': 'teacher'}
     with explained('building the auxiliary model wrappers failed'):
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
@@ -172,19 +179,19 @@ def _run_stage(
     check_compared_logits(config, box, {side: probe.num_logits for side, probe in sides.probes.items()})
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=box.first_epoch)
-    batches = batches_of(box, args.steps + 1)
-    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size)
+    batches = batches_of(sides.task, box, args.steps + 1)
+    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size, sides.task.returns_logits)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 
 
-def _hooked(config: Config, stages: list[tuple[str, ...]]) -> dict[str, set[str]]:
-    """Returns the module paths that the stages hook, by side, as they are and without the name of a wrapper."""
+def _hooked(config: Config, stages: list[tuple[str, ...]], sides: Sides) -> dict[str, set[str]]:
+    """Returns the modules of each model that the stages hook, by their paths in it."""
     found: dict[str, set[str]] = {'teacher': set(), 'student': set()}
-    for stage, side, end in itertools.product(stages, config.side_names, ('input', 'output')):
-        for path in map(str, config.get(*stage, side, 'forward_hook', end) or ()):
-            plain = {path.removeprefix(wrapper) for wrapper in WRAPPERS}
-            found['teacher' if side == 'teacher' else 'student'] |= {path, *plain}
+    for stage, name, end in itertools.product(stages, config.side_names, ('input', 'output')):
+        side = 'teacher' if name == 'teacher' else 'student'
+        records = [sides.probes[side].record(str(path)) for path in config.get(*stage, name, 'forward_hook', end) or ()]
+        found[side] |= {record.path for record in records if record is not None}
     return found
 
 

@@ -43,10 +43,11 @@ def stage_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides
     return [notice(config, *one) for one in found]
 
 
-def missing_weights(config: Config, path: Path, file: str) -> Notice:
-    """Returns the warning about a file of weights that is not there (yet)."""
+def missing_weights(config: Config, path: Path, file: str, is_refused: bool) -> Notice:
+    """Returns the warning about a file of weights that is not there (yet); ``train`` refuses it, others do not."""
     kind = 'teacher_weights' if path[-1].startswith('teacher') else 'student_weights'
-    text = f'{{where}} is {file}, which does not exist: `train` refuses to start without it'
+    outcome = '`train` refuses to start without it' if is_refused else 'the example trainer starts with random weights'
+    text = f'{{where}} is {file}, which does not exist: {outcome}'
     return notice(config, kind, (*path, 'src_ckpt'), text)
 
 
@@ -62,7 +63,7 @@ def guessed_size(config: Config, sides: Sides, hooked: Mapping[str, Collection[s
         (probe, [record.path for record in probe.records if record.is_spatial and record.path in hooked[side]])
         for side, probe in sides.probes.items()
     ]
-    text = guess_warning(sides.size, layers)
+    text = guess_warning(sides.task, sides.size, layers)
     if text is None:
         return []
     return [notice(config, 'guessed_size', ('datasets',), f'{text}; the data stand in {{where}}')]
@@ -169,7 +170,7 @@ def _order_notices(config: Config, stage: Path, sides: Sides) -> Found:
     for side, name in zip(sides.probes, config.side_names, strict=True):
         place, probe = (*_side(config, stage, name), 'forward_hook', 'output'), sides.probes[side]
         for path in config.get(*place) or ():
-            record = probe.record(path) or probe.record(path.removeprefix('student_model.'))
+            record = probe.record(path)
             if record is not None and not record.is_in_order:
                 text = (
                     f'the tokens of `{path}` of the {side} are in windows or in another order, not in the rows of the '

@@ -12,9 +12,11 @@ from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice
+from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.runtime.wrapping import wrapped
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.errors import TRGError
 
 MAX_UNREAD = 10
@@ -71,7 +73,8 @@ def as_json(report: Report) -> dict[str, Any]:
         'config': report.config,
         'ok': report.error is None,
         'error': report.error,
-        'image_size': None if sides is None else [sides.size.height, sides.size.width],
+        'task': None if sides is None else sides.task.name,
+        'image_size': [sides.size.height, sides.size.width] if sides and isinstance(sides.size, ImageSize) else None,
         'image_size_source': None if sides is None else sides.size.source,
         'batch_size': report.batch_size,
         'data': report.data,
@@ -137,11 +140,13 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
             yield from _modules(side, probe, report.hooked[side], all_modules)
     for stage in report.stages:
         yield ''
-        yield from _stage_lines(stage, report.batch_size or stage.batch_size)
+        items = 'items' if report.sides is None else report.sides.task.items
+        yield from _stage_lines(stage, report.batch_size or stage.batch_size, items)
     yield from _notices(report.notices)
     if report.error is None:
         yield ''
-        for line in report.data if report.data is not None else ['the data was not looked at; --data does that']:
+        hint = '; --data does that' if report.sides is not None and report.sides.task is CLASSIFICATION else ''
+        for line in report.data if report.data is not None else [f'the data was not looked at{hint}']:
             yield from wrapped(line)
         refused = any(notice.kind == 'teacher_weights' for notice in report.notices)
         then = " once the teacher's weights are there" if refused else ''
@@ -150,11 +155,13 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
 
 
 def _head(sides: Sides, batch_size: int | None) -> Iterator[str]:
+    task = sides.task
+    yield from wrapped(f'task     {task.name}; label of {task.item}: {task.label}; metric: {task.metric}', 9)
     for side, probe in sides.probes.items():
         yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {sides.weights[side]}', 9)
-    yield from wrapped(f'images   {sides.size}, random ({sides.size.source})', 9)
+    yield from wrapped(f'{task.items:<9}{sides.size}, random ({sides.size.source})', 9)
     if batch_size is not None:
-        yield f'batch    {batch_size} images'
+        yield f'batch    {batch_size} {task.items}'
 
 
 def _modules(side: str, probe: ModelProbe, hooked: set[str], all_modules: bool) -> Iterator[str]:
@@ -180,10 +187,10 @@ def _choice(side: str, probe: ModelProbe, hooked: set[str]) -> list[Record]:
     return sorted(chosen, key=lambda record: record.order or 0)
 
 
-def _stage_lines(stage: StageReport, batch_size: int) -> Iterator[str]:
+def _stage_lines(stage: StageReport, batch_size: int, items: str) -> Iterator[str]:
     terms, cost = stage.first.terms, stage.cost
     reduced = f", fewer than the YAML's {stage.batch_size}" if batch_size < stage.batch_size else ''
-    yield f'{stage.name}: {_counted(stage.num_epochs, "epoch")}; first step, {batch_size} images{reduced}'
+    yield f'{stage.name}: {_counted(stage.num_epochs, "epoch")}; first step, {batch_size} {items}{reduced}'
     column = max([len(term.name) for term in terms] + [5])
     if terms:
         yield f'  {"term":<{column}}  {"weight":>9}  {"value":>10}  {"weighted":>10}  {"gradient":>9}  share'

@@ -1,30 +1,25 @@
-"""Makes a YAML runnable without its data: random images in place of the data sets, weights only from local files."""
+"""Makes a YAML runnable without its data: random items in place of the data sets, weights only from local files."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import RandomSampler
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
-from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.probe import ModelProbe
-from trg_torchdistill.cli.probe.trial import try_sizes
-from trg_torchdistill.cli.probe.weights import asks_for_pretrained, load_start, source_of, stage_blocks
+from trg_torchdistill.cli.probe.trial import Size, try_sizes
+from trg_torchdistill.cli.probe.weights import stage_blocks
 from trg_torchdistill.cli.recipe.called import LOADERS
 from trg_torchdistill.cli.recipe.config import Config, with_home
 from trg_torchdistill.cli.recipe.deferred import deferred_in, resolve
+from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import TRGError
-from trg_torchdistill.files import is_address
 
 HOST_CLASSES = (DistillationBox, MultiStagesDistillationBox, TrainingBox, MultiStagesTrainingBox)
 # Options of a loader that make sense for the real data only.
@@ -37,57 +32,30 @@ class Sides:
 
     Attributes:
         probes: By side, ``teacher`` and ``student``, or ``student`` alone.
-        size: Size of the images.
+        task: The task of the YAML.
+        size: Size of the items.
         weights: By side, where its weights are from, for the user.
         trained: Sides whose weights were loaded.
     """
 
     probes: dict[str, ModelProbe]
-    size: ImageSize
+    task: Task
+    size: Size
     weights: dict[str, str]
     trained: frozenset[str]
 
 
-class RandomImages(Dataset[Any]):
-    """Smooth random images with random labels, and the attributes that the host's data set wrappers look for.
-
-    Args:
-        size: Number of images.
-        shape: Shape [C, H, W] of an image.
-        num_classes: Number of classes.
-    """
-
-    def __init__(self, size: int, shape: Sequence[int], num_classes: int) -> None:
-        self.shape = tuple(shape)
-        self.transform: Any = _to_tensor
-        self.classes = [str(index) for index in range(num_classes)]
-        self.targets = torch.randint(num_classes, (size,), generator=torch.Generator().manual_seed(0)).tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Returns a picture, as the data sets of torchvision do; a tensor where channels are not those of a picture."""
-        generator = torch.Generator().manual_seed(index)
-        coarse = torch.rand(1, self.shape[0], 4, 4, generator=generator)
-        smooth = functional.interpolate(coarse, self.shape[1:], mode='bicubic', align_corners=False)[0]
-        image: Any = (smooth + 0.1 * torch.randn(self.shape, generator=generator)).clamp(0, 1)
-        if self.shape[0] in (1, 3):
-            image = to_pil_image((image * 255).byte())
-        return (image if self.transform is None else self.transform(image)), self.targets[index]
-
-
-def _to_tensor(image: Any) -> Tensor:
-    values = image if isinstance(image, Tensor) else to_tensor(image)
-    return (values - 0.5) / 0.25
-
-
 def build_sides(
-    config: Config, stage: tuple[str, ...], size: ImageSize | None = None, num_classes: int | None = None
+    task: Task,
+    config: Config,
+    stage: tuple[str, ...],
+    size: ImageSize | None = None,
+    num_classes: int | None = None,
 ) -> Sides:
     """Builds the models with random weights, or with those of a local ``src_ckpt``, and looks at their modules.
 
     Args:
+        task: The task of the YAML.
         config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`, its dependencies imported.
         stage: Path of the training stage, whose data set tells the size of the images.
         size: Size of the images, None to find it.
@@ -96,20 +64,14 @@ def build_sides(
     Raises:
         TRGError: If a model cannot be built, takes none of the sizes, or its weights do not fit.
     """
-    trial = try_sizes(config, stage, size, num_classes)
+    trial = try_sizes(task, config, stage, size, num_classes)
     paths = {'teacher': config.teacher_path, 'student': config.student_path}
-    weights, trained = {}, set()
+    weights: dict[str, str] = {}
+    trained: set[str] = set()
     for side, probe in trial.probes.items():
-        path = paths[side] or ()
-        source = source_of(config, path)
-        if source is not None and Path(source).exists():
-            load_start(config, path, probe.model)
-            trained.add(side)
-            weights[side] = f'weights of {source}'
-        else:
-            asks = is_address(source or '') or asks_for_pretrained(config, path)
-            weights[side] = 'random weights here, nothing is downloaded' if asks else 'random weights'
-    return Sides(trial.probes, trial.size, weights, frozenset(trained))
+        weights[side], found = task.load_start(config, paths[side] or (), probe.model)
+        trained |= {side} if found else set()
+    return Sides(trial.probes, task, trial.size, weights, frozenset(trained))
 
 
 def batch_size_of(config: Config, stage: tuple[str, ...]) -> int:
@@ -149,11 +111,10 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
     Args:
         config: A checked YAML of :func:`without_data_tags`.
         sides: Its models.
-        batch_size: Images a batch.
+        batch_size: Items a batch.
         num_batches: Batches an epoch.
     """
-    shape = sides.probes['student'].image_shape[1:]
-    data = RandomImages(batch_size * num_batches, shape, sides.probes['student'].num_logits or 2)
+    data = sides.task.random_data(sides.probes['student'], batch_size * num_batches)
     train = resolve(config.data['train'], (), '')
     copied = Config(config.path, config.text, {**config.data, 'train': train})
     for stage in config.stage_paths():

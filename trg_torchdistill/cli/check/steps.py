@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of
 from trg_torchdistill.losses.facts import Facts
@@ -62,17 +64,14 @@ class FirstStep:
     frozen: dict[str, str]
 
 
-def batches_of(box: Box, count: int) -> list[Any]:
-    """Returns the first batches of an epoch on the box's device.
+def batches_of(task: Task, box: Box, count: int) -> list[Any]:
+    """Returns the first batches of an epoch, as the box's ``forward_process`` takes them, on the box's device.
 
     Raises:
         TRGError: If the loader fails or gives no batch.
     """
     with explained('the training loader failed'):
-        found = [
-            (images.to(box.device), targets.to(box.device), supplement)
-            for images, targets, supplement in itertools.islice(box.train_data_loader, count)
-        ]
+        found = [task.step(batch, box.device) for batch in itertools.islice(box.train_data_loader, count)]
     if not found:
         raise TRGError(
             'expected the training loader to give at least one batch, got none; lower `batch_size:` or set '
@@ -81,21 +80,25 @@ def batches_of(box: Box, count: int) -> list[Any]:
     return found
 
 
-def first_step(config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int) -> FirstStep:
+def first_step(
+    config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int, returns_logits: bool = True
+) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
     Args:
         config: The YAML.
         box: The host's box after its pre-epoch process.
         student: The plain student, on whose parameters gradients are measured.
-        batch: Images, labels and supplementary values.
+        batch: Items, labels and supplementary values.
         batch_size: The YAML's.
+        returns_logits: Whether a failure may be that a model returns something else.
 
     Raises:
         TRGError: If the step fails.
     """
     failed = explained('the first training step failed')
-    with failed, Witness(box.criterion) as witness, outputs_explained(config, box, batch):
+    logits = outputs_explained(config, box, batch) if returns_logits else contextlib.nullcontext()
+    with failed, Witness(box.criterion) as witness, logits:
         loss = forward_loss(box, *batch)
     with explained('the gradient of the first training step failed'):
         named = {name: value for name, value in box.student.named_parameters() if value.requires_grad}

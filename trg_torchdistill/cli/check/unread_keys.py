@@ -18,11 +18,11 @@ from trg_torchdistill.cli.recipe.config import Config, line_of
 from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.recipe.keys import PROCESSES
 from trg_torchdistill.cli.recipe.text import tag_name
+from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import explained
 
 EACH = '*'  # any name: of a term, of an adaptation, or of what only the one who made it knows
 BUILT = dict.fromkeys(('key', 'kwargs'))
-MODEL = {**BUILT, **dict.fromkeys(('repo_or_dir', 'quantized', 'src_ckpt', 'dst_ckpt', 'sync_bn'))}
 LOADER = {
     **dict.fromkeys(('dataset_id', 'collate_fn', 'kwargs', 'requires_supp', 'cache_output')),
     'dataset_wrapper': {**BUILT, 'args': None},
@@ -62,13 +62,13 @@ def notice(config: Config, kind: str, path: tuple[str, ...], text: str) -> Notic
     return Notice(kind, text.replace('{where}', config.where(*shown)), line_of(config.text, shown))
 
 
-def unread_keys(config: Config) -> list[Notice]:
+def unread_keys(config: Config, task: Task) -> list[Notice]:
     """Returns a warning for each key that torchdistill does not read where it stands.
 
     Keys that begin with ``_`` are notes of the author (torchdistill's samples keep their anchors there).
     """
     found = []
-    for path, known in _strange(config.data, _schema(config)):
+    for path, known in _strange(config.data, _schema(config, task)):
         text = '{where} is not a key that torchdistill reads there' + _hint(path, known)
         found.append(notice(config, 'unread_key', path, text))
     for call in module_calls(config):
@@ -127,18 +127,20 @@ def _signature(target: Any) -> inspect.Signature | None:
         return None
 
 
-def _schema(config: Config) -> dict[str, Any]:
+def _schema(config: Config, task: Task) -> dict[str, Any]:
     """Returns the keys that torchdistill reads in a YAML, each with those under it, None where any may stand."""
     paths = config.stage_paths() if isinstance(config.get('train'), dict) else [('train',)]
     stages = {path[-1]: _stage_schema(config, path) for path in paths}
+    model = dict.fromkeys(('key', 'src_ckpt', 'dst_ckpt', *task.model_keys))
     models = ('model',) if config.teacher_path is None else ('teacher_model', 'student_model')
     return {
         'dependencies': None,
         'datasets': None,
-        'models': dict.fromkeys(models, MODEL),
+        'models': dict.fromkeys(models, model),
         'train': {'log_freq': None, **stages.get('train', stages)},
         'tracker': dict.fromkeys(('engine', 'kwargs')),
         'test': {'test_data_loader': LOADER},
+        **dict.fromkeys(task.sections),
     }
 
 

@@ -21,6 +21,7 @@ from trg_torchdistill.cli.probe.arguments import positive
 from trg_torchdistill.cli.probe.build import build_model, build_with_weights
 from trg_torchdistill.cli.probe.weights import has_trained_weights, load_weights, missing_file, read_checkpoint
 from trg_torchdistill.cli.recipe.config import Config, import_packages, load_config
+from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.cli.recipe.keys import check_for_test
 from trg_torchdistill.cli.runtime.logs import logging_to
 from trg_torchdistill.cli.runtime.placement import Placement, choose_placement
@@ -28,6 +29,7 @@ from trg_torchdistill.cli.runtime.precision import DTYPES, choose_precision
 from trg_torchdistill.cli.runtime.processes import joined
 from trg_torchdistill.cli.runtime.progress import Reporter, choose_reporter
 from trg_torchdistill.cli.runtime.random_state import seed_equally
+from trg_torchdistill.cli.tasks.recognised import refuse_other_tasks
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.files import identity, is_address, write_json_lines
 
@@ -100,6 +102,7 @@ def _checked_config(path: str) -> Config:
             f'expected CONFIG to be a YAML file, got the folder {path}; name the YAML of that run, and after it '
             f'{folder / "last.pt"}, or nothing for its best weights'
         )
+    refuse_other_tasks(load_deferred(path), 'eval')
     config = load_config(path)
     import_packages(config)
     check_for_test(config)

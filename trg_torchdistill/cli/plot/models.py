@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torchdistill.common.module_util import get_module
 
 from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.build import build_with_weights
+from trg_torchdistill.cli.probe.probe import find_module
 from trg_torchdistill.cli.probe.weights import load_weights, read_checkpoint
 from trg_torchdistill.cli.recipe.config import Config, import_packages, with_home
 from trg_torchdistill.cli.recipe.deferred import load_deferred, resolve
 from trg_torchdistill.cli.recipe.keys import check_config
+from trg_torchdistill.cli.tasks.recognised import refuse_other_tasks
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.io import IoDict, first_tensor
 
@@ -49,6 +50,7 @@ def read_config(path: str) -> Config:
         TRGError: If the YAML would not train.
     """
     config = load_deferred(path)
+    refuse_other_tasks(config, 'plot')
     import_packages(config)
     parts = {key: config.mapping(key) for key in ('models', 'train', 'test')}
     resolved = {key: resolve(part, (), 'write the value itself') for key, part in parts.items()}
@@ -113,13 +115,12 @@ def _keep(kept: dict[str, Any], module: nn.Module, value: Any, result: Any) -> N
 
 
 def _module(model: Model, path: str) -> nn.Module:
-    inner = path.removeprefix('student_model.').removeprefix('teacher_model.')
-    module = model.module if path == '.' else get_module(model.module, inner)
-    if not isinstance(module, nn.Module):
+    module = model.module if path == '.' else find_module(model.module, path)
+    if module is None:
         known = [name for name, _ in model.module.named_modules()]
         raise TRGError(
             f'expected the module path {path!r} of a loss to name a module of `{model.key}`, without what the training '
-            f'puts around it, got none{nearest(inner, known)}; name a layer with `--{model.side}-layer`'
+            f'puts around it, got none{nearest(path, known)}; name a layer with `--{model.side}-layer`'
         )
     return module
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
@@ -25,19 +27,31 @@ from trg_torchdistill.host import Box
 from trg_torchdistill.losses import RelationLoss
 from trg_torchdistill.registration import relation_loss_classes
 
+Official = Callable[[dict[str, Any], bool], nn.Module | None]
 # Arguments of a model that ask for trained weights, and what they become.
 WITHOUT_WEIGHTS = {'pretrained': False, 'pretrained_backbone': False, 'weights': None, 'weights_backbone': None}
 
 
-def build_model(config: Config, path: tuple[str, ...], distributed: bool = False) -> nn.Module:
+def build_model(
+    config: Config,
+    path: tuple[str, ...],
+    distributed: bool = False,
+    official: Official = get_image_classification_model,
+) -> nn.Module:
     """Builds the model described at ``path`` on the CPU, without its ``src_ckpt``.
+
+    Args:
+        config: A YAML.
+        path: Path of the model's block.
+        distributed: Whether training is distributed.
+        official: The host's function that builds torchvision's models of a task, None for a key that it does not know.
 
     Raises:
         TRGError: If the model refuses its arguments.
     """
     model_config = config.mapping(*path)
     with placed(f'`{model_config["key"]}` refused its arguments', f'change {config.where(*path, "kwargs")}'):
-        model: nn.Module | None = get_image_classification_model(model_config, distributed)
+        model: nn.Module | None = official(model_config, distributed)
         if model is None:
             model = get_model(model_config['key'], model_config.get('repo_or_dir'), **model_config['kwargs'])
     return model
@@ -54,7 +68,12 @@ def build_with_weights(config: Config, path: tuple[str, ...], distributed: bool 
     return model, load_start(config, path, model)
 
 
-def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | None = None) -> nn.Module:
+def build_untrained(
+    config: Config,
+    path: tuple[str, ...],
+    num_classes: int | None = None,
+    official: Official = get_image_classification_model,
+) -> nn.Module:
     """Builds the model described at ``path`` as the trainer does, but with random weights.
 
     No data set is built and the random state is left as it was.
@@ -63,6 +82,7 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
         config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`.
         path: Path of the model's block.
         num_classes: Overrides ``num_classes`` of its arguments.
+        official: As for :func:`build_model`.
 
     Raises:
         TRGError: If the model cannot be built, or not without a download.
@@ -71,10 +91,12 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
     kwargs = {key: WITHOUT_WEIGHTS.get(key, value) for key, value in config.mapping(*path, 'kwargs').items()}
     if num_classes is not None:
         kwargs['num_classes'] = num_classes
-    if block.get('repo_or_dir') is not None and kwargs.get('source') != 'local':
+    repository = block.get('repo_or_dir')
+    if repository is not None and kwargs.get('source') != 'local' and not _is_cached(repository):
         raise UnknownHereError(
             f'expected a model that can be built without a download, got {config.where(*path, "repo_or_dir")}; clone '
-            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model"
+            f"the repository, name its folder there and add `source: 'local'` to the `kwargs:` of the model, or let "
+            'torch.hub load it once'
         )
     datasets = {id(deferred) for deferred in deferred_in(config.get('datasets'))}
     advice = f'change {config.where(*path, "kwargs")} or give `--num-classes`'
@@ -84,14 +106,19 @@ def build_untrained(config: Config, path: tuple[str, ...], num_classes: int | No
     with offline() as refused, preserved_random_state(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            return build_model(Config(config.path, config.text, data), path)
+            return build_model(Config(config.path, config.text, data), path, official=official)
         except TRGError as error:
-            if not refused:
+            if not refused or repository is not None:  # torch.hub asks for the branch of one that it has
                 raise
             raise UnknownHereError(
                 f'{config.where(*path)} asked for a connection, and nothing is downloaded here; give it what it needs '
                 f'in a local file. {error}'
             ) from error
+
+
+def _is_cached(repository: object) -> bool:
+    """Whether torch.hub has a repository of GitHub, in any branch, from before."""
+    return any(Path(torch.hub.get_dir()).glob(f'{str(repository).partition(":")[0].replace("/", "_")}_*'))
 
 
 @contextlib.contextmanager

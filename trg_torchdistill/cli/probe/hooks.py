@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchdistill.models.registry import AUXILIARY_MODEL_WRAPPER_DICT
 from torchdistill.models.util import redesign_model
 from torchdistill.models.wrapper import build_auxiliary_model_wrapper
 
@@ -15,6 +16,7 @@ from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.probe.probe import module_at
 from trg_torchdistill.cli.probe.weights import is_written, load_weights, read_checkpoint, source_of
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.keys import check_registered
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, explained
 
@@ -37,7 +39,7 @@ def check_module_paths(config: Config, models: Mapping[str, nn.Module]) -> None:
             _check_stage_weights(config, (*stage, side), model)
             paths = _paths(config, (*stage, side))
             if paths:
-                reference = _wrapped(config, (*stage, side), model)
+                reference = wrapped(config, (*stage, side), copy.deepcopy(model))
                 for yaml_path, module_path in paths:
                     _check_module_path(config, yaml_path, module_path, reference)
 
@@ -49,7 +51,7 @@ def _check_stage_weights(config: Config, path: tuple[str, ...], model: nn.Module
         return
     wanted = f'{config.where(*path, "src_ckpt")} to hold weights of the model of `{".".join(path)}`'
     checkpoint = read_checkpoint(source, wanted)
-    copied = _wrapped(config, path, copy.deepcopy(model))
+    copied = wrapped(config, path, copy.deepcopy(model))
     load_weights(redesign_model(copied, config.mapping(*path), path[-1]), checkpoint, source, wanted)
 
 
@@ -67,18 +69,27 @@ def _paths(config: Config, side: tuple[str, ...]) -> list[tuple[tuple[str, ...],
     return found
 
 
-def _wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Module:
-    """Returns the module in which the host looks up the paths of one side."""
+def wrapped(config: Config, path: tuple[str, ...], model: nn.Module) -> nn.Module:
+    """Returns the module in which the host looks up the paths of one side: its wrapper around the model, if it has one.
+
+    The random state is left as it was.
+
+    Raises:
+        TRGError: If there is no such wrapper, or it refuses its arguments.
+    """
     key = config.get(*path, 'auxiliary_model_wrapper', 'key')
     if key is None:
         return model
+    check_registered(
+        config, (*path, 'auxiliary_model_wrapper', 'key'), AUXILIARY_MODEL_WRAPPER_DICT, 'auxiliary model wrapper'
+    )
     argument = 'teacher_model' if path[-1] == 'teacher' else 'student_model'
     cpu = torch.device('cpu')
     place = config.where(*path, 'auxiliary_model_wrapper', 'kwargs')
     with explained(f'`{key}` refused its arguments', f'change {place}'), preserved_random_state():
-        copied = {argument: copy.deepcopy(model)}
+        given = {argument: model}
         wrapper: nn.Module = build_auxiliary_model_wrapper(
-            config.mapping(*path), **copied, device=cpu, device_ids=None, distributed=False
+            config.mapping(*path), **given, device=cpu, device_ids=None, distributed=False
         )
     return wrapper
 

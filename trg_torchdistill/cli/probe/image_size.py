@@ -12,6 +12,7 @@ from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
 
 CROPS = ('RandomResizedCrop', 'RandomCrop', 'CenterCrop', 'FiveCrop', 'TenCrop')
+TRAINER_CROPS = ('CustomRandomCrop', 'CustomCenterCrop')  # of torchdistill's examples
 SIZE_ARGUMENTS = ('image_size', 'img_size', 'input_size')
 KNOWN_DATASETS = {
     **dict.fromkeys(('CIFAR10', 'CIFAR100', 'SVHN'), 32),
@@ -75,7 +76,7 @@ def _sizes_of_data(config: Config, stage: tuple[str, ...]) -> Iterator[ImageSize
 def _size_of_dataset(block: Any) -> ImageSize | None:
     """Returns the size of a data set's images: its last crop, else its resizing, else what its class is known for."""
     calls = [_call(deferred) for deferred in deferred_in(block)]
-    for wanted in (CROPS, ('Resize',)):
+    for wanted in ((*CROPS, *TRAINER_CROPS), ('Resize',)):
         for name, arguments in reversed(calls):
             sides = _sides(arguments.get('size')) if name.rpartition('.')[2] in wanted else None
             if sides is not None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from trg_torchdistill._checks import nearest
-from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record
+from trg_torchdistill.cli.probe.probe import ROWS, ModelProbe, Record, module_at
 from trg_torchdistill.errors import TRGError
 
 MAX_ALTERNATIVES = 4
 
 
-def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Record:
+def choose_layer(probe: ModelProbe, side: str, path: str | None = None, like: Record | None = None) -> Record:
     """Returns the record of the layer to hook.
 
     Args:
         probe: What the modules of the model did with a batch.
         side: ``student`` or ``teacher``, for the messages.
         path: Module path from ``--student-layer`` or ``--teacher-layer``, None to choose.
+        like: A layer whose width and grid the chosen one shall have too, if any has.
 
     Raises:
         TRGError: If there is no such module, it does not run, or its output cannot be cut into tokens.
@@ -24,12 +25,15 @@ def choose_layer(probe: ModelProbe, side: str, path: str | None = None) -> Recor
         return _named_layer(probe, side, path)
     stages = _stages(probe)
     if not stages:
-        size = ' x '.join(map(str, probe.image_shape[2:]))
+        wanted = f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its'
+        if probe.batch.is_text:
+            raise TRGError(f'{wanted} pooling, got none for {probe.batch.shape[1]} tokens; give a `--{side}-layer`')
+        size = ' x '.join(map(str, probe.batch.shape[2:]))
         raise TRGError(
-            f'expected `{probe.key}` to have a feature map or a token sequence of more than one cell before its '
-            f'pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
+            f'{wanted} pooling, got none for images of {size}; give a larger `--input-size` or a `--{side}-layer`'
         )
-    last = [record for record in stages if _is_in_trunk(probe, record)] or stages
+    alike = [record for record in stages if like is None or (record.width, record.grid) == (like.width, like.grid)]
+    last = [record for record in alike or stages if _is_in_trunk(probe, record)] or alike or stages
     # The outermost module that returns it: `layer4`, not `layer4.1`.
     return next(record for record in reversed(stages) if record.same_as == last[-1].same_as)
 
@@ -51,7 +55,7 @@ def alternatives(probe: ModelProbe, chosen: Record) -> list[Record]:
 def _is_in_trunk(probe: ModelProbe, record: Record) -> bool:
     """Whether a module stands in a row of modules, not in a branch of a block."""
     parent = record.path.rpartition('.')[0]
-    return not parent or isinstance(probe.model.get_submodule(parent), ROWS)
+    return parent in ('', probe.path_of_model) or isinstance(module_at(probe.root, parent), ROWS)
 
 
 def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
@@ -59,7 +63,7 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     fitting = [stage.path for stage in _stages(probe)]
     last = f'; a layer that fits is `{fitting[-1]}`' if fitting else ''
     if record is None:
-        top = ', '.join(f'`{name}`' for name, _ in probe.model.named_children())
+        top = ', '.join(f'`{name}`' for name, _ in probe.root.named_children())
         known = [known.path for known in probe.records]
         wanted, found = f'of `{probe.key}`', f'{nearest(path, known)}; its top modules are {top}'
     elif not record.runs:
@@ -71,7 +75,7 @@ def _named_layer(probe: ModelProbe, side: str, path: str) -> Record:
     elif record.layout is None:
         shape = '' if record.shape is None else f' {list(record.shape)}'
         wanted = f'of `{probe.key}` whose output is a feature map, a token sequence or a vector of each image'
-        found = f', which returns {record.value_type}{shape} for a batch of {probe.image_shape[0]}{last}'
+        found = f', which returns {record.value_type}{shape} for a batch of {probe.batch.shape[0]}{last}'
     else:
         return record
     raise TRGError(f'expected `--{side}-layer` to be a module {wanted}, got {path!r}{found}')

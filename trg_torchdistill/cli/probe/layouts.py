@@ -130,6 +130,18 @@ def cells_of(shape: Sequence[int], channels: str | None, maps: Iterable[Grid]) -
     return 'bchw', (shape[2], shape[3]), 0
 
 
+def sequence_cells(shape: Sequence[int], length: int) -> tuple[str | None, Grid | None]:
+    """Returns (layout of the tokenizer, grid) for an output of a model of texts; no layout if it has no tokens.
+
+    Args:
+        shape: Its shape.
+        length: Tokens of each sequence, padding included.
+    """
+    if len(shape) == 2:
+        return 'bd', (1, 1)
+    return ('bld', (1, length)) if len(shape) == 3 and shape[1] == length else (None, None)
+
+
 def sequence_grid(length: int, maps: Iterable[Grid]) -> tuple[int, Grid] | None:
     """Returns (prefix tokens, grid) of a sequence, None if it fits no grid.
 

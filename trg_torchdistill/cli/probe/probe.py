@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch, image_batch
 from trg_torchdistill.cli.probe.cell_order import out_of_order
-from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling
+from trg_torchdistill.cli.probe.layouts import Evidence, cells_of, is_pooling, sequence_cells
 from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError, placed
-from trg_torchdistill.io import first_tensor, tensors_in
+from trg_torchdistill.io import default_entry, first_tensor
 from trg_torchdistill.procs import logits_in
 
 # Containers whose children run one after the other.
 ROWS = (nn.Sequential, nn.ModuleList)
-BATCH_SIZE = 2
+# What a stage puts before the paths of a model: a wrapper's name for it, or the sign of an adaptation.
+PREFIXES = ('student_model.', 'teacher_model.', 'model.', '+')
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,11 @@ class Record:
         path: Module path, as a ``forward_hook`` of the host names it.
         class_name: Class of the module.
         order: Position among all modules in the order in which they finished (the last time), 0 if it did not run.
-        shape: Shape of its output, of the first tensor of a tuple or mapping; None if it holds none.
+        shape: Shape of its output, of the first tensor of a tuple, of one entry of a mapping; None if it holds none.
         value_type: Class of its output.
         key: Entry of a mapping in which that tensor is; None if no other holds one.
-        layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd`` or ``bd``; None if it cannot be cut into tokens.
+        layout: Layout of the tokenizer, ``bchw``, ``bhwc``, ``bnd``, ``bld`` or ``bd``; None if it cannot be cut into
+            tokens.
         grid: Cells [h, w] of the output, None without a layout.
         num_prefix_tokens: Class and register tokens in front of a sequence.
         same_as: Path of the first module that returned the same tensor; its own path otherwise.
@@ -85,8 +88,8 @@ class Record:
     def tokens(self) -> dict[str, Any]:
         """Options of the tokenizer that the output needs, none where ``auto`` is right."""
         options: dict[str, Any] = {} if self.key is None else {'key': self.key}
-        if self.layout == 'bhwc':
-            options['layout'] = 'bhwc'
+        if self.layout in ('bhwc', 'bld'):
+            options['layout'] = self.layout
         if self.num_prefix_tokens:
             options['num_prefix_tokens'] = self.num_prefix_tokens
         if self.layout == 'bnd' and self.grid is not None and self.grid[0] != self.grid[1]:
@@ -101,24 +104,41 @@ class ModelProbe:
     Attributes:
         key: Key of the model in the YAML.
         model: The model, with random weights.
+        root: Where the paths of ``records`` are looked up: the model, or a wrapper around it.
         records: Its modules in the order of ``named_modules()``.
-        image_shape: Shape of the batch.
+        batch: The batch.
         returned: Class of what the model returns in eval mode.
-        num_logits: Last size of the logits in that, or of the first tensor if it is not certain which they are.
+        num_logits: Classes of the logits in that, or of the first tensor if it is not certain which they are.
     """
 
     key: str
     model: nn.Module
+    root: nn.Module
     records: tuple[Record, ...]
-    image_shape: tuple[int, ...]
+    batch: Batch
     returned: str
     num_logits: int | None
 
+    @property
+    def logits_at(self) -> set[str]:
+        """Module paths whose output is as the logits are, and ``.`` for the model itself."""
+        shape = (self.batch.shape[0], self.num_logits)
+        return {'.', *(record.path for record in self.records if record.shape == shape)}
+
     def record(self, path: str) -> Record | None:
-        """Returns the record of a module path, in which a container may be counted from its end; None if unknown."""
-        found = module_at(self.model, path)
-        names = [name for name, module in self.model.named_modules() if module is found]
+        """Returns the record of a module path, in which a container may be counted from its end; None if unknown.
+
+        A path in the model itself will do where a wrapper is around it, and one in a wrapper where none is.
+        """
+        found = module_at(self.root, path)
+        found = found if isinstance(found, nn.Module) else find_module(self.model, path)
+        names = [path, *(name for name, module in self.root.named_modules() if module is found)]
         return next((record for record in self.records if record.path in names), None)
+
+    @property
+    def path_of_model(self) -> str:
+        """Path of the model in the wrapper around it, empty without one."""
+        return next((name for name, module in self.root.named_modules() if module is self.model), '')
 
 
 def module_at(root: nn.Module, path: str) -> object:
@@ -134,29 +154,39 @@ def module_at(root: nn.Module, path: str) -> object:
     return found
 
 
+def find_module(model: nn.Module, path: str) -> nn.Module | None:
+    """Returns what a path in a stage names in the model itself, without what the stage puts around it, or None."""
+    places = (module_at(model, path.removeprefix(prefix)) for prefix in ('', *PREFIXES))
+    return next((found for found in places if isinstance(found, nn.Module)), None)
+
+
 def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelProbe:
-    """Sends random images through a model, in eval mode and without gradients, and looks at every module.
+    """As :func:`probe_model`, with random images of a size."""
+    with preserved_random_state():
+        return probe_model(key, model, image_batch(model, image_size))
+
+
+def probe_model(key: str, model: nn.Module, batch: Batch) -> ModelProbe:
+    """Sends a batch through a model, in eval mode and without gradients, and looks at every module.
 
     Raises:
-        TRGError: If the model does not take images of that size.
+        TRGError: If the model does not take such a batch.
     """
-    conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    shape = (BATCH_SIZE, 3 if conv is None else conv.in_channels * conv.groups, *image_size)
-    watch = _Watch(model)
+    watch = _Watch(model, batch)
     was_training = model.training
     try:
         with (
-            placed(f'`{key}` refused a batch of shape {list(shape)}'),
+            placed(f'`{key}` refused a batch of shape {list(batch.shape)}'),
             preserved_random_state(),
             torch.no_grad(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter('ignore')
-            result = model.eval()(torch.rand(shape))
+            result = batch.run(model.eval())
             watch.remove()
             records = watch.records()
             spatial = {record.path: record.tokens for record in records if record.is_spatial}
-            misplaced = out_of_order(model, spatial, shape[1:])
+            misplaced = set() if batch.is_text else out_of_order(model, spatial, batch.shape[1:])
     finally:
         watch.remove()
         model.train(was_training)
@@ -164,20 +194,21 @@ def run_model(key: str, model: nn.Module, image_size: tuple[int, int]) -> ModelP
         logits: Tensor | None = logits_in(result, model)
     except TRGError:
         logits = first_tensor(result)
-    num_logits = None if logits is None or logits.ndim < 2 else logits.shape[-1]
+    num_logits = None if logits is None or logits.ndim < 2 else logits.shape[1 if logits.ndim == 4 else -1]
     records = tuple(
         replace(record, layout=None, grid=None, num_prefix_tokens=0, is_in_order=False)
         if record.path in misplaced
         else record
         for record in records
     )
-    return ModelProbe(key, model, records, shape, type(result).__name__, num_logits)
+    return ModelProbe(key, model, model, records, batch, type(result).__name__, num_logits)
 
 
 class _Watch:
     """Hooks on all modules of a model, and what they saw."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
+        self.batch = batch
         self.modules = {path: module for path, module in model.named_modules() if path}
         rows = [path for path, module in self.modules.items() if isinstance(module, ROWS)]
         self.in_blocks = {path for path in self.modules if any(path.startswith(f'{row}.') for row in rows)}
@@ -200,23 +231,32 @@ class _Watch:
         first_with: dict[int, str] = {}
         found = {}
         for path, (order, value) in sorted(self.results.items(), key=lambda entry: entry[1][0]):
-            tensor = first_tensor(value)
+            key, tensor = default_entry(value)
             same_as = path if tensor is None else first_with.setdefault(id(tensor), path)
-            found[path] = self._record(path, order, value, tensor, same_as, maps)
+            found[path] = self._record(path, order, value, key, tensor, same_as, maps)
             grid = found[path].grid
             if grid is not None and min(grid) > 1 and isinstance(self.modules[path], nn.Conv2d):
                 maps.append(grid)
         return tuple(found.get(path) or Record(path, type(module).__name__) for path, module in self.modules.items())
 
     def _record(
-        self, path: str, order: int, value: Any, tensor: Tensor | None, same_as: str, maps: list[tuple[int, int]]
+        self,
+        path: str,
+        order: int,
+        value: Any,
+        key: str | None,
+        tensor: Tensor | None,
+        same_as: str,
+        maps: list[tuple[int, int]],
     ) -> Record:
         module = self.modules[path]
         shape = None if tensor is None else tuple(tensor.shape)
         layout, grid, prefix = None, None, 0
-        keys = list(tensors_in(value))
         if tensor is not None and shape is not None and shape[:1] == (BATCH_SIZE,) and tensor.is_floating_point():
-            layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
+            if self.batch.is_text:
+                layout, grid = sequence_cells(shape, self.batch.shape[1])
+            else:
+                layout, grid, prefix = cells_of(shape, self.evidence.channels(tensor), maps)
         passes_on = any(word in type(module).__name__ for word in ('Drop', 'Permute', 'Identity'))
         return Record(
             path,
@@ -224,7 +264,7 @@ class _Watch:
             order,
             shape,
             type(value).__name__,
-            keys[0] if len(keys) > 1 else None,
+            key,
             layout,
             grid,
             prefix,

@@ -1,19 +1,48 @@
-"""Probes the models of a YAML with images of a size that all take, and says what hangs on one that is a guess."""
+"""Probes the models of a YAML with batches of a size that all take, and says what hangs on one that is a guess."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from trg_torchdistill.cli.probe.build import build_untrained
-from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
-from trg_torchdistill.cli.probe.probe import ModelProbe, run_model
+from torch import nn
+
+from trg_torchdistill.cli.probe.batch import Batch
+from trg_torchdistill.cli.probe.image_size import ImageSize
+from trg_torchdistill.cli.probe.probe import ModelProbe, probe_model
 from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.runtime.random_state import preserved_random_state
 from trg_torchdistill.errors import TRGError
 
 OTHER_SIZES = (32, 64, 224)
 
 Layers = Sequence[tuple[ModelProbe, Sequence[str]]]
+
+
+class Size(Protocol):
+    """A size of the items of a batch: :class:`~trg_torchdistill.cli.probe.image_size.ImageSize`, or one of texts."""
+
+    @property
+    def source(self) -> str:
+        """Where it was found, for the user."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the YAML does not tell it."""
+
+
+class Probing(Protocol):
+    """What a task knows of its models and batches."""
+
+    def build(self, config: Config, path: tuple[str, ...], num_classes: int | None) -> nn.Module:
+        """Builds the model described at ``path`` with random weights, and without a download."""
+
+    def sizes(self, config: Config, stage: tuple[str, ...], models: Sequence[nn.Module]) -> Sequence[Size]:
+        """Returns the sizes to try, the likeliest first."""
+
+    def batch(self, model: nn.Module, size: Size) -> Batch:
+        """Returns a random batch of items of a size."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +51,26 @@ class Trial:
 
     Attributes:
         probes: By side, ``teacher`` and ``student``, or ``student`` alone.
-        size: Size of the images.
+        size: Size of the items.
         refused: Sizes that were tried before, with the reason why they did not do.
     """
 
     probes: dict[str, ModelProbe]
-    size: ImageSize
+    size: Size
     refused: tuple[str, ...]
 
 
 def try_sizes(
-    config: Config, stage: tuple[str, ...], size: ImageSize | None = None, num_classes: int | None = None
+    task: Probing,
+    config: Config,
+    stage: tuple[str, ...],
+    size: ImageSize | None = None,
+    num_classes: int | None = None,
 ) -> Trial:
     """Builds the models without weights and sends a random batch through each.
 
     Args:
+        task: The task of the YAML.
         config: A YAML read by :func:`~trg_torchdistill.cli.recipe.deferred.load_deferred`, its dependencies imported.
         stage: Path of the training stage, whose data set tells the size of the images.
         size: Size of the images, None to find it.
@@ -47,13 +81,13 @@ def try_sizes(
     """
     found = (('teacher', config.teacher_path), ('student', config.student_path))
     paths = {side: path for side, path in found if path is not None}
-    models = {side: build_untrained(config, path, num_classes) for side, path in paths.items()}
+    models = {side: task.build(config, path, num_classes) for side, path in paths.items()}
     refused: list[str] = []
-    for candidate in image_sizes(config, stage, list(models.values())[::-1]) if size is None else [size]:
+    for candidate in task.sizes(config, stage, list(models.values())[::-1]) if size is None else [size]:
         try:
             # The student first: it is the smaller one.
             probes = {
-                side: run_model(str(config.get(*paths[side], 'key')), models[side], (candidate.height, candidate.width))
+                side: _probe(task, config.get(*paths[side], 'key'), models[side], candidate)
                 for side in reversed(models)
             }
         except TRGError as error:
@@ -66,18 +100,24 @@ def try_sizes(
     )
 
 
-def guess_warning(size: ImageSize, layers: Layers) -> str | None:
+def _probe(task: Probing, key: object, model: nn.Module, size: Size) -> ModelProbe:
+    with preserved_random_state():
+        return probe_model(str(key), model, task.batch(model, size))
+
+
+def guess_warning(task: Probing, size: Size, layers: Layers) -> str | None:
     """Returns a warning about a guessed size, None where nothing hangs on it.
 
     Args:
+        task: The task of the YAML.
         size: Size of the images.
         layers: Each model with the module paths whose outputs become tokens.
     """
-    if not size.is_guess:
+    if not (isinstance(size, ImageSize) and size.is_guess):
         return None
-    here, changed = _smallest_grid(layers), []
+    here, changed = _smallest_grid(task, layers), []
     for side in OTHER_SIZES:
-        grid = here if side == size.height == size.width else _smallest_grid(layers, side)
+        grid = here if side == size.height == size.width else _smallest_grid(task, layers, side)
         if grid is not None and grid != here:
             changed.append(f'{_shown(grid)} at {side} x {side}')
     if here is None or not changed:
@@ -89,11 +129,12 @@ def guess_warning(size: ImageSize, layers: Layers) -> str | None:
     )
 
 
-def _smallest_grid(layers: Layers, side: int | None = None) -> tuple[int, int] | None:
+def _smallest_grid(task: Probing, layers: Layers, side: int | None = None) -> tuple[int, int] | None:
     """Returns the fewest cells of a layer, for images of another size if one is given; None if a model refuses it."""
     try:
         if side is not None:
-            layers = [(run_model(probe.key, probe.model, (side, side)), paths) for probe, paths in layers]
+            square = ImageSize(side, side, '')
+            layers = [(_probe(task, probe.key, probe.model, square), paths) for probe, paths in layers]
     except TRGError:
         return None
     records = [probe.record(path) for probe, paths in layers for path in paths]

@@ -55,7 +55,9 @@ def module_calls(config: Config) -> Iterator[Call]:
             yield _registered(config, (*path, 'criterion'), criteria)
             yield _registered(config, (*path, 'criterion_wrapper'), losses.LOSS_WRAPPER_DICT)
         for side in config.side_names:
-            yield _registered(config, (*stage, side, 'auxiliary_model_wrapper'), models.AUXILIARY_MODEL_WRAPPER_DICT)
+            wrapper = (*stage, side, 'auxiliary_model_wrapper')
+            for path in (wrapper, (*wrapper, 'kwargs', 'inner')):
+                yield _registered(config, path, models.AUXILIARY_MODEL_WRAPPER_DICT)
 
 
 def sub_terms(config: Config, stage: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -123,7 +123,7 @@ class _Editor:
             shared = self.targets.get(node.target.start, wanted)
             if node.target.start in self.known_lost or differ(shared, wanted):
                 self._replace(node, wanted, column)
-        elif isinstance(held, dict) and isinstance(wanted, dict) and wanted:
+        elif isinstance(held, dict) and isinstance(wanted, dict) and wanted and (held or node.anchor is not None):
             self._visit_mapping(node, held, wanted)
         elif isinstance(held, list) and isinstance(wanted, list) and len(wanted) >= len(held):
             for index, value in enumerate(node.values):
@@ -170,7 +170,7 @@ class _Editor:
             self.patches.append((before.end, before.end, f', {text}'))
         else:
             at = node.first if node.values else self.text.rindex('}', node.start, node.end)
-            self.patches.append((at, at, f'{text}, ' if node.values else text))
+            self.patches.append((at, at, f'{text}, '))
 
     def _append(self, node: Node, values: list[Any]) -> None:
         if not node.flow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
+from types import ModuleType
 from typing import Any
 
 import torchvision
@@ -35,9 +36,23 @@ def check_config(config: Config) -> None:
     Raises:
         TRGError: At the first mistake, with the line to change.
     """
+    check_sections(config)
+    check_models(config)
+    check_training(config)
+
+
+def check_sections(config: Config) -> None:
+    """Raises TRGError unless the sections that every trainer reads are mappings."""
     for section in ('datasets', 'models', 'train', 'test'):
         config.mapping(section)
-    _check_models(config)
+
+
+def check_training(config: Config) -> None:
+    """Checks all but the models.
+
+    Raises:
+        TRGError: At the first mistake, with the line to change.
+    """
     if not isinstance(config.get(*config.student_path, 'dst_ckpt'), str):
         raise TRGError(
             f'expected {config.where(*config.student_path)} to name the file of the best weights, got no `dst_ckpt:`; '
@@ -57,7 +72,7 @@ def check_for_test(config: Config) -> None:
     """
     for section in ('datasets', 'models', 'test'):
         config.mapping(section)
-    _check_models(config)
+    check_models(config)
     _check_loader(config, ('test', 'test_data_loader'))
 
 
@@ -72,20 +87,28 @@ def check_registered(config: Config, path: tuple[str, ...], known: Collection[st
     )
 
 
-def _check_models(config: Config) -> None:
+def check_models(config: Config, torchvision_models: ModuleType = torchvision.models) -> None:
+    """Checks the blocks under ``models:``.
+
+    Args:
+        config: The YAML.
+        torchvision_models: Where the host looks for a model before its own registry.
+
+    Raises:
+        TRGError: If one is not complete, or names no model that the host builds.
+    """
     teacher = config.teacher_path
     for path in (config.student_path, *([] if teacher is None else [teacher])):
         config.mapping(*path)
         config.mapping(*path, 'kwargs')
-        _check_model_key(config, path)
+        is_quantized = config.get(*path, 'quantized')
+        _check_model_key(config, path, vars(torchvision.models.quantization if is_quantized else torchvision_models))
 
 
-def _check_model_key(config: Config, path: tuple[str, ...]) -> None:
+def _check_model_key(config: Config, path: tuple[str, ...], zoo: Mapping[str, Any]) -> None:
     key, where = config.get(*path, 'key'), config.where(*path, 'key')
     if not isinstance(key, str):
         raise TRGError(f'expected {where} to be the name of a model, got {shown(key)}; write one')
-    is_quantized = config.get(*path, 'quantized')
-    zoo = vars(torchvision.models.quantization if is_quantized else torchvision.models)
     if inspect.ismodule(zoo.get(key)):
         builders = [name for name in [*models.MODEL_DICT, *zoo] if name.startswith(str(key)) and name != key]
         raise TRGError(

@@ -131,7 +131,7 @@ def _numeric_places(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _check_data_set(config: Config, loader: tuple[str, ...]) -> None:
     name = config.get(*loader, 'dataset_id')
-    data = config.mapping('datasets').get(name) if isinstance(name, str) else None
+    data = config.get('datasets', name) if isinstance(name, str) else None
     if data is not None and not isinstance(data, Deferred):
         raise TRGError(
             f'expected {config.where("datasets", name)} to be a data set that a tag makes, got {data!r}; write '

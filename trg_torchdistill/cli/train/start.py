@@ -20,6 +20,7 @@ from trg_torchdistill.cli.recipe.keys import check_config
 from trg_torchdistill.cli.recipe.numbers import check_values
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.progress import Reporter
+from trg_torchdistill.cli.tasks.recognised import refuse_other_tasks
 from trg_torchdistill.cli.train.checkpoint import draw_apart, restore_training_state
 from trg_torchdistill.cli.train.resume import tell_changes
 from trg_torchdistill.cli.train.tracker import Tracker, check_tracker
@@ -36,6 +37,7 @@ def checked_config(args: argparse.Namespace) -> Config:
         TRGError: At its first mistake.
     """
     unbuilt = load_deferred(args.config)
+    refuse_other_tasks(unbuilt, 'train')
     import_packages(unbuilt)
     check_values(unbuilt)
     config = load_config(args.config)

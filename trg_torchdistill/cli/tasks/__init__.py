@@ -1,0 +1,1 @@
+"""What is different in YAMLs for different trainers: a file a task."""
