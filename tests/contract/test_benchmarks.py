@@ -109,4 +109,5 @@ def test_the_table_of_configurations_has_a_row_of_each_yaml(monkeypatch, tmp_pat
     assert importlib.import_module('configs_table').main() == 0
     said = capsys.readouterr().out
     assert '| `sample/digits/kd/kd.yaml` | upgraded: ' in said
-    assert '- 1 of 2: refused, no teacher' in said
+    assert '- 1 of 1: upgraded' in said
+    assert '- 1 more have no teacher' in said
