@@ -93,7 +93,7 @@ def main() -> None:
         unpacked = unpack(source, folder)
         python = install(wheel, folder / 'empty', torch)
         print(step(python, '-c', WITHOUT_EXTRAS, cwd=folder))
-        step(python, '-m', 'pip', 'install', '--quiet', f'{wheel}[test]')
+        step(python, '-m', 'pip', 'install', '--quiet', f'{wheel}[test,hub]')
         print(step(python.with_name('trg-torchdistill'), 'demo', '--quick', cwd=folder))
         print(step(python, '-m', 'pytest', '-q', *TESTS, cwd=unpacked))
     with tarfile.open(source) as archive, zipfile.ZipFile(wheel) as files:
