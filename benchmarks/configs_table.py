@@ -31,7 +31,7 @@ TASKS = {
     **dict.fromkeys(('coco2017', 'pascal_voc2012'), 'detection and segmentation'),
     **dict.fromkeys(('glue', 'go_emotions'), 'text'),
 }
-UPGRADED = ('image classification', 'text', 'detection and segmentation')  # the tasks that `add` knows
+ORDER = ('image classification', 'text', 'detection and segmentation')
 REASONS = {
     'refused its arguments': 'its wrapper refuses the arguments that stand there, with TRG or without',
     'repo_or_dir': 'model from torch.hub',
@@ -65,8 +65,8 @@ def main() -> int:
     version = f' at `{args.version}`' if args.version else ''
     print(HEAD.format(roots=' and '.join(f'`{root}`' for root in ROOTS), version=version))
     rows = []
-    for task in UPGRADED:
-        of_task = [name for name in names if TASKS.get(name.split('/')[2], UPGRADED[0]) == task and args.only in name]
+    for task in ORDER:
+        of_task = [name for name in names if TASKS.get(name.split('/')[2], ORDER[0]) == task and args.only in name]
         rows += _print_task(task, args.checkout, of_task, 'check' in COMMANDS and not args.no_check)
     return int(any('FAILED' in row for row in rows))
 
