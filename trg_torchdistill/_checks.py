@@ -22,7 +22,8 @@ from trg_torchdistill.errors import TRGError
 P = ParamSpec('P')
 T = TypeVar('T')
 RENAMED = {
-    'affinity_support': "it is now `row_distribution`: 'softmax_all' is what 'all' was, 'softmax_edges' 'neighbors'"
+    'affinity_support': "it is now `row_distribution`: 'softmax_all' is what 'all' was, 'softmax_edges' 'neighbors'",
+    'rows': 'it is now an argument of the call of `functional.LocalTerm` and `GlobalTerm`',
 }
 SMALLEST, LARGEST, LARGEST_INTEGER = 1e-30, 1e30, 2**63 - 1
 

@@ -54,7 +54,7 @@ class ContextualTerm:
     r"""Token-wise contextual loss: the mean squared error between the context similarities of an image.
 
     .. math::
-        L_{inner} = MSE(CS^S, CS^T), \qquad CS = softmax(F F^\top / \sqrt D) \in R^{N \times N}
+        L_{inner} = MSE(CS^S, CS^T), \qquad CS = \mathrm{softmax}(F F^\top / \sqrt D) \in R^{N \times N}
 
     Args:
         normalize_tokens: L2-normalise the tokens F, then divide by ``temperature`` instead of sqrt(D).

@@ -4,11 +4,11 @@ Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arX
 
     L = L_logit + alpha * L_inner + beta * L_local + gamma * L_global
 
-with L_inner :class:`ContextualTerm`, L_local :class:`LocalTerm` and L_global :class:`GlobalTerm`. Superscripts S and T
-stand for student and teacher. No gradient reaches the teacher. Everything is computed in float32 or wider, also under
-autocast; half-precision tokens give a float32 loss. The one exception is yours to make:
-``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32, and with them the neighbour
-search. Second derivatives are exact; they hold what a first one computes a block at a time.
+with L_inner :class:`~trg_torchdistill.context.ContextualTerm`, L_local :class:`LocalTerm` and L_global
+:class:`GlobalTerm`. Superscripts S and T stand for student and teacher. No gradient reaches the teacher. Everything is
+computed in float32 or wider, also under autocast; half-precision tokens give a float32 loss. The one exception is yours
+to make: ``torch.set_float32_matmul_precision('high')`` turns products of float32 matrices into TF32, and with them the
+neighbour search. Second derivatives are exact; they hold what a first one computes a block at a time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LocalTerm:
 
     .. math::
         A_{ij} = \exp(-\|T_i - T_j\|^2 / 2\sigma) \text{ if } (i, j) \in E, \text{ else } 0 \qquad
-        L_{local} = \sum_i KL(softmax_j(A^T_{ij}) \,\|\, softmax_j(A^S_{ij}))
+        L_{local} = \sum_i KL(\mathrm{softmax}_j\, A^T_{ij} \,\|\, \mathrm{softmax}_j\, A^S_{ij})
 
     The paper's reading is the default: E are the k nearest neighbours in the graph's own model, and the softmax runs
     over all M tokens, so a non-neighbour has logit 0 and weight exp(0). It has a gradient on the student's own edges
@@ -202,7 +202,7 @@ class GlobalTerm:
     r"""Global relationship loss: how each student token stands to all teacher tokens.
 
     .. math::
-        L_{global} = \sum_i -\log p_{ii}, \qquad p_{ij} = softmax_j(sim(T^S_i, T^T_j) / \tau),
+        L_{global} = \sum_i -\log p_{ii}, \qquad p_{ij} = \mathrm{softmax}_j(sim(T^S_i, T^T_j) / \tau),
         \qquad sim = \text{cosine}
 
     That is InfoNCE, ``targets`` ``self``. ``teacher`` has soft targets instead, so that a token of the same class is no

@@ -1,6 +1,6 @@
-"""The token-level relationship graph: nearest neighbours, Gaussian affinities, and an image's context similarity.
+"""The token-level relationship graph: nearest neighbours, Gaussian affinities, and the divergence of two graphs' rows.
 
-Shapes: M tokens in the graph, D features, k neighbours a token; B images of N tokens.
+Shapes: M tokens in the graph, D features, k neighbours a token.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from trg_torchdistill._blocks import rows_per_block
 from trg_torchdistill._checks import check_integer, check_matrix, check_positive, check_rows
+from trg_torchdistill._moved import moved
+
+__getattr__ = moved(__name__, context_similarity='trg_torchdistill.context')
 
 
 @torch.no_grad()

@@ -20,13 +20,11 @@ IoDict = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class TokenOptions(Tokenizer):
-    """A tokenizer, and which entry of a hooked value it cuts: what a YAML has under ``student_tokens:`` and the like.
+    """A :class:`~trg_torchdistill.tokens.Tokenizer`, and which entry of a hooked value it cuts.
+
+    That is what a YAML has under ``student_tokens:`` and the like. Further options are those of the tokenizer.
 
     Args:
-        layout: As in :class:`~trg_torchdistill.tokens.Tokenizer`.
-        patch_size: The same.
-        num_prefix_tokens: The same.
-        grid_size: The same.
         key: Entry of an output that is a mapping: ``out`` of a segmentation model's backbone {out, aux}, ``'0'`` of a
             feature pyramid, ``last_hidden_state`` of a Hugging Face model. None where one entry alone holds a tensor,
             or the output is no mapping.

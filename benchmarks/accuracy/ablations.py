@@ -21,6 +21,7 @@ class Variant:
         epochs: Epochs in place of the recipe's.
         batch_size: Images a step in place of the recipe's; the learning rate changes in proportion.
         loss: Key of TRG's loss.
+        base: Key of the loss of the logits, of ``BASES``.
         stop: Epochs after which the training stops, its learning rate as of the whole; None for the end.
         falls_until: The part of the training after which the weights of TRG's terms are 0; None for fixed ones.
         teacher_trains: Whether the teacher stays in training mode, as torchdistill's own pre-epoch process leaves it.
@@ -36,6 +37,7 @@ class Variant:
     epochs: int | None = None
     batch_size: int | None = None
     loss: str = 'TRGLoss'
+    base: str = 'KDLoss'
     stop: int | None = None
     falls_until: float | None = None
     teacher_trains: bool = False

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 from ablations import UNCHANGED, Variant
-from methods import METHODS, Config, Weights, train_sides
-from recipes import Recipe
+from methods import METHODS, Config, Weights, method_named, train_sides
+from recipes import FULL, Recipe
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
 PADDING = 4
@@ -23,11 +23,15 @@ SETTINGS = {
     'vit': {'imbalance': 1, 'num_samples': 11160},
     'cnn_lt': {'imbalance': 100},
     'vit_lt': {'imbalance': 100},
+    'cnn_7': {'imbalance': 1, 'num_samples': 7812, 'classes': 7},
+    'vit_7': {'imbalance': 1, 'num_samples': 7812, 'classes': 7},
+    **dict.fromkeys((*FULL, 'wrn_40_2_vit')),  # all images
 }
 OPTIMIZERS = {
     'SGD': {'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
     'AdamW': {'weight_decay': 0.05},
 }
+MODULES = {'TRGLossOfOtherImages': 'controls', 'ManifoldLoss': 'manifold'}  # that register a loss
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,21 @@ class Source:
     num_workers: int = 0
     device: str | None = None
 
-    def images(self, split: str, subset: Config | None = None, augmented: bool = False) -> _Tagged:
-        """The data set of a split, or of a selection of it."""
+    def images(self, split: str, subset: Config | None) -> _Tagged:
+        """The data set of a split: what a setting takes of ``train``, augmented; all of its classes of the others."""
+        trains, subset = split == 'train', dict(subset or {})
         if self.device is None:
-            return _selected(_call('torchvision.datasets.ImageFolder', **self._files(split, augmented)), subset)
-        stored = _call('arrays.StoredImages', file=str(self.data / f'{split}.pt'))
-        options = {'padding': PADDING if augmented else None, 'device': self.device}
-        return _call('arrays.Batches', dataset=_selected(stored, subset), mean=MEAN, std=STD, **options)
+            dataset = _call('torchvision.datasets.ImageFolder', **self._files(split, trains))
+        else:
+            dataset = _call('arrays.StoredImages', file=str(self.data / f'{split}.pt'))
+        if 'classes' in subset:
+            dataset = _call('selection.OfFirstClasses', dataset=dataset, num_classes=subset.pop('classes'))
+        if trains and subset:
+            dataset = _call('trg_torchdistill.datasets.LongTailed', dataset=dataset, **subset)
+        if self.device is None:
+            return dataset
+        options = {'padding': PADDING if trains else None, 'device': self.device}
+        return _call('arrays.Batches', dataset=dataset, mean=MEAN, std=STD, **options)
 
     def _files(self, split: str, augmented: bool) -> Config:
         transforms = [
@@ -132,10 +144,6 @@ class Source:
         sampler = f'torch.utils.data.{"RandomSampler" if trains else "SequentialSampler"}'
         options = {'num_workers': self.num_workers, 'batch_size': batch_size, **({'drop_last': True} if trains else {})}
         return _loader(split, sampler, {}, **options)
-
-
-def _selected(dataset: _Tagged, subset: Config | None) -> _Tagged:
-    return dataset if subset is None else _call('trg_torchdistill.datasets.LongTailed', dataset=dataset, **subset)
 
 
 def _loader(dataset_id: str, sampler: str, sampler_kwargs: Config, **kwargs: Any) -> Config:
@@ -193,16 +201,13 @@ def make_config(run: Run, recipe: Recipe, source: Source, teacher: Path, folder:
         models = {'teacher_model': _model(pair.teacher.key, pair.classes, teacher), 'student_model': own}
         if not run.variant.teacher_trains:
             train['pre_epoch_process'] = 'pre_epoch_process_with_trg'
-        method = METHODS.get(run.method) or METHODS[run.variant.method]
+        method = method_named(run.method if run.method in METHODS else run.variant.method)
         train |= train_sides(method, pair, run.kd, run.weights, run.variant)
-    dependencies = ['trg_torchdistill', *([] if run.variant.loss == UNCHANGED.loss else ['controls'])]
+    losses = {each['criterion']['key'] for each in train['criterion']['kwargs']['sub_terms'].values()}
+    dependencies = ['trg_torchdistill', *(module for key, module in MODULES.items() if key in losses)]
     config = {
         'dependencies': [{'name': name} for name in dependencies],
-        'datasets': {
-            'train': source.images('train', SETTINGS[run.setting], augmented=True),
-            'val': source.images('val'),
-            'test': source.images('test'),
-        },
+        'datasets': {split: source.images(split, SETTINGS[run.setting]) for split in ('train', 'val', 'test')},
         'models': models,
         'train': train,
         'test': {'test_data_loader': source.loader('test')},

@@ -34,7 +34,7 @@ from config import SETTINGS, Run, Source, make_config
 from figures import draw_ablations, draw_results
 from methods import METHODS, Weights
 from recipes import RECIPES
-from tables import ABLATION_STAGES, read_notes, write_tables
+from tables import ABLATION_STAGES, read_notes, write_note, write_tables
 
 FOLDER = Path(__file__).resolve().parent
 DOCUMENT = FOLDER.parents[1] / 'docs' / 'results.md'
@@ -148,12 +148,15 @@ class Grid:
             line['stage'] in stages and (line['run'], tuple(line['kd'])) == (run.name, run.kd) for line in self.notes()
         )
 
+    def decode(self) -> None:
+        """Decodes the images that the device is to hold."""
+        for split in ('train', 'val', 'test') if self.recipe.in_memory else ():
+            decode(self.options.data / split)
+
     def execute(self) -> int:
         """Runs the stage and returns the number of failures."""
         failures = 0
-        if self.recipe.in_memory:
-            for split in ('train', 'val', 'test'):
-                decode(self.options.data / split)
+        self.decode()
         while todo := [run for run in self.plan() if not self._is_noted(run)]:
             print(f'{self.options.stage}: {len(todo)} runs to do', flush=True)
             workers = 1 if self.options.stage == 'teacher' else self.options.workers
@@ -182,7 +185,7 @@ class Grid:
         paths = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get('PYTHONPATH')]))
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'OMP_WAIT_POLICY': 'PASSIVE', 'PYTHONPATH': paths}
         with (folder / 'log.txt').open('w', encoding='utf-8') as log:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+            code = self._call(run, command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         if code:
             print(f'FAILED {run.name}, exit code {code}; see {folder}/log.txt', flush=True)
             return False
@@ -193,7 +196,11 @@ class Grid:
         self._note(run, folder, text)
         return True
 
-    def _note(self, run: Run, folder: Path, text: str) -> None:
+    def _call(self, run: Run, command: list[str], **options: Any) -> int:
+        """Trains, and returns the exit code."""
+        return subprocess.run(command, **options).returncode
+
+    def _note(self, run: Run, folder: Path, text: str, **more: Any) -> None:
         epochs = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
         portable = text
         for path in (folder, self.options.data, self.teacher):
@@ -219,11 +226,10 @@ class Grid:
             'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
             'machine': {**describe_machine(self.options.device), 'threads': self.options.threads},
         }
-        if self.options.stage in ('teacher', 'run'):
+        if self.options.stage in ('teacher', 'run') and not more:
             test = json.loads((folder / 'test.json').read_text(encoding='utf-8'))['test']
             line |= {'test_top1': test['top1'], 'test_per_class': test['per_class'], 'groups': test.get('groups')}
-        with self.options.lines.open('a', encoding='utf-8') as stream:
-            stream.write(json.dumps(line) + '\n')
+        write_note(self.options.lines, line | more)
         shown = line.get('test_top1', line['val_top1'])
         print(f'{run.name}: {shown:.2f} ({line["minutes"]:.1f} min)', flush=True)
 

@@ -1,13 +1,14 @@
 """What lasts, resumable: python benchmarks/accuracy/lasting.py STAGE --settings SETTING... --data DATA --out OUT.
 
-teacher: trains the teacher of `cnn_lt` and `vit_lt` on their long tail; those of the others are trained by `grid.py`.
+teacher: trains the teacher of the settings that have one of their own; that of the small ones is trained by `grid.py`.
 weights: trains KD for a tenth of the reference schedule and measures, at the best epoch of these, by how much each
     method's terms pull at the student; the weights at which that is a SHARE of what ``KDLoss`` does go into
     ``--weights``, a line a method.
 run: each method with the weights of each share, every number of epochs and every seed, and notes the accuracy on test/.
+measure: looks at what `run` left in OUT, and writes a line a run into ``--measures``: what `measures.py` says.
 
 DATA, OUT and the notes of finished runs are as those of ``grid.py``; a run is named by setting, method, weights, epochs
-and seed. The teacher's share of the time is paid once with ``--teacher_views``.
+and seed. The teacher's share of the time is paid once with ``--teacher_views``. METHODS are named by `candidates.py`.
 """
 
 from __future__ import annotations
@@ -15,66 +16,41 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from ablations import Variant
+from candidates import CANDIDATES, CONTROL, KD, method, terms_of, variant_named
 from config import Run, make_config
-from gradients import CPU, measure
+from gradients import measure
 from grid import FOLDER, Grid, _commit
-from methods import METHODS, Weights
+from measures import Measures
+from methods import Weights
 from recipes import LASTING
-from tables import read_notes
+from tables import read_notes, write_note
+from threadpoolctl import threadpool_limits
 
 from trg_torchdistill.cli.probe.build import build_box, build_with_weights
 from trg_torchdistill.cli.recipe.config import import_packages, load_config
+from trg_torchdistill.cli.runtime.placement import Placement
 
-KD = (0.1, 4.0)
-REFERENCE_EPOCHS = 36
 SHARES = (0.1, 0.3, 1.0)
-CONTROL = '_others'
-WRAPPED = 'srd'  # has a layer of its own on the teacher
+WRAPPED = 'kd+srd'  # has a layer of its own on the teacher
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
-def _local(**options: Any) -> Variant:
-    return Variant(method='kd+local', trg=options)
+class DroppedError(Exception):
+    """The training was ended, as it is so many points behind."""
 
-
-def _soft(**options: Any) -> Variant:
-    return Variant(method='kd+global', trg={'global_targets': 'teacher', 'temperature': 0.1, **options})
-
-
-def _proportional(**options: Any) -> Variant:
-    return _local(row_distribution='proportional', sigma=0.1, local_reduction='mean', **options)
-
-
-# `proportional` is local structure preserving of graph KD, `complete` the in-batch term of CIRKD.
-CANDIDATES = {
-    'kd': Variant(method='kd'),
-    'literal': Variant(method='kd+trg'),
-    'literal_half': Variant(method='kd+trg', falls_until=0.5),
-    'literal_end': Variant(method='kd+trg', falls_until=1.0),
-    'local': _local(),
-    'edges_teacher': _local(edges='teacher'),
-    'edges_union': _local(edges='union'),
-    'proportional': _proportional(edges='teacher'),
-    'complete': _proportional(num_neighbors=None),
-    'soft': _soft(),
-    'soft_queue': _soft(queue_size=4096),
-    'contextual': Variant(method='kd+contextual', contextual={'normalize_tokens': True, 'temperature': 0.1}),
-    **{name: Variant(method=f'kd+{name}') for name in ('at', 'spkd', 'pkt', 'srd', 'dist')},
-}
-# The same weights with a teacher of other images.
-CONTROLS = {
-    f'{name}{CONTROL}': replace(variant, loss='TRGLossOfOtherImages')
-    for name, variant in CANDIDATES.items()
-    if {'local', 'global'} & set(METHODS[variant.method].terms)
-}
-VARIANTS = CANDIDATES | CONTROLS
+    def __init__(self, points: float) -> None:
+        super().__init__(points)
+        self.points = points
 
 
 class Lasting(Grid):
@@ -101,7 +77,7 @@ class Lasting(Grid):
 
     def flags(self, run: Run) -> list[str]:
         """Further words of the command line: what a plain teacher says of the images may be stored."""
-        if not self.options.teacher_views or run.method in ('teacher', WRAPPED):
+        if not self.options.teacher_views or run.method == 'teacher' or run.variant.method == WRAPPED:
             return super().flags(run)
         folder = self.options.views_dir / self.options.recipe
         return [*super().flags(run), '--teacher_views', str(self.options.teacher_views), '--views_dir', str(folder)]
@@ -109,24 +85,40 @@ class Lasting(Grid):
     def weigh(self) -> int:
         """Measures the methods after a tenth of KD's training, and returns the number of failures."""
         self.require_teacher()
-        tenth = max(1, round(self.options.reference / 10))
-        run = self._planned('kd', self.options.seeds[0], KD, self.options.reference, tenth)
+        self.decode()
+        reference = self.options.reference or self.recipe.epochs
+        tenth = max(1, round(reference / 10))
+        run = self._planned('kd', self.options.seeds[0], KD['KDLoss'], reference, tenth)
         if not self._train(run):
             return 1
         student = torch.load(self.options.out / run.name / 'best.pt', map_location='cpu', weights_only=True)['model']
         for name in self.options.methods:
-            if name in CANDIDATES.keys() - {'kd', *self._measured()}:
-                line = {'setting': self.options.recipe, 'method': name, 'weights': self._shared(name, student, tenth)}
-                line |= {'epochs': [tenth, self.options.reference], 'commit': _commit()}
-                line |= {'date': datetime.now(timezone.utc).isoformat(timespec='seconds')}
-                with self.options.weights.open('a', encoding='utf-8') as stream:
-                    stream.write(json.dumps(line) + '\n')
+            if variant_named(name).method != 'kd' and name.removesuffix(CONTROL) not in self._measured():
+                weights = self._shared(name.removesuffix(CONTROL), student, tenth, reference)
+                line = {'setting': self.options.recipe, 'method': name.removesuffix(CONTROL), 'weights': weights}
+                write_note(self.options.weights, line | {'epochs': [tenth, reference], **_now()})
         return 0
 
-    def _shared(self, name: str, student: dict[str, Any], tenth: int) -> dict[str, Weights]:
+    def measure(self) -> None:
+        """Measures the teacher and the finished runs in OUT that are not measured yet."""
+        self.require_teacher()
+        file = self.options.measures
+        done = {(line['setting'], line['run']) for line in (read_notes(file) if file.exists() else [])}
+        measures = Measures(self.options.recipe, self.recipe, self.teacher, self.options)
+        found = {'teacher': measures.of_teacher}
+        for note in self.notes():
+            folder = self.options.out / note['run']
+            if note['stage'] == 'run' and 'dropped' not in note and (folder / 'last.pt').exists():
+                found[note['run']] = partial(measures.of_run, folder)
+        for name, look in found.items():
+            if (self.options.recipe, name) not in done:
+                write_note(file, {'setting': self.options.recipe, 'run': name, **look(), **_now()})
+                print(f'{self.options.recipe}: {name} measured', flush=True)
+
+    def _shared(self, name: str, student: dict[str, Any], tenth: int, reference: int) -> dict[str, Weights]:
         """The weights of each share; of several terms each takes an equal part of it."""
-        ones = (1.0,) * max(1, len(METHODS[VARIANTS[name].method].terms))
-        run = self._planned(name, 0, ones, self.options.reference)
+        ones = (1.0,) * max(1, len(terms_of(variant_named(name))))
+        run = self._planned(name, 0, ones, reference)
         folder = self.options.out / 'weights'
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f'{run.name}.yaml'
@@ -137,7 +129,8 @@ class Lasting(Grid):
         torch.manual_seed(0)
         models = [build_with_weights(config, path)[0] for path in (config.teacher_path, config.student_path) if path]
         models[-1].load_state_dict(student)
-        box = build_box(config, *models, CPU)
+        device = torch.device(self.options.device)
+        box = build_box(config, *(model.to(device) for model in models), Placement(device))
         box.pre_epoch_process(epoch=tenth)
         pulls = [statistics.mean(norm for norm, _ in each) for each in measure(box, models[-1]).values()]
         print(f'{run.name}: gradient {", ".join(f"{pull:.3g}" for pull in pulls)} of that of KDLoss', flush=True)
@@ -151,8 +144,9 @@ class Lasting(Grid):
 
     def _weights(self, name: str) -> list[Weights]:
         """The weights of a method at the shares of the command line."""
-        if name == 'kd':
-            return [KD]
+        variant = variant_named(name)
+        if variant.method == 'kd':
+            return [KD[variant.base]]
         known = self._measured().get(name.removesuffix(CONTROL))
         if known is None:
             raise SystemExit(
@@ -162,42 +156,107 @@ class Lasting(Grid):
 
     def _planned(self, name: str, seed: int, weights: Weights, epochs: int, stop: int | None = None) -> Run:
         value = f'{epochs}' if stop is None else f'first {stop} of {epochs}'
-        variant = replace(VARIANTS[name], axis='epochs', value=value, epochs=epochs, stop=stop)
-        return Run(self.options.recipe, name, seed, weights, () if name == 'kd' else KD, variant)
+        variant = replace(variant_named(name), axis='epochs', value=value, epochs=epochs, stop=stop)
+        kd = () if variant.method == 'kd' else KD[variant.base]
+        return Run(self.options.recipe, name, seed, weights, kd, variant)
 
-    def _note(self, run: Run, folder: Path, text: str) -> None:
+    def _train(self, run: Run) -> bool:
+        try:
+            return super()._train(run)
+        except DroppedError as dropped:
+            folder = self.options.out / run.name
+            text = (folder / 'config.yaml').read_text(encoding='utf-8')
+            self._note(run, folder, text, dropped=round(dropped.points, 2))
+            return True
+
+    def _call(self, run: Run, command: list[str], **options: Any) -> int:
+        if self.options.stage != 'run' or self.options.drop is None or run.variant.method == 'kd':
+            return super()._call(run, command, **options)
+        if '--overwrite' in command:  # the epochs of another configuration are no half time of this one
+            (self.options.out / run.name / 'metrics.jsonl').unlink(missing_ok=True)
+        return watched(command, partial(self._behind, run), self.options.drop, **options)
+
+    def _behind(self, run: Run) -> float:
+        """By how many points the best epoch of the first half is behind that of KD with the same seed, 0 if unknown."""
+        epochs, metrics = run.variant.epochs or 0, self.options.out / run.name / 'metrics.jsonl'
+        kd = self._planned('kd', run.seed, KD['KDLoss'], epochs).name
+        finished = [note['val_top1s'] for note in self.notes() if (note['stage'], note['run']) == ('run', kd)]
+        lines = metrics.read_text(encoding='utf-8').splitlines() if finished and metrics.exists() else []
+        if not 0 < epochs // 2 <= len(lines) < epochs:
+            return 0.0
+        best = max(json.loads(line)['val_top1'] for line in lines[: epochs // 2])
+        return float(max(finished[0][: epochs // 2]) - best)
+
+    def _note(self, run: Run, folder: Path, text: str, **more: Any) -> None:
         if self.options.stage != 'weights':
-            super()._note(run, folder, text)
+            super()._note(run, folder, text, **more)
+
+
+def watched(command: list[str], behind: Callable[[], float], allowed: float, **options: Any) -> int:
+    """Runs a command, and returns its exit code.
+
+    Args:
+        command: The command.
+        behind: Returns by how many points it is behind.
+        allowed: So many points end it.
+        **options: Those of ``subprocess.Popen``.
+
+    Raises:
+        DroppedError: If it was ended.
+    """
+    with subprocess.Popen(command, **options) as process:
+        while True:
+            try:
+                return process.wait(SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                points = behind()
+            if points >= allowed:
+                process.terminate()
+                process.wait()
+                raise DroppedError(points)
+
+
+def _now() -> dict[str, str]:
+    return {'commit': _commit(), 'date': datetime.now(timezone.utc).isoformat(timespec='seconds')}
 
 
 def main() -> None:
     """Runs one stage of each setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     results = FOLDER / 'results'
-    parser.add_argument('stage', choices=['teacher', 'weights', 'run'])
+    parser.add_argument('stage', choices=['teacher', 'weights', 'run', 'measure'])
     parser.add_argument('--settings', nargs='+', choices=list(LASTING), required=True)
     parser.add_argument('--data', type=Path, required=True, help='folder made by prepare.py')
     parser.add_argument('--out', type=Path, required=True, help='folder for the runs')
     parser.add_argument('--lines', type=Path, default=results / 'lasting.jsonl', help='notes of finished runs')
     parser.add_argument('--weights', type=Path, default=results / 'lasting_weights.jsonl', help='weights by share')
-    parser.add_argument('--methods', nargs='+', choices=list(VARIANTS), default=list(CANDIDATES))
+    parser.add_argument('--measures', type=Path, default=results / 'lasting_measures.jsonl', help='what they are worth')
+    parser.add_argument('--methods', nargs='+', type=method, default=list(CANDIDATES), help='see candidates.py')
     parser.add_argument('--shares', nargs='+', type=float, choices=SHARES, default=SHARES)
     parser.add_argument('--epochs', nargs='+', type=int, help='default: the schedules of the setting')
-    parser.add_argument('--reference', type=int, default=REFERENCE_EPOCHS, help='schedule whose tenth `weights` trains')
+    parser.add_argument('--reference', type=int, help='schedule whose tenth `weights` trains, default: of the setting')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
+    parser.add_argument(
+        '--drop', type=float, metavar='POINTS', help='end what is so far behind KD at half time on val/'
+    )
     parser.add_argument('--teacher_views', type=int, help='store the teacher for that many views of each image')
     parser.add_argument('--views_dir', type=Path, help='folder for those of each setting, default: OUT/views')
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time')
-    parser.add_argument('--threads', type=int, default=1, help='threads of each training')
+    parser.add_argument('--threads', type=int, default=1, help='threads of each training, and of `measure`')
     parser.add_argument('--device', default='cpu')
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve()
     options.views_dir = (options.views_dir or options.out / 'views').resolve()
+    options.lines.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
     for setting in options.settings:
         options.recipe = setting
         grid = Lasting(options)
-        failures += grid.weigh() if options.stage == 'weights' else grid.execute()
+        if options.stage == 'measure':
+            with threadpool_limits(options.threads):
+                grid.measure()
+        else:
+            failures += grid.weigh() if options.stage == 'weights' else grid.execute()
     sys.exit(1 if failures else 0)
 
 

@@ -18,7 +18,9 @@ from _pairs import Pair
 from ablations import Variant
 
 Weights = tuple[float, ...]
+TERMS = ('local', 'global', 'contextual', 'manifold')
 DYNAMIC = {'start': 0.5, 'end': 0.1, 'schedule': 'cosine'}
+BASES: dict[str, Config] = {'KDLoss': {}, 'LogitStdKDLoss': {'beta': 9.0}}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Method:
         candidates: Weights to choose from; of ``kd`` they are (alpha, temperature).
         beyond: Weights before the first candidate and after the last one.
         peer: Name in ``_methods.py`` for a method of torchdistill, else None.
-        terms: For ours, which of local, global and contextual take part, in the order of the weights.
+        terms: Which of ``TERMS`` take part, in their order, which is that of the weights; empty for torchdistill's.
     """
 
     name: str
@@ -113,18 +115,24 @@ QUICK = {
 }
 
 
+def method_named(name: str) -> Method:
+    """One of :data:`METHODS`, or else ``KDLoss`` with some of :data:`TERMS`, such as ``kd+local+contextual``."""
+    return METHODS.get(name) or Method(name, ((),), terms=tuple(name.split('+')[1:]))
+
+
 def train_sides(method: Method, pair: Pair, kd: Weights, weights: Weights, variant: Variant) -> Config:
     """The `teacher:`, `student:` and `criterion:` blocks of a method.
 
     Args:
-        method: One of :data:`METHODS`, not ``student``.
+        method: What :func:`method_named` returns, not ``student``.
         pair: Teacher and student.
-        kd: (alpha, temperature) of the ``KDLoss``.
+        kd: (alpha, temperature) of the loss of the logits.
         weights: Weights of the method's terms.
         variant: What is changed, for an ablation.
     """
     alpha, temperature = weights if method.name == 'kd' else kd
-    kd_term = term('KDLoss', **paths('.', '.'), temperature=temperature, alpha=alpha, reduction='batchmean')
+    options = {'temperature': temperature, 'alpha': alpha, 'reduction': 'batchmean', **BASES[variant.base]}
+    kd_term = term(variant.base, **paths('.', '.'), **options)
     teacher, student, terms = side(), side(), {}
     if method.peer is not None:
         block = make_methods(pair, image_size=32, crd_rows=1)[method.peer]
@@ -157,6 +165,8 @@ def our_sides(pair: Pair, weights: dict[str, float], variant: Variant) -> tuple[
         terms['contextual'] = term(
             'TokenContextualLoss', weights['contextual'], **paths(feature, target), **variant.contextual
         )
+    if 'manifold' in weights:
+        terms['manifold'] = term('ManifoldLoss', weights['manifold'], **paths(feature, target))
     return side([target]), student, terms
 
 

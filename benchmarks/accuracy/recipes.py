@@ -53,16 +53,12 @@ def _wrn(key: str) -> Network:
 
 
 def _full(pair: Pair) -> Recipe:
-    return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), in_memory=True, methods=LIGHTER)
+    return Recipe(pair, epochs=240, teacher_cycles=((240, 0.2),), in_memory=True, methods=LIGHTER, schedules=(240,))
 
 
 STRIDES = (1, 2, 4)
 SMALL = Pair(_wrn('wrn_16_2'), stages('resnet8', 16, 32, 64), CLASSES, STRIDES)
-RECIPES = {
-    'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
-    'long': Recipe(
-        SMALL, epochs=96, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
-    ),
+FULL = {
     'resnet56_resnet20': _full(
         Pair(stages('resnet56', 16, 32, 64), stages('resnet20', 16, 32, 64), CLASSES, STRIDES),
     ),
@@ -77,21 +73,35 @@ RECIPES = {
         )
     ),
 }
+RECIPES = {
+    'cpu': Recipe(SMALL, epochs=12, teacher_cycles=((24, 0.2), (15, 0.1))),
+    'long': Recipe(
+        SMALL, epochs=96, teacher_cycles=(), in_memory=True, methods=QUICK, teacher='cpu', flags=('--channels_last',)
+    ),
+    **FULL,
+}
 
-TINY_VIT = Pair(
-    SMALL.teacher,
-    Network('vit_cifar_tiny', ('blocks.0', 'blocks.1', 'blocks'), (64, 64, 64), map='grid'),
-    CLASSES,
-    strides=(4, 4, 4),
-    attention=(('grid', 'relu'),),
-)
+
+def _tiny_vit(teacher: Network) -> Pair:
+    student = Network('vit_cifar_tiny', ('blocks.0', 'blocks.1', 'blocks'), (64, 64, 64), map='grid')
+    return Pair(teacher, student, CLASSES, strides=(4, 4, 4), attention=(('grid', 'relu'),))
+
+
 SCHEDULES = (12, 36, 96)
 CNN = Recipe(SMALL, epochs=36, teacher_cycles=(), teacher='cpu', schedules=SCHEDULES)
-VIT = replace(CNN, pair=TINY_VIT, max_lr=0.002, optimizer='AdamW', flags=())  # on a CPU bfloat16 makes it slower
+ON_VIT = {'max_lr': 0.002, 'optimizer': 'AdamW'}
+VIT = replace(CNN, pair=_tiny_vit(SMALL.teacher), flags=(), **ON_VIT)  # on a CPU bfloat16 makes it slower
+FULL_VIT = replace(
+    _full(_tiny_vit(_wrn('wrn_40_2'))), teacher_cycles=(), teacher='wrn_40_2_wrn_16_2', flags=FAST[:2], **ON_VIT
+)
 # The names are those of the settings, too.
 LASTING = {
     'cnn': CNN,
     'vit': VIT,
     'cnn_lt': replace(CNN, teacher='longtailed', teacher_cycles=((60, 0.2),)),
     'vit_lt': replace(VIT, teacher='longtailed'),
+    'cnn_7': CNN,
+    'vit_7': VIT,
+    **FULL,
+    'wrn_40_2_vit': FULL_VIT,
 }

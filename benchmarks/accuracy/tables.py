@@ -40,17 +40,28 @@ def read_notes(lines: Path) -> Notes:
     return [json.loads(line) for line in lines.read_text(encoding='utf-8').splitlines()]
 
 
+def write_note(lines: Path, note: dict[str, Any]) -> None:
+    """Adds a line."""
+    with lines.open('a', encoding='utf-8') as stream:
+        stream.write(json.dumps(note) + '\n')
+
+
 def write_tables(notes: Notes, document: Path) -> None:
-    """Replaces what stands between the two marks of a document.
+    """Replaces the tables of a document."""
+    insert(render(notes), document, BEGIN, END)
+
+
+def insert(shown: str, document: Path, begin: str, end: str) -> None:
+    """Replaces what stands between two marks of a document.
 
     Raises:
         ValueError: If the document has no marks.
     """
     text = document.read_text(encoding='utf-8')
-    if BEGIN not in text or END not in text:
-        raise ValueError(f'expected {document} to hold the lines {BEGIN.strip()} and {END.strip()}')
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    document.write_text(f'{before}{BEGIN}\n{render(notes)}\n{END}{after}', encoding='utf-8')
+    if begin not in text or end not in text:
+        raise ValueError(f'expected {document} to hold the lines {begin.strip()} and {end.strip()}')
+    before, after = text.split(begin)[0], text.split(end)[1]
+    document.write_text(f'{before}{begin}\n{shown}\n{end}{after}', encoding='utf-8')
 
 
 def render(notes: Notes) -> str:
@@ -163,5 +174,11 @@ def interval(differences: list[float]) -> str:
     mean = statistics.mean(differences)
     if len(differences) < 2:
         return f'{mean:+.2f}'
-    half = stats.t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
+    half = half_width(differences)
     return f'{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})'
+
+
+def half_width(differences: list[float]) -> float:
+    """Half of the 95 % confidence interval of two or more paired differences."""
+    count = len(differences)
+    return float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(differences) / count**0.5

@@ -97,3 +97,17 @@ def test_the_tables_of_the_documentation_are_those_of_the_results(monkeypatch):
     }
     for _, name, _ in marked:
         assert f'<!-- table: {name} -->\n{tables.render(name)}<!-- table: end -->' in text
+
+
+def test_the_table_of_configurations_has_a_row_of_each_yaml(monkeypatch, tmp_path, capsys):
+    folder = tmp_path / 'configs' / 'sample' / 'digits' / 'kd'
+    folder.mkdir(parents=True)
+    for name in ('kd', 'student'):
+        folder.joinpath(f'{name}.yaml').write_text((FOLDER.parent / f'configs/sample/digits/{name}.yaml').read_text())
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, 'argv', ['configs_table.py', str(tmp_path), '--no-check'])
+    assert importlib.import_module('configs_table').main() == 0
+    said = capsys.readouterr().out
+    assert '| `sample/digits/kd/kd.yaml` | upgraded: ' in said
+    assert '- 1 of 1: upgraded' in said
+    assert '- 1 more have no teacher' in said

@@ -27,6 +27,7 @@ FOLDER = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob('*.yaml'))
 DIGITS = [name for name in CONFIGS if name.startswith('sample/digits/')]
 GENERATED = generator.files()
+OFFICIAL = [name for name in CONFIGS if name.startswith('official/')]  # records of runs, which test_official.py holds
 TRG = [name for name in CONFIGS if '/trg/' in name]
 PAIRS = [
     ('sample/digits/kd.yaml', 'sample/digits/trg.yaml'),
@@ -34,6 +35,7 @@ PAIRS = [
     *((name.replace('/trg/', '/kd/'), name) for name in TRG),
 ]
 FROM_THE_HOST = {'device': None, 'device_ids': None, 'distributed': False, 'student_model': None}
+OFFICIAL_TEACHER = './benchmarks/accuracy/results/cpu-teacher.pt'
 TRG_TERMS = {'TRGLoss', 'TokenContextualLoss'}
 LOGIT_TERMS = {'CrossEntropyLoss', 'KDLoss'}
 DEPENDENCIES = [{'name': 'trg_torchdistill'}]
@@ -82,7 +84,7 @@ def model_builder(key):
 
 def test_all_configs_are_found():
     assert len(DIGITS) == 6
-    assert {*DIGITS, *GENERATED} == set(CONFIGS)
+    assert {*DIGITS, *GENERATED, *OFFICIAL} == set(CONFIGS)
     assert {name for pair in PAIRS for name in pair} <= set(CONFIGS)
     assert len(TRG) == len([name for name in CONFIGS if '/kd/' in name]) == 27
 
@@ -153,13 +155,13 @@ def test_no_keywords_are_left_empty_and_no_path_is_of_one_machine(name):
     assert [path for path, value in walk(config) if path[-1] == 'kwargs' and value is None] == []
     for model in config['models'].values():
         for path in (model.get('src_ckpt'), model.get('dst_ckpt')):
-            assert path is None or path.startswith('./resource/ckpt/')
+            assert path is None or path.startswith('./resource/ckpt/') or path == OFFICIAL_TEACHER
     for path, value in walk(config['datasets']):
         if path[-1] in ('root', 'list_file'):
             assert value.startswith('./resource/dataset/')
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [*DIGITS, *GENERATED])
 def test_a_config_has_a_logit_term_a_frozen_teacher_and_the_wrapper_that_several_processes_need(name):
     config = parse(name)
     logit_terms = [term for term in terms(config).values() if term['criterion']['key'] in LOGIT_TERMS]

@@ -3,7 +3,9 @@
 What a user must do beside the YAML is in :func:`train`: `use_fp16`.
 """
 
+import importlib
 import os
+import sys
 
 import pytest
 import torch
@@ -70,10 +72,19 @@ def test_bfloat16_stays_near_float32_and_the_state_dict_is_the_plain_students(tm
     assert all(value.dtype == torch.float32 for value in box.student_model.parameters())
 
 
-def test_the_host_needs_use_fp16_for_a_frozen_teacher(tmp_path):
-    """When this fails, docs/accelerate.md has a line too many."""
+def test_the_host_needs_use_fp16_for_a_frozen_teacher(tmp_path, monkeypatch):
+    """When this fails, docs/accelerate.md has a line too many, and `trg_torchdistill.accelerate` nothing to do."""
+    monkeypatch.delattr(AcceleratorState, 'use_fp16', raising=False)
     with pytest.raises(AttributeError, match='use_fp16'):
         build(tmp_path, Accelerator(cpu=True))
+
+
+def test_a_module_under_dependencies_gives_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(AcceleratorState, 'use_fp16', raising=False)
+    monkeypatch.delitem(sys.modules, 'trg_torchdistill.accelerate', raising=False)
+    importlib.import_module('trg_torchdistill.accelerate')
+    box = build(tmp_path, Accelerator(cpu=True))
+    assert {value.dtype for value in box.teacher_model.parameters()} == {torch.float32}
 
 
 def in_two_processes(rank, folder):

@@ -17,6 +17,8 @@ import torch
 from host import BOTH_PROCESSES, HOOKED, trg_term
 from tiny import CE, KD, STEP_LR, TRG, TRG_SIDES, stage, stages, tiny_net, whole_yaml, write
 
+from trg_torchdistill.cli.main import main
+
 CHECKOUT = os.environ.get('TORCHDISTILL_EXAMPLES', '')
 SCRIPT = Path(CHECKOUT) / 'examples' / 'torchvision' / 'image_classification.py'
 LAUNCHER_VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'SLURM_PROCID')
@@ -38,12 +40,39 @@ FULL_SIDES = FULL_SIDES.replace('{projectors: {', "{projector_ckpt: './projector
 FULL = stage(2, KD + TRG, FULL_SIDES, more=STEP_LR)
 SMALLEST = stage(2, CE + trg_term('layer2', 'layer2'), HOOKED)
 KD_ONLY = stage(2, KD)
+SRD_INPUT = "input_module: {path: 'model.layer2', io: 'output'}, norm_kwargs: {num_features: 6}"
+SRD = f"{{key: 'SRDModelWrapper', kwargs: {{{SRD_INPUT}"
+BESIDE = f"""
+teacher:
+  forward_proc: 'forward_batch_only'
+  requires_grad: False
+  auxiliary_model_wrapper: {SRD}}}}}
+  forward_hook: {{input: [], output: ['model.layer2', 'norm_layer']}}
+student:
+  forward_proc: 'forward_batch_only'
+  auxiliary_model_wrapper: {SRD}, linear_kwargs: {{in_features: 4, out_features: 6}}}}}}
+  forward_hook: {{input: [], output: ['model.layer2', 'norm_layer']}}
+"""
+SRD_TERM = """
+srd:
+  criterion: {key: 'MSELoss', kwargs: {reduction: 'mean'}}
+  criterion_wrapper:
+    key: 'SimpleLossWrapper'
+    kwargs:
+      input: {is_from_teacher: False, module_path: 'norm_layer', io: 'output'}
+      target: {is_from_teacher: True, module_path: 'norm_layer', io: 'output'}
+  weight: 1.0
+"""
 
 
 def run(folder, train, *flags, change=('', '')):
     """Runs the example trainer in `folder`; returns what it logged. Its failure is the test's."""
     text = whole_yaml(folder, train, dst_ckpt='./student.pt').replace(*change)
     write(folder, text.replace('width: 4', 'width: 6') if train is SMALLEST else text)
+    return launch(folder, *flags)
+
+
+def launch(folder, *flags):
     environment = {name: value for name, value in ranks.environment().items() if name not in LAUNCHER_VARIABLES}
     done = subprocess.run(
         [sys.executable, SCRIPT, '--config', 'config.yaml', '--device', 'cpu', '--seed', '1', *flags],
@@ -131,3 +160,13 @@ def test_other_configs(tmp_path, train, width, ours):
 
 def _last_accuracy(log):
     return log.strip().rsplit('Acc@1', 1)[1]
+
+
+def test_what_add_writes_beside_another_wrapper(tmp_path):
+    """The wrapper of SRD alone, at torchdistill's newest commit, ends with a checkpoint that does not load."""
+    train = stage(2, KD + SRD_TERM, BESIDE)
+    old = write(tmp_path, whole_yaml(tmp_path, train, dst_ckpt='./student.pt'), 'old.yaml')
+    assert main(['add', old, '-o', str(tmp_path / 'config.yaml'), '--input-size', '8']) == 0
+    assert 'inner: {key: ' in (tmp_path / 'config.yaml').read_text()
+    assert 'TRGLoss of `trg`: local ' in launch(tmp_path)
+    assert_plain_checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md, a loss that no command knows, goes through all of them."""
+"""The example of docs/developing.md, a loss that no command knows, goes through all of them."""
 
 import re
 import sys
@@ -38,8 +38,8 @@ DEPENDENCY = ("  - name: 'tiny'\n", "  - name: 'tiny'\n  - name: 'distances'\n")
 
 @pytest.fixture(autouse=True)
 def _distances(tmp_path, monkeypatch):
-    """The blocks of CONTRIBUTING.md as the module `distances`."""
-    text = (Path(__file__).parents[2] / 'CONTRIBUTING.md').read_text()
+    """The blocks of docs/developing.md as the module `distances`."""
+    text = (Path(__file__).parents[2] / 'docs' / 'developing.md').read_text()
     loss, maps = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     loss = loss.replace('class TokenDistanceLoss', '@register_mid_level_loss\nclass TokenDistanceLoss')
     (tmp_path / 'distances.py').write_text(f'{IMPORTS}{loss}\n{maps}')

@@ -23,13 +23,13 @@ items_until_interrupt = None
 
 
 class Blobs(Dataset):
-    """Each class has its own pattern of 3 x 8 x 8; training images get fresh noise from torch's global generator."""
+    """Each class has its own pattern, of 3 x 8 x 8; training images get fresh noise from torch's global generator."""
 
-    def __init__(self, size, noise=1.0, counts=None):
+    def __init__(self, size, noise=1.0, counts=None, image_size=8):
         generator = torch.Generator().manual_seed(0)
-        patterns = torch.randn(NUM_CLASSES, 3, 8, 8, generator=generator)
+        patterns = torch.randn(NUM_CLASSES, 3, image_size, image_size, generator=generator)
         self.targets = [index % NUM_CLASSES for index in range(size)]
-        self.images = patterns[self.targets] + torch.randn(size, 3, 8, 8, generator=generator)
+        self.images = patterns[self.targets] + torch.randn(size, *patterns.shape[1:], generator=generator)
         self.noise = noise
         if counts is not None:
             self.class_counts = counts
@@ -45,7 +45,7 @@ class Blobs(Dataset):
             items_until_interrupt -= 1
             if items_until_interrupt < 0:
                 raise KeyboardInterrupt
-        return self.images[index] + self.noise * torch.randn(3, 8, 8), self.targets[index]
+        return self.images[index] + self.noise * torch.randn(self.images[index].shape), self.targets[index]
 
 
 class NeverRight(Blobs):

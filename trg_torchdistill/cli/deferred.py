@@ -1,5 +1,7 @@
-"""The old place of :mod:`trg_torchdistill.cli.recipe.deferred`, which scripts of version 0.1 name; gone in 0.3."""
+"""The old place of :mod:`trg_torchdistill.cli.recipe.deferred`."""
 
-from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
+from trg_torchdistill._moved import moved
 
-__all__ = ['load_deferred', 'parse_deferred']
+_PLACE = 'trg_torchdistill.cli.recipe.deferred'
+
+__getattr__ = moved(__name__, load_deferred=_PLACE, parse_deferred=_PLACE)

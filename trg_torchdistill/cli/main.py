@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 when the training failed, 2 for a mistake in the YAML or the command line, 130 after Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    args = _parser(words).parse_args(words)
+    args = parser_of(words).parse_args(words)
     args.words = words
     try:
         code: int = _room(args.command).run(args)
@@ -55,7 +55,7 @@ def _room(command: str) -> Any:
     return importlib.import_module(f'trg_torchdistill.cli.{command}.command')
 
 
-def _parser(words: list[str]) -> argparse.ArgumentParser:
+def parser_of(words: list[str]) -> argparse.ArgumentParser:
     """Returns the parser; only the sub-command that was asked for is imported and adds its arguments."""
     parser, commands = parsers(__version__)
     for name, command in commands.items():

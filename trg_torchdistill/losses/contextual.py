@@ -27,7 +27,7 @@ class TokenContextualLoss(RelationLoss):
     r"""The token-wise contextual loss, L_inner: teacher and student relate the tokens of an image alike.
 
     Zhang, Liu, He: "Knowledge Distillation via Token-level Relationship Graph", arXiv:2306.12442. All tokens of each
-    image go into :class:`~trg_torchdistill.functional.ContextualTerm`; the widths may differ.
+    image go into :class:`~trg_torchdistill.context.ContextualTerm`; the widths may differ.
 
     Args:
         student_module_path: Module path of the student's feature.

@@ -27,7 +27,7 @@ Terms = dict[str, tuple[float, Tensor]]
 class RelationLoss(nn.Module, ABC):
     """A loss on the tokens of one student feature and one teacher feature; a subclass defines :meth:`compute`.
 
-    What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, :attr:`schedules`,
+    What the commands say and draw of a loss, they ask the loss: :meth:`terms`, :meth:`facts`, ``schedules``,
     :attr:`graph` and :attr:`maps`.
 
     Losses own no parameter: the host keeps them in a plain dict that ``.to()`` and the optimizer do not reach. What is

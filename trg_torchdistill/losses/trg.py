@@ -40,9 +40,10 @@ class TRGLoss(RelationLoss):
         projection_module_io: ``input`` or ``output`` of that module.
         num_neighbors: Neighbours k of a token, clipped to M - 1 with one warning; None for the complete graph.
         sigma: Bandwidth of the Gaussian affinity, in squared token distance.
-        edges: ``own``, ``teacher`` or ``union``: whose neighbours are the edges.
-        row_distribution: ``softmax_all``, ``softmax_edges`` or ``proportional``.
-        edge_direction: ``out`` or ``in``; the latter not with ``gather``.
+        edges: Whose neighbours are the edges: ``own``, each graph its model's; ``teacher``; ``union``, those of both.
+        row_distribution: A row is the softmax of A over all tokens, ``softmax_all``, or over its edges,
+            ``softmax_edges``, or A over its sum, ``proportional``.
+        edge_direction: Edges of row i: ``out``, {j : j in kNN(i)}, or ``in``, {j : i in kNN(j)}, not with ``gather``.
         tokens_per_image: Tokens n drawn from an image, None for all; one with fewer that count gives all of these.
         max_tokens: Cap on the M = B*n tokens of the graph, by drawing fewer an image (at least one); None for no cap.
             With ``gather`` each process may draw its equal part of them.

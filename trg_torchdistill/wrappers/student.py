@@ -37,12 +37,14 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         device: Target device, from the host.
         device_ids: Device indices, from the host.
         distributed: Whether training is distributed, from the host.
-        projectors: For each name, the options of a :class:`TokenProjector`; its module path is ``projectors.NAME``.
+        projectors: For each name, the options of a
+            :class:`~trg_torchdistill.wrappers.TokenProjector`; its module path is ``projectors.NAME``.
         student_model: The student, from the host.
         teacher_model: The teacher, from the host, when the wrapper was put on the wrong side.
         inner: Another auxiliary model wrapper of the student, ``{key, kwargs}`` as under ``auxiliary_model_wrapper:``;
             it runs first.
-        token_mask: Options of a :class:`TextMask` for texts, whose module path is ``token_mask``; None for none.
+        token_mask: Options of a :class:`~trg_torchdistill.wrappers.TextMask` for texts, whose module path is
+            ``token_mask``; None for none.
         projector_ckpt: File of the projections: read at the start if it exists, written after each epoch.
         find_unused_parameters: Option of DistributedDataParallel for the student; beside an ``inner`` wrapper it is
             one of that.
@@ -75,9 +77,9 @@ class Student4TRG(AuxiliaryModelWrapper):  # type: ignore[misc]
         student_model: nn.Module | None = None,
         teacher_model: nn.Module | None = None,
         inner: Mapping[str, Any] | None = None,
+        token_mask: Mapping[str, Any] | None = None,
         projector_ckpt: str | None = None,
         find_unused_parameters: bool | None = None,
-        token_mask: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if student_model is None:

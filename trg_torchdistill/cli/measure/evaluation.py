@@ -116,7 +116,7 @@ def _answers(
         for model in models:
             with explained(f'`{type(model).__name__}` failed in an evaluation'), precision.autocast():
                 logits.append(forward_logits_only(model, images))
-        batches.append(_of_a_batch(labels, logits))
+        batches.append(predictions_of(labels, logits))
     return _joined(batches) if batches else None
 
 
@@ -190,7 +190,8 @@ def unbalanced_counts(dataset: Any) -> list[int] | None:
     return [int(count) for count in counts]
 
 
-def _of_a_batch(labels: Tensor, logits: Sequence[Tensor]) -> Predictions:
+def predictions_of(labels: Tensor, logits: Sequence[Tensor]) -> Predictions:
+    """Returns the predictions for images with labels [N] for which models gave logits [N, C]."""
     num_classes = tuple(each.shape[1] for each in logits)
     ranked = tuple(each.topk(min(5, each.shape[1]), dim=1).indices for each in logits)
     divergence = None

@@ -31,6 +31,7 @@ from trg_torchdistill.errors import TRGError
 BLOCKS = ('config_kwargs', 'tokenizer_kwargs', 'model_kwargs')
 FOLDER = 'examples/hf_transformers'
 LENGTH = 12
+NUM_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class TextClassification(Task):
                 'write `special_ids: [...]` under `token_mask:` to leave them out.'
             )
         else:
-            note += f', without the tokens {found}, which begin, part and end a text in the usual vocabulary.'
+            note += f', without the tokens {found}, which begin, part and end a text; another vocabulary has others.'
         return Mask(
             loss={'token_mask': {'path': 'token_mask', 'io': 'output', 'side': 'student'}},
             wrapper={'token_mask': {} if found is None else {'special_ids': found}},
@@ -160,7 +161,7 @@ class TextClassification(Task):
         for stage in changed.stage_paths():
             steps = changed.get(*stage, 'scheduler', 'kwargs')
             if isinstance(steps, dict):
-                steps['num_training_steps'] = 1
+                steps['num_training_steps'] = NUM_STEPS
         return changed
 
 
