@@ -1,11 +1,11 @@
 """KD against KD with TRG on segmentation of shapes, under torchdistill's own trainer.
 
-python benchmarks/tasks/segmentation.py CHECKOUT FOLDER [--seeds 0 1 2] [--methods kd trg]
+python benchmarks/tasks/segmentation.py CHECKOUT FOLDER [--seeds 0 1 2] [--methods kd trg trg-0.2]
 
 CHECKOUT is a checkout of torchdistill's repository, whose ``examples/torchvision/semantic_segmentation.py`` runs as it
 is; it needs pycocotools. FOLDER gets the images, the teacher and a folder for each run; what is there is not made
 again. One teacher, trained with the labels, teaches all students. ``trg`` is what ``trg-torchdistill add`` makes of
-``configs/segmentation_kd.yaml``.
+``configs/segmentation_kd.yaml``, ``trg-0.2`` the same with a fifth of the weight of its ``trg`` term.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ TRAINER = Path('examples', 'torchvision', 'semantic_segmentation.py')
 KD = HERE / 'configs' / 'segmentation_kd.yaml'
 TEACHER = HERE / 'configs' / 'segmentation_teacher.yaml'
 NUM_CLASSES = 5
+# What `add` is told; kd is what it starts from.
+METHODS = {'kd': None, 'trg': (), 'trg-0.2': ('--weight', '0.2')}
 
 
 class Runs:
@@ -42,12 +44,13 @@ class Runs:
 
     def config(self, method: str) -> Path:
         """The YAML of a method."""
-        if method == 'kd':
+        options = METHODS[method]
+        if options is None:
             return KD
         upgraded = self.folder / f'{method}.yaml'
         if not upgraded.exists():
             # Where the packages are that the YAML names.
-            self._python('-m', 'trg_torchdistill', 'add', KD, '-o', upgraded, folder=self.trainer.parent)
+            self._python('-m', 'trg_torchdistill', 'add', KD, '-o', upgraded, *options, folder=self.trainer.parent)
         return upgraded
 
     def miou(self, name: str, config: Path, seed: int) -> tuple[float, float]:
@@ -82,7 +85,7 @@ def main() -> None:
     parser.add_argument('checkout', type=Path)
     parser.add_argument('folder', type=Path)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--methods', nargs='+', default=['kd', 'trg'])
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     args = parser.parse_args()
     runs = Runs(args.checkout, args.folder)
     print('| method | best epoch | last epoch | by seed |\n|---|---|---|---|')

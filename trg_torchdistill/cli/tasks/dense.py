@@ -23,7 +23,8 @@ from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.keys import check_models
 from trg_torchdistill.cli.tasks.task import Task
 
-BACKBONE = 'backbone'
+# A detection backbone may be cut down to its body, without the pyramid.
+BACKBONES = ('backbone', 'backbone.body')
 MANY_STEPS = 10**6
 
 
@@ -83,10 +84,11 @@ class DenseTask(Task):
 
     def default_layer(self, probe: ModelProbe, side: str, path: str | None, like: Record | None = None) -> Record:
         """Returns what the backbone gives to the head; of several maps, the last one."""
-        backbone = probe.record(BACKBONE) if path is None else None
-        if backbone is None or not backbone.is_spatial or (like is not None and like.width != backbone.width):
-            return choose_layer(probe, side, path, like)
-        return backbone
+        found = [] if path is not None else [probe.record(each) for each in BACKBONES]
+        for each in found:
+            if each is not None and each.is_spatial and (like is None or like.width == each.width):
+                return each
+        return choose_layer(probe, side, path, like)
 
     def step(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
         """Returns what these trainers hand over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.tasks.dense import DenseTask, smooth_image
 from trg_torchdistill.cli.tasks.task import Mask
+
+QUICK = 256
 
 
 class ObjectDetection(DenseTask):
@@ -36,8 +38,20 @@ class ObjectDetection(DenseTask):
         """Returns the one trainer."""
         return 'examples/torchvision/object_detection.py'
 
+    def sizes(self, config: Config, stage: tuple[str, ...], models: Sequence[nn.Module]) -> list[ImageSize]:
+        """Returns one: the models of torchvision resize what they get, here to a size with which a step is quick."""
+        wanted = [transform.min_size[-1] for transform in filter(None, map(transform_of, models))]
+        if not wanted:
+            return super().sizes(config, stage, models)
+        side = min(*wanted, QUICK)
+        source = f'smaller than the {min(wanted)} to which the models resize, to be quick'
+        return [ImageSize(side, side, source if side < min(wanted) else '`min_size` of the models')]
+
     def batch(self, model: nn.Module, size: ImageSize) -> Batch:
-        """Returns random images in a list, as the models of torchvision take them; they resize and pad them."""
+        """Returns random images in a list, as the models of torchvision take them; the model keeps their size."""
+        transform = transform_of(model)
+        if transform is not None:
+            transform.min_size, transform.max_size = (min(size.height, size.width),), max(size.height, size.width)
         shape = (BATCH_SIZE, 3, size.height, size.width)
         return Batch(shape, (list(torch.rand(shape)),))
 
@@ -60,6 +74,11 @@ class ObjectDetection(DenseTask):
             hooks={'teacher': found[:1]},
             note=f'what `{found[0]}` pads the images of a batch with is no token of TRG: `token_mask`.',
         )
+
+
+def transform_of(model: nn.Module) -> GeneralizedRCNNTransform | None:
+    """Returns what resizes and pads the images of a model, None if it is no model of torchvision."""
+    return next((part for part in model.modules() if isinstance(part, GeneralizedRCNNTransform)), None)
 
 
 class RandomObjects(Dataset[Any]):
