@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -85,6 +86,34 @@ def test_the_operations_of_each_loss_are_counted(monkeypatch, tmp_path, capsys):
     for name in ('TRGLoss', 'local_preserving_loss'):
         assert counts[f"{name}, edges: 'teacher'"] < counts[name], 'one neighbour search, not two'
     assert f'| TRGLoss | {counts["TRGLoss"]} |' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_segmentation_step_is_timed_with_its_memory(run):
+    result = run('tasks/dense_cost.py', '240')
+    (row,) = result['rows']
+    assert result['command'] == 'python benchmarks/tasks/dense_cost.py 240 --smoke'
+    assert set(row['memory_ratio']) == set(row['peers']) == {'without TRG', 'contextual, stride 16'}
+    assert row['memory_ratio']['without TRG'] == 1
+
+
+def test_the_shapes_are_the_same_again_and_lie_inside_their_images(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER / 'tasks'))
+    shapes = importlib.import_module('shapes')
+    for folder in ('a', 'b'):
+        shapes.draw_split(tmp_path / folder, 'val', 12, numpy.random.default_rng(0))
+    first, again = ((tmp_path / folder / 'val.json').read_text() for folder in ('a', 'b'))
+    assert first == again
+    found = json.loads(first)
+    sizes = {image['id']: (image['width'], image['height']) for image in found['images']}
+    assert len(sizes) == len(list((tmp_path / 'a' / 'val').iterdir())) == 12
+    assert {one['category_id'] for one in found['annotations']} == {5, 2, 16, 9}
+    for one in found['annotations']:
+        x, y, width, height = one['bbox']
+        assert min(x, y) >= 0
+        assert x + width < sizes[one['image_id']][0]
+        assert y + height < sizes[one['image_id']][1]
+        assert 0 < one['area'] < width * height + 1
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_results(monkeypatch):
