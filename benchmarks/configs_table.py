@@ -40,8 +40,7 @@ HEAD = """# torchdistill's own configurations
 
 What `trg-torchdistill add` and `check` make of every YAML with a teacher under {roots} of
 torchdistill's repository{version}. Reproduce: `python benchmarks/configs_table.py CHECKOUT > docs/configs.md`.
-Models have random weights, images and texts are random; nothing is downloaded. Models of texts are what their
-names tell ([texts](text.md)).
+Models have random weights, images are random; nothing is downloaded.
 """
 TASK = """
 ## {task}
@@ -141,19 +140,18 @@ def _with_moved(old: Config, upgraded: Config) -> dict[str, Any]:
 
 def _check(new: Path, old: Path) -> str:
     """Returns what `check` says of a YAML; where it fails, whether it says the same of the YAML without TRG."""
-    code, said = _checked(new, old.parent)
+    code, said = _checked(new)
     if code == 0:
         return 'passes'
-    as_before = ', as without TRG' if _checked(old, old.parent)[1] == said else ''
+    as_before = ', as without TRG' if _checked(old)[1] == said else ''
     return f'fails ({code}){as_before}: {said}'.replace('|', '\\|')
 
 
-def _checked(file: Path, folder: Path) -> tuple[int, str]:
-    """Returns the exit code and the last line of `check` run in a folder of the checkout, whose packages it needs."""
-    command = [sys.executable, '-m', 'trg_torchdistill', 'check', str(file.resolve())]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def _checked(file: Path) -> tuple[int, str]:
+    command = [sys.executable, '-m', 'trg_torchdistill', 'check', str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or ['']
-    return done.returncode, re.sub(r' \(line \d+\)', '', lines[-1]).replace(str(file.resolve()), 'CONFIG')
+    return done.returncode, re.sub(r' \(line \d+\)', '', lines[-1]).replace(str(file), 'CONFIG')
 
 
 if __name__ == '__main__':

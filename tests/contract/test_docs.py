@@ -32,7 +32,7 @@ keywords = importlib.import_module('keywords')
 TABULATED = [entry.target for entry in TABLE if isinstance(entry.target, type)]
 TABULATED += [TokenOptions, TokenMask, TokenProjector, WeightSchedule, LocalTerm, GlobalTerm, ContextualTerm]
 TESTS = ''.join(path.read_text(encoding='utf-8') for path in [*ROOT.glob('tests/**/*.py'), ROOT / '.ci' / 'run'])
-TOOLS = ('cd', 'cp', 'grep', 'mkdir', 'pip', 'tail')
+TOOLS = ('accelerate', 'cd', 'cp', 'grep', 'mkdir', 'pip', 'tail')
 # Those of torchdistill's repository, which is not here.
 HOST_SCRIPTS = ('image_classification', 'object_detection', 'semantic_segmentation', 'text_classification')
 LIVING = [page for page in PAGES if page != 'CHANGELOG.md']  # the changelog names what was
@@ -185,6 +185,10 @@ class TestLinks:
 
 class TestCommands:
     """Each command of each page is one that exists; `test_docs_commands.py` runs those of the guide."""
+
+    @pytest.mark.parametrize('page', LIVING)
+    def test_none_is_in_a_block_without_a_language(self, page):
+        assert '' not in re.findall(r'^ *```(.*)$', text_of(page), re.MULTILINE)[::2]
 
     @pytest.mark.parametrize('page', LIVING)
     def test_they_exist(self, page):

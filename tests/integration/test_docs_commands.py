@@ -15,6 +15,7 @@ ELSEWHERE = {
     'docs/demo.md': 'integration/test_demo.py',
     'docs/experiments.md': 'integration/test_experiment_configs.py',
     'docs/performance.md': 'integration/test_train_views.py',
+    'docs/text.md': 'integration/test_add_text.py',
     'docs/results.md': 'integration/test_plot_command.py',
 }
 DIGITS = 'configs/sample/digits'
