@@ -97,6 +97,25 @@ def test_a_segmentation_step_is_timed_with_its_memory(run):
     assert row['memory_ratio']['without TRG'] == 1
 
 
+def test_segmentation_runs_that_are_there_are_not_made_again_and_give_the_table(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'shapes').mkdir()
+    (tmp_path / 'trg.yaml').touch()
+    for name, last, best in [
+        ('teacher', 60, 61),
+        ('kd-0', 30, 32),
+        ('kd-1', 32, 36),
+        ('trg-0', 40, 41),
+        ('trg-1', 40, 43),
+    ]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'log.txt').write_text(f'mean IoU: 1.0, a\nmean IoU: {last}.0, b\nmean IoU: {best}.0, c\n')
+    words = ['segmentation.py', 'no/checkout', str(tmp_path), '--seeds', '0', '1', '--methods', 'kd', 'trg']
+    monkeypatch.setattr(sys, 'argv', words)
+    runpy.run_path(str(FOLDER / 'tasks' / 'segmentation.py'), run_name='__main__')
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows == ['| kd | 34.0 ± 2.8 | 31.0 ± 1.4 | 32.0, 36.0 |', '| trg | 42.0 ± 1.4 | 40.0 ± 0.0 | 41.0, 43.0 |']
+
+
 def test_the_shapes_are_the_same_again_and_lie_inside_their_images(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER / 'tasks'))
     shapes = importlib.import_module('shapes')
