@@ -242,7 +242,7 @@ def test_a_mask_that_does_not_fit(kind):
         ({'ignore_index': 1, 'side': 'teacher'}, 'expected no `io`, `side` or `key` beside `ignore_index`'),
         ({'path': 'x', 'io': 'outputs'}, "expected `io` to be one of 'input', 'output', got 'outputs'; did you mean"),
         ({'path': 'x', 'side': 'both'}, "expected `side` to be one of 'student', 'teacher', got 'both'"),
-        ({'path': 3}, 'expected `path` to be a non-empty string, got 3'),
+        ({'path': 3}, "expected `path` to be a non-empty string, got 3 (a number in YAML; write '3')"),
         ({'paht': 'x'}, "expected `token_mask` to have keys among ['path', 'io', 'side', 'key', 'ignore_index'], got"),
         ('mask', 'expected `token_mask` to be a mapping'),
     ],
