@@ -46,18 +46,20 @@ def check_bool(name: str, value: object) -> bool:
 def check_text(name: str, value: object) -> None:
     """Raises TRGError unless ``value`` is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}')
+        hint = f" (a number in YAML; write '{value}')" if type(value) is int else ''
+        raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}{hint}')
 
 
-def check_integer(name: str, value: object, minimum: int) -> int:
+def check_integer(name: str, value: object, minimum: int | None = None) -> int:
     """Returns ``value`` as an int; raises TRGError unless it is an integer of at most 64 bits, at least ``minimum``."""
+    wanted = 'an integer' if minimum is None else f'an integer >= {minimum}'
     number = _unwrapped(value)
     if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {value!r}{_text_hint(value)}')
+        raise TRGError(f'expected `{name}` to be {wanted}, got {value!r}{_text_hint(value)}')
     integer = int(number)
-    if integer < minimum:
-        raise TRGError(f'expected `{name}` to be an integer >= {minimum}, got {integer}')
-    if integer > LARGEST_INTEGER:
+    if minimum is not None and integer < minimum:
+        raise TRGError(f'expected `{name}` to be {wanted}, got {integer}')
+    if abs(integer) > LARGEST_INTEGER:
         raise TRGError(f'expected `{name}` to be an integer of at most 64 bits, got one of {integer.bit_length()}')
     return integer
 

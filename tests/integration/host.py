@@ -45,7 +45,16 @@ kd:
              teacher_module_io: 'output', temperature: 4.0, alpha: 0.5, reduction: 'batchmean'}
   weight: 1.0
 """
-KD_TERM = KD  # by this name too
+SRD_TERM = """
+srd:
+  criterion: {key: 'MSELoss', kwargs: {reduction: 'mean'}}
+  criterion_wrapper:
+    key: 'SimpleLossWrapper'
+    kwargs:
+      input: {is_from_teacher: False, module_path: 'norm_layer', io: 'output'}
+      target: {is_from_teacher: True, module_path: 'norm_layer', io: 'output'}
+  weight: 1.0
+"""
 
 
 def indent(text, spaces):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.integration.add_yaml import CONFIG, STUDENT_BLOCK, changes, run_add, tiny_models, train_all_epochs, upgrade  # noqa: F401
+from tests.integration.host import SRD_TERM, indent
 from tests.unit.test_wrappers_inner import WRAPPERS, block, layer4
 from trg_torchdistill.cli.recipe.deferred import load_deferred
 from trg_torchdistill.errors import TRGError
@@ -16,23 +17,11 @@ SRD = """    auxiliary_model_wrapper:   # of SRD
 """
 LINEAR = '        linear_kwargs: {in_features: STUDENT_WIDTH, out_features: 12}\n'
 SRD_HOOK = "    forward_hook: {input: [], output: ['model.layer4', 'norm_layer']}\n"
-SRD_TERM = """        srd:
-          criterion: {key: 'MSELoss', kwargs: {reduction: 'mean'}}
-          criterion_wrapper:
-            key: 'SimpleLossWrapper'
-            kwargs:
-              input: {is_from_teacher: False, module_path: 'norm_layer', io: 'output'}
-              target: {is_from_teacher: True, module_path: 'norm_layer', io: 'output'}
-          weight: 1.0
-# after"""
-"""A real method with a wrapper on each side."""
+# A real method with a wrapper on each side.
 BESIDE_SRD = (
     CONFIG.replace('  student:\n', f'{SRD}{SRD_HOOK}  student:\n')
-    .replace(
-        '  optimizer:',
-        f'{SRD}        linear_kwargs: {{in_features: STUDENT_WIDTH, out_features: 12}}\n{SRD_HOOK}  optimizer:',
-    )
-    .replace('# after', SRD_TERM)
+    .replace('  optimizer:', f'{SRD}{LINEAR}{SRD_HOOK}  optimizer:')
+    .replace('# after', f'{indent(SRD_TERM, 8)}# after')
     .replace("    wrapper: 'DistributedDataParallel'\n", '    wrapper:\n')
 )
 

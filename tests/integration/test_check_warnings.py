@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host import KD_TERM, TinyCnn, box_from, full_method, train_yaml
+from host import TinyCnn, box_from, full_method, train_yaml
 from tiny import CE, KD, SGD, SIDES, TRG, TRG_SIDES, check, kinds, stage, whole_yaml, write
 from torch.nn import functional
 
@@ -113,7 +113,7 @@ def test_a_saturated_context_map(scale, saturated, tmp_path, capsys, monkeypatch
 def test_gradient_shares_against_a_hand_computation(tmp_path):
     teacher, student = TinyCnn(12), TinyCnn(8)
     copies = copy.deepcopy((teacher, student))
-    box = box_from(tmp_path, train_yaml(textwrap.dedent(KD_TERM), teacher='', student=''), teacher, student)
+    box = box_from(tmp_path, train_yaml(textwrap.dedent(KD), teacher='', student=''), teacher, student)
     box.pre_epoch_process(epoch=0)
     [batch] = batches_of(CLASSIFICATION, Box(box), 1)
     first = first_step(CONFIG, Box(box), student, batch, 8)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from host import BOTH_PROCESSES, HOOKED, trg_term
+from host import BOTH_PROCESSES, HOOKED, SRD_TERM, trg_term
 from tiny import CE, KD, STEP_LR, TRG, TRG_SIDES, stage, stages, tiny_net, whole_yaml, write
 
 from trg_torchdistill.cli.main import main
@@ -52,16 +52,6 @@ student:
   forward_proc: 'forward_batch_only'
   auxiliary_model_wrapper: {SRD}, linear_kwargs: {{in_features: 4, out_features: 6}}}}}}
   forward_hook: {{input: [], output: ['model.layer2', 'norm_layer']}}
-"""
-SRD_TERM = """
-srd:
-  criterion: {key: 'MSELoss', kwargs: {reduction: 'mean'}}
-  criterion_wrapper:
-    key: 'SimpleLossWrapper'
-    kwargs:
-      input: {is_from_teacher: False, module_path: 'norm_layer', io: 'output'}
-      target: {is_from_teacher: True, module_path: 'norm_layer', io: 'output'}
-  weight: 1.0
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill._checks import check_choice, check_text
+from trg_torchdistill._checks import check_choice, check_integer, check_text
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import IoDict, hooked_value, read_feature
 from trg_torchdistill.tokens import Tokenizer, any_in_cell
@@ -56,8 +56,8 @@ class TokenMask:
                 'expected `token_mask` to name a hooked module, {path: ...}, or a label, {ignore_index: ...}, got '
                 + both
             )
-        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int | None):
-            raise TRGError(f'expected `ignore_index` to be an integer, got {self.ignore_index!r}')
+        if self.ignore_index is not None:
+            check_integer('ignore_index', self.ignore_index)
         if self.ignore_index is not None and (self.io, self.side, self.key) != ('output', 'student', None):
             raise TRGError(
                 'expected no `io`, `side` or `key` beside `ignore_index`, whose source is the targets, got some'
