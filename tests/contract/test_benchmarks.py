@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -85,6 +86,53 @@ def test_the_operations_of_each_loss_are_counted(monkeypatch, tmp_path, capsys):
     for name in ('TRGLoss', 'local_preserving_loss'):
         assert counts[f"{name}, edges: 'teacher'"] < counts[name], 'one neighbour search, not two'
     assert f'| TRGLoss | {counts["TRGLoss"]} |' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_segmentation_step_is_timed_with_its_memory(run):
+    result = run('tasks/dense_cost.py', '240')
+    (row,) = result['rows']
+    assert result['command'] == 'python benchmarks/tasks/dense_cost.py 240 --smoke'
+    assert set(row['memory_ratio']) == set(row['peers']) == {'without TRG', 'contextual, stride 16'}
+    assert row['memory_ratio']['without TRG'] == 1
+
+
+def test_segmentation_runs_that_are_there_are_not_made_again_and_give_the_table(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'shapes').mkdir()
+    (tmp_path / 'trg.yaml').touch()
+    for name, last, best in [
+        ('teacher', 60, 61),
+        ('kd-0', 30, 32),
+        ('kd-1', 32, 36),
+        ('trg-0', 40, 41),
+        ('trg-1', 40, 43),
+    ]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'log.txt').write_text(f'mean IoU: 1.0, a\nmean IoU: {last}.0, b\nmean IoU: {best}.0, c\n')
+    words = ['segmentation.py', 'no/checkout', str(tmp_path), '--seeds', '0', '1', '--methods', 'kd', 'trg']
+    monkeypatch.setattr(sys, 'argv', words)
+    runpy.run_path(str(FOLDER / 'tasks' / 'segmentation.py'), run_name='__main__')
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows == ['| kd | 34.0 ± 2.8 | 31.0 ± 1.4 | 32.0, 36.0 |', '| trg | 42.0 ± 1.4 | 40.0 ± 0.0 | 41.0, 43.0 |']
+
+
+def test_the_shapes_are_the_same_again_and_lie_inside_their_images(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER / 'tasks'))
+    shapes = importlib.import_module('shapes')
+    for folder in ('a', 'b'):
+        shapes.draw_split(tmp_path / folder, 'val', 12, numpy.random.default_rng(0))
+    first, again = ((tmp_path / folder / 'val.json').read_text() for folder in ('a', 'b'))
+    assert first == again
+    found = json.loads(first)
+    sizes = {image['id']: (image['width'], image['height']) for image in found['images']}
+    assert len(sizes) == len(list((tmp_path / 'a' / 'val').iterdir())) == 12
+    assert {one['category_id'] for one in found['annotations']} == {5, 2, 16, 9}
+    for one in found['annotations']:
+        x, y, width, height = one['bbox']
+        assert min(x, y) >= 0
+        assert x + width < sizes[one['image_id']][0]
+        assert y + height < sizes[one['image_id']][1]
+        assert 0 < one['area'] < width * height + 1
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_results(monkeypatch):

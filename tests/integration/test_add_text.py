@@ -8,6 +8,8 @@ from tiny_bert import save, texts_yaml
 from trg_torchdistill.cli.main import main
 from trg_torchdistill.cli.recipe.deferred import load_deferred
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 num_epochs: 1
 train_data_loader:

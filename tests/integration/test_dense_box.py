@@ -155,3 +155,11 @@ def test_the_levels_of_a_pyramid_are_listed(tmp_path):
     text = stage(1, trg_term('backbone', 'backbone'), sides("'backbone'", process='forward_batch_target'), SGD)
     with pytest.raises(TRGError, match=r"a mapping with \['0', '1', 'pool'\]; add `key: '0'`"):
         detection_box(tmp_path, text).forward_process(*images_with_objects(), {})
+
+
+def test_targets_of_a_detection_batch_are_no_mask(tmp_path):
+    options = "student_tokens: {key: '0'}\nteacher_tokens: {key: '0'}\ntoken_mask: {ignore_index: 255}"
+    student = sides("'backbone'", process='forward_batch_target')
+    box = detection_box(tmp_path, stage(1, trg_term('backbone', 'backbone', options), student))
+    with pytest.raises(TRGError, match=r'the targets of the batch to be a mask .*, got list; change `token_mask:`'):
+        box.forward_process(*images_with_objects(), {})

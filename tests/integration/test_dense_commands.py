@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trg_torchdistill.cli.main import main
+from trg_torchdistill.cli.probe.build import offline
 from trg_torchdistill.cli.recipe.deferred import load_deferred, parse_deferred
 from trg_torchdistill.cli.tasks.recognised import task_of
 from trg_torchdistill.errors import TRGError
@@ -115,6 +116,17 @@ def test_the_task_is_told_by_models_data_and_batches(write, change, task):
         return
     with pytest.raises(TRGError, match='to be for one trainer of torchdistill, got'):
         task_of(config)
+
+
+def test_models_are_built_as_with_their_weights_and_without_a_download(write):
+    model = "'deeplabv3_mobilenet_v3_large'\n    kwargs: {weights: 'COCO_WITH_VOC_LABELS_V1', num_classes: 21}"
+    config = load_deferred(
+        write(SEGMENTATION, ("'fcn_cifar_resnet'\n    kwargs: {backbone: 'resnet20', num_classes: 5}", model))
+    )
+    with offline() as refused:
+        built = task_of(config).build(config, ('models', 'teacher_model'), None)
+    assert refused == []
+    assert built.aux_classifier is not None
 
 
 def test_what_is_counted_in_the_data_does_not_keep_a_yaml_from_being_checked(write, capsys):

@@ -65,7 +65,7 @@ def test_the_last_map_before_pooling_is_taken_and_every_token_is_in_its_row(buil
     assert all(record.is_spatial and found.record(record.path) is record for record in others)
 
 
-def test_of_a_mapping_the_first_entry_is_seen_and_its_key_is_written():
+def test_of_a_mapping_the_last_map_is_seen_and_its_key_is_written():
     class Backbone(nn.Module):
         def __init__(self):
             super().__init__()
@@ -86,7 +86,7 @@ def test_of_a_mapping_the_first_entry_is_seen_and_its_key_is_written():
     found = probe(Pyramid())
     records = {path: found.record(path) for path in ('body', 'last')}
     assert [(record.tokens, record.shape) for record in records.values()] == [
-        ({'key': '0'}, (2, 4, 8, 8)),
+        ({'key': '1'}, (2, 6, 4, 4)),
         ({}, (2, 6, 4, 4)),
     ]
     assert all(record.is_in_order and not record.is_stage for record in records.values())

@@ -16,6 +16,7 @@ from trg_torchdistill.cli.probe.build import build_untrained
 from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import ModelProbe, Record
+from trg_torchdistill.cli.probe.weights import asks_for_pretrained
 from trg_torchdistill.cli.recipe.called import loaders
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
@@ -67,8 +68,11 @@ class DenseTask(Task):
         def official(block: Mapping[str, Any], _: bool) -> nn.Module | None:
             build: Any = type(self).official
             kwargs = dict(block['kwargs'])
-            if 'weights_backbone' in inspect.signature(self._model(block['key']) or len).parameters:
+            known = inspect.signature(self._model(block['key']) or len).parameters
+            if 'weights_backbone' in known:
                 kwargs['weights_backbone'] = None  # where it is not given, torchvision would download some
+            if 'aux_loss' in known and asks_for_pretrained(config, path):
+                kwargs.setdefault('aux_loss', True)  # as those weights have it
             model: nn.Module | None = build({**block, 'kwargs': kwargs})
             return model
 
