@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import yaml
+from documents import blocks
 
 from tests.integration.add_yaml import (  # noqa: F401
     CONFIG,
@@ -201,3 +203,20 @@ def test_a_guessed_size_is_told_with_the_command_to_repeat(tmp_path, capsys, wor
     assert (f'check {new} --input-size 32x32' in printed) != warned
     assert run_add(tmp_path / 'old.yaml', '--diff', *words) == 0
     assert ('WARNING: the images are taken to be 224 x 224, a guess' in capsys.readouterr().err) == warned
+
+
+def test_the_old_checkpoint_is_told(tmp_path, capsys):
+    upgrade(tmp_path, CONFIG)
+    assert '- `dst_ckpt:` is the old one' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('page', ['docs/start.md', 'docs/text.md'])
+def test_a_page_shows_the_keywords_that_are_written(page, tmp_path):
+    shown = next(yaml.safe_load(text) for text in blocks(page, 'yaml') if 'Student4TRG' in text)
+    _, new = upgrade(tmp_path, CONFIG, models=('cnn12', 'cnn8'))
+    here, there = (
+        train['criterion']['kwargs']['sub_terms']['trg']['criterion']['kwargs']
+        for train in (shown['train'], load_deferred(str(new)).get('train'))
+    )
+    layouts = {'student_tokens', 'teacher_tokens', 'token_mask'}
+    assert [name for name in here if name not in layouts] == list(there)

@@ -37,6 +37,8 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     if not criterion.get('model_term') and read.isdisjoint(choice.logits_at):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
     _add_terms(choice, terms)
+    if config.get(*config.student_path, 'dst_ckpt') is not None:
+        plan.notes.append('`dst_ckpt:` is the old one: name another file, or one training writes over the other.')
     return plan
 
 

@@ -40,7 +40,8 @@ def _stored_state(args: argparse.Namespace, config: Config, files: RunFiles) -> 
             if file.exists():
                 raise TRGError(
                     f'expected {files.folder} to hold no run yet, got {file.name}; continue that run with `--resume`, '
-                    'replace it with `--overwrite`, or choose another `--run_dir`'
+                    'replace it with `--overwrite`, or choose another `dst_ckpt:`; another `--run_dir` alone keeps the '
+                    'run, and writes over its weights'
                 )
         return None
     if args.start_epoch != 0:
