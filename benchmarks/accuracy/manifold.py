@@ -21,8 +21,9 @@ class ManifoldLoss(RelationLoss):
 
     summary: ClassVar[str] = 'maps of cosines within an image, at a place, and of tokens drawn at random'
 
-    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict) -> Terms:
+    def compute(self, student_io_dict: IoDict, teacher_io_dict: IoDict, targets: object) -> Terms:
         """The one term."""
-        student, teacher = (each.float() for each in self.tokens(student_io_dict, teacher_io_dict))
+        tokens = self.tokens(student_io_dict, teacher_io_dict, targets)
+        student, teacher = tokens.student.float(), tokens.teacher.float()
         chosen = torch.randperm(student.shape[0] * student.shape[1])[:NUM_RANDOM]
         return {'manifold': (1.0, manifold_loss(student, teacher, chosen.to(student.device)))}

@@ -84,7 +84,7 @@ def test_any_mapping_is_a_mapping():
     student = nn.Sequential()
     student.conv = nn.Conv2d(3, 4, 1)
     projectors = MappingProxyType({'map': MappingProxyType(block)})
-    wrapped = Student4TRG(projectors, torch.device('cpu'), None, False, student_model=student)
+    wrapped = Student4TRG(torch.device('cpu'), None, False, projectors, student_model=student)
     assert wrapped.projectors['map'].linear.weight.shape == (6, 4)
 
 

@@ -45,7 +45,7 @@ def test_a_pipe_gets_plain_lines(capsys):
     assert capsys.readouterr().out == 'hello\n'
 
 
-@pytest.mark.parametrize(('columns', 'terms'), [('200', 'kd=2 trg.local=0.125'), ('80', 'kd=2'), ('69', '')])
+@pytest.mark.parametrize(('columns', 'terms'), [('200', 'kd=2 trg.local=0.125'), ('80', 'kd=2'), ('65', '')])
 def test_a_terminal_gets_a_bar_with_the_terms_that_fit(columns, terms, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', Terminal())
     monkeypatch.setattr(progress, 'SECONDS_BETWEEN_UPDATES', 0)

@@ -129,7 +129,7 @@ def test_with_equal_tokens_loss_and_gradient_are_0(name):
     options |= {'target_temperature': 0.1, 'temperature': 0.1} if 'lasting' in name else {}
     value = EVERY[name](student, tokens, **options)
     assert_close(value, 0.0, rtol=0, atol=0)
-    assert_close(gradient_of(value, student), torch.zeros(2, 8, 5), rtol=0, atol=1e-8)
+    assert_close(gradient_of(value, student), torch.zeros(2, 8, 5), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize('distribution', ROW_DISTRIBUTIONS)

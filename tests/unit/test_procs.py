@@ -119,7 +119,7 @@ def test_the_message_names_the_plain_student():
     student = Returns((FIRST, SECOND))
     options = {'path': 'student_model', 'io': 'output', 'in_features': 5, 'out_features': 6}
     cpu = torch.device('cpu')
-    wrapped = Student4TRG({'logits': options}, cpu, None, False, student_model=student)
+    wrapped = Student4TRG(cpu, None, False, {'logits': options}, student_model=student)
     for model in (wrapped, nn.DataParallel(student)):
         with pytest.raises(TRGError, match='expected `Returns` to return logits'):
             forward_logits_only(model, IMAGES)

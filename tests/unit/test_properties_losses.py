@@ -214,7 +214,7 @@ def test_any_projectors(data):
         names = st.sampled_from(['p', 'p', 'p', 'a.b', 'type', '', 3])
         projectors = data.draw(JUNK | st.just({data.draw(names): kwargs}))
         Student4TRG(
-            projectors, torch.device('cpu'), None, False, student, **data.draw(keywords({'projector_ckpt': st.none()}))
+            torch.device('cpu'), None, False, projectors, student, **data.draw(keywords({'projector_ckpt': st.none()}))
         )
     with only_our_errors() as refused:
         defaults = {'path': 'student_model.0', 'io': 'output', 'in_features': 4, 'out_features': 2}
