@@ -115,11 +115,9 @@ def _upgraded_text(config: Config, plan: Plan) -> str:
     Raises:
         TRGError: If the change cannot be written into the text.
     """
-    text, before = config.text, config.data
     try:
-        if plan.nested:
-            text = nest(text, plan.nested, 'Student4TRG', 'inner')
-            before = parse_deferred(text)
+        text = nest(config.text, plan.nested, 'Student4TRG', 'inner') if plan.nested else config.text
+        before = parse_deferred(text)
         text = edit_text(text, plan.tree)
     except EditError as error:
         raise TRGError(
