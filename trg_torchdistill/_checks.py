@@ -46,7 +46,8 @@ def check_bool(name: str, value: object) -> bool:
 def check_text(name: str, value: object) -> None:
     """Raises TRGError unless ``value`` is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}')
+        hint = f" (a number in YAML; write '{value}')" if type(value) is int else ''
+        raise TRGError(f'expected `{name}` to be a non-empty string, got {value!r}{hint}')
 
 
 def check_integer(name: str, value: object, minimum: int) -> int:

@@ -230,7 +230,7 @@ PROJECTORS = [
      'expected `patch_size` to divide the feature map 4 x 4, got 3; a projector of `Student4TRG` read '
      '`student_model.layer4`, change its `tokens:` or its `path:` under `projectors:`'),
     ('full', 'projectors:\n', 'projector_ckpt: 3\n      projectors:\n',
-     'expected `projector_ckpt` to be a non-empty string, got 3' + WRAPPER),
+     "expected `projector_ckpt` to be a non-empty string, got 3 (a number in YAML; write '3')" + WRAPPER),
     ('full', 'projectors:\n', 'find_unused_parameters: 3\n      projectors:\n',
      'expected `find_unused_parameters` to be true or false, got 3' + WRAPPER),
 ]  # fmt: skip

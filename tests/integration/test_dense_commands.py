@@ -117,6 +117,12 @@ def test_the_task_is_told_by_models_data_and_batches(write, change, task):
         task_of(config)
 
 
+def test_batches_without_the_function_of_the_trainer(write, capsys):
+    code, report = checked(write(SEGMENTATION, ("collate_fn: 'coco_seg_collate_fn'", 'collate_fn:')), capsys)
+    assert code == 1
+    assert "write `collate_fn: 'coco_seg_collate_fn'` under `train_data_loader:`" in report['error']
+
+
 def test_what_is_counted_in_the_data_does_not_keep_a_yaml_from_being_checked(write, capsys):
     counted = """
     key: 'poly_lr_scheduler'

@@ -221,7 +221,7 @@ BAD_MASKS = {
     'boxes': (MAPS, LABELS, [{'boxes': torch.ones(1, 4)}], 'got list; change `token_mask:` of `TRGLoss`'),
     'classes': (MAPS, LABELS, torch.ones(2), 'got shape [2]; change `token_mask:` of `TRGLoss`'),
     'soft labels, as many as tokens': (MAPS, LABELS, torch.ones(2, 9), 'got shape [2, 9]; change `token_mask:`'),
-    'added to logits': (MAPS, MASK, torch.full((2, 9), -1e4), "expected the student's `mask` output to be a mask with 1 "
+    'added to logits': (MAPS, MASK, torch.full((2, 9), -1e4), "the student's `mask` output to be a mask with 1 "
                         'for what counts and 0 for padding, got values down to -10000, as of a feature, or of a mask '
                         'that is added to logits; change `token_mask:` of `TRGLoss`'),
     'infinite': (MAPS, MASK, torch.full((2, 9), -torch.inf), 'got values down to -inf'),

@@ -63,7 +63,7 @@ def test_a_batch_without_what_is_needed(arguments, found):
 
 
 def test_a_mask_that_is_added_to_logits_is_not_inverted():
-    with pytest.raises(TRGError, match='expected the `attention_mask` of the batch to be a mask .* down to -10000'):
+    with pytest.raises(TRGError, match=r'expected the `attention_mask` of the batch to be a mask .* down to -10000'):
         TextMask()((1 - ATTENTION) * -1e4, IDS)
 
 

@@ -81,7 +81,7 @@ class TokenMask:
                     'expected the targets of the batch to be the labels [B, H, W] of pixels, among which is '
                     f'`ignore_index`, got {found}'
                 )
-            return targets != self.ignore_index
+            return torch.as_tensor(targets != self.ignore_index)
         source = f"the {self.side}'s `{self.path}` {self.io}"
         images = _image_list(hooked_value(io_dict, self.path, self.io, self.side, owner))
         if images is not None:
