@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     task = task_of(config)
     task.import_packages(config)
     check_values(config)
+    task.check_models(config)
     trial = try_sizes(task, config, stage, args.input_size, args.num_classes)
     trial = replace(
         trial, probes={side: of_stage(config, (*stage, side), probe) for side, probe in trial.probes.items()}
