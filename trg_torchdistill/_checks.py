@@ -116,6 +116,16 @@ def check_mask(value: object, shape: tuple[int, int]) -> None:
         raise TRGError(f'expected `mask` to be [B, N] = {list(shape)}, got shape {list(value.shape)}')
 
 
+def check_counts(what: str, value: torch.Tensor) -> torch.Tensor:
+    """Returns where a mask is not 0; raises TRGError for one that is added to logits, 0 for what counts."""
+    if value.dtype != torch.bool and not bool((value >= 0).all()):
+        raise TRGError(
+            f'expected {what} to be a mask with 1 for what counts and 0 for padding, got values down to '
+            f'{value.min().item():g}, as of a feature, or of a mask that is added to logits'
+        )
+    return value != 0
+
+
 def check_rows(rows: range | None, count: int) -> range:
     """Returns ``rows``, or for None all of ``count`` rows; raises unless they are consecutive ones among these."""
     if rows is None:

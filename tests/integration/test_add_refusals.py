@@ -36,6 +36,12 @@ UNTRAINED = f'{STAGE1}  stage2:' + STAGE2.replace('optimizer:', '_optimizer:')
         (CONFIG.replace('requires_grad: False', 'requires_grad: True'), PAIR, (), 'the teacher is trained'),
         (CONFIG.replace('sub_terms:', '_sub_terms:'), PAIR, (), r'to have terms under `kwargs\.sub_terms`'),
         (CONFIG, PAIR, ('--stage', 'stage2'), 'to be a stage with a teacher'),
+        (
+            CONFIG,
+            ('cnn12', 'cnn13'),
+            (),
+            r'`models\.student_model\.key` .* a registered model, got .cnn13.; did you mean',
+        ),
         (CONFIG, PAIR, ('--student-layer', 'layer9'), 'got .layer9.; did you mean `layer'),
         (CONFIG, PAIR, ('--teacher-layer', 'fc.weight'), 'got .fc.weight.'),
         (CONFIG.replace('models:', 'dependencies: [no_such_package]\n\nmodels:'), PAIR, (), 'installed packages'),

@@ -52,6 +52,14 @@ def test_a_method_with_a_wrapper_on_each_side_goes_on_beside_trg(width, tmp_path
     assert isinstance(box.student_model, Student4TRG) == (width == 8)
 
 
+@pytest.mark.parametrize('width', [12, 8])
+def test_a_home_folder_stays_as_it_is_written(width, tmp_path):
+    file = "src_ckpt: '~/no/such/file.pt'"
+    text = BESIDE_SRD.replace('STUDENT_WIDTH', str(width)).replace("src_ckpt: './no/such/file.pt'", file)
+    _, new = upgrade(tmp_path, text, models=('cnn12', f'cnn{width}'))
+    assert file in new.read_text()
+
+
 @pytest.mark.parametrize('key', WRAPPERS)
 def test_each_wrapper_of_the_student_has_a_place_beside_trg(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -129,6 +129,22 @@ def test_models_are_built_as_with_their_weights_and_without_a_download(write):
     assert built.aux_classifier is not None
 
 
+def test_batches_without_the_function_of_the_trainer(write, capsys):
+    code, report = checked(write(SEGMENTATION, ("collate_fn: 'coco_seg_collate_fn'", 'collate_fn:')), capsys)
+    assert code == 1
+    assert "write `collate_fn: 'coco_seg_collate_fn'` under `train_data_loader:`" in report['error']
+
+
+def test_a_file_under_home_is_none_for_the_example_trainer(write, capsys):
+    text = (TASKS / 'configs' / f'{SEGMENTATION}.yaml').read_text()
+    line = next(line for line in text.split('\n') if 'dst_ckpt:' in line)
+    code, report = checked(write(SEGMENTATION, (line, "    dst_ckpt: '~/student.pt'")), capsys)
+    assert (code, report['error']) == (0, None)
+    found = [each['text'] for each in report['warnings'] if '~' in each['text']]
+    assert len(found) == 1
+    assert found[0].endswith(f'the name of a folder; write {Path.home()}/student.pt')
+
+
 def test_what_is_counted_in_the_data_does_not_keep_a_yaml_from_being_checked(write, capsys):
     counted = """
     key: 'poly_lr_scheduler'

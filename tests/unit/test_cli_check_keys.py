@@ -70,6 +70,11 @@ def test_a_yaml_without_strange_keys_has_no_warning(tmp_path):
     ('found', 'replacement', 'parts'),
     [
         ('forward_hook:', 'forward_hooks:', ['`train.teacher.forward_hooks` (line 12)', 'did you mean `forward_hook`']),
+        (
+            "  student: {forward_proc: 'forward_batch_only'",
+            "  student: {auxiliary_model_wrapper: {key: 'x', kwargs: {own: {a: 1}, inner: {key: 'y', kwargz: 1}}}",
+            ['`train.student.auxiliary_model_wrapper.kwargs.inner.kwargz` (line 13)', 'did you mean `kwargs`'],
+        ),
         ('log_freq:', 'log_fraq:', ['`train.log_fraq` (line 9)', '`log_freq`']),
         ('test:', 'tests:', ['`tests` (line 20)', '`test`']),
         ("dataset_id: 'a', kwargs", "dataset_id: 'a', num_workers: 1, kwargs", ['stands under its `kwargs:`']),

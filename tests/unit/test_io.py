@@ -83,6 +83,11 @@ def test_key_is_a_word(key):
         TokenOptions(key=key)
 
 
+def test_the_key_of_a_pyramid_without_quotes():
+    with pytest.raises(TypeError, match=r"got 3 \(a number in YAML; write '3'\)"):
+        TokenOptions(key=3)
+
+
 @pytest.mark.parametrize(
     ('value', 'found'),
     [(None, 'NoneType'), ((), 'tuple'), ([1, 2], 'list'), ({}, 'dict'), ('text', 'str'), (3.0, 'float')],

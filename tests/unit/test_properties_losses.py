@@ -31,7 +31,7 @@ def own_error(error):
     """Our own: every cause was raised in the package, in our form. The text names what was expected and found."""
     while error is not None:
         file = traceback.extract_tb(error.__traceback__)[-1].filename
-        if Path(file).parent not in (PACKAGE, PACKAGE / 'losses') or 'expected' not in str(error):
+        if Path(file).parent not in (PACKAGE, PACKAGE / 'losses', PACKAGE / 'wrappers') or 'expected' not in str(error):
             return False
         error = error.__cause__
     return True

@@ -216,10 +216,16 @@ BAD_MASKS = {
     'batch': (MAPS, MASK, torch.ones(3, 9, 9), 'expected a mask [B, H, W] with B = 2, got shape [3, 9, 9]'),
     'pixels of a text': (((2, 5, 4), (2, 5, 4)), MASK | TEXTS, torch.ones(2, 1, 5),
                          "expected a mask [B, L] for layout 'bld' with B = 2, got shape [2, 1, 5]"),
-    'no targets': (MAPS, LABELS, None, 'expected the targets of the batch to be a mask [B, L] of tokens or [B, H, W] '
-                   'of pixels, got NoneType; change `token_mask:` of `TRGLoss`'),
+    'no targets': (MAPS, LABELS, None, 'expected the targets of the batch to be the labels [B, H, W] of pixels, among '
+                   'which is `ignore_index`, got NoneType; change `token_mask:` of `TRGLoss`'),
     'boxes': (MAPS, LABELS, [{'boxes': torch.ones(1, 4)}], 'got list; change `token_mask:` of `TRGLoss`'),
     'classes': (MAPS, LABELS, torch.ones(2), 'got shape [2]; change `token_mask:` of `TRGLoss`'),
+    'soft labels, as many as tokens': (MAPS, LABELS, torch.ones(2, 9), 'got shape [2, 9]; change `token_mask:`'),
+    'added to logits': (MAPS, MASK, torch.full((2, 9), -1e4), "the student's `mask` output to be a mask with 1 "
+                        'for what counts and 0 for padding, got values down to -10000, as of a feature, or of a mask '
+                        'that is added to logits; change `token_mask:` of `TRGLoss`'),
+    'infinite': (MAPS, MASK, torch.full((2, 9), -torch.inf), 'got values down to -inf'),
+    'not a number': (MAPS, MASK, torch.full((2, 9, 9), torch.nan), 'got values down to nan'),
 }  # fmt: skip
 
 

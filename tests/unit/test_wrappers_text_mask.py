@@ -54,11 +54,17 @@ def test_a_hook_of_the_wrapper_sees_the_mask_and_the_state_dict_is_the_plain_stu
         ((None, None), 'got none'),
         ((torch.ones(2, 1, 1, 6), None), r'got shape \[2, 1, 1, 6\]'),
         ((ATTENTION, None), r'got shape \[2, 6\]'),
+        ((ATTENTION[:, None, None], IDS), r'got shape \[2, 6\] and shape \[2, 1, 1, 6\]'),
     ],
 )
 def test_a_batch_without_what_is_needed(arguments, found):
     with pytest.raises(TRGError, match=f'expected a batch with `input_ids` and `attention_mask` .* {found}; call the'):
         TextMask([101])(*arguments)
+
+
+def test_a_mask_that_is_added_to_logits_is_not_inverted():
+    with pytest.raises(TRGError, match=r'expected the `attention_mask` of the batch to be a mask .* down to -10000'):
+        TextMask()((1 - ATTENTION) * -1e4, IDS)
 
 
 @pytest.mark.parametrize(

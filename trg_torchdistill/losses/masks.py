@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trg_torchdistill._checks import check_choice, check_integer, check_text
+from trg_torchdistill._checks import check_choice, check_counts, check_integer, check_text
 from trg_torchdistill.errors import TRGError
 from trg_torchdistill.io import IoDict, hooked_value, read_feature
 from trg_torchdistill.tokens import Tokenizer, any_in_cell
@@ -72,23 +72,26 @@ class TokenMask:
             targets: Targets of the batch.
 
         Raises:
-            TRGError: If there is none, or none of such a shape.
+            TRGError: If there is none, or none of such a shape; if it is one that is added to logits.
         """
         if self.path is None:
-            source, found = 'the targets of the batch', targets
-            if isinstance(targets, Tensor):
-                found = targets != self.ignore_index
-        else:
-            source = f"the {self.side}'s `{self.path}` {self.io}"
-            value = hooked_value(io_dict, self.path, self.io, self.side, owner)
-            images = _image_list(value)
-            if images is not None:
-                return _inside(images)
-            found = read_feature(io_dict, self.path, self.io, self.side, owner, self.key, 'token_mask') != 0
-        if not isinstance(found, Tensor) or found.ndim not in (2, 3):
-            shape = f'shape {list(found.shape)}' if isinstance(found, Tensor) else type(found).__name__
-            raise TRGError(f'expected {source} to be a mask [B, L] of tokens or [B, H, W] of pixels, got {shape}')
-        return found
+            if not isinstance(targets, Tensor) or targets.ndim != 3:
+                found = f'shape {list(targets.shape)}' if isinstance(targets, Tensor) else type(targets).__name__
+                raise TRGError(
+                    'expected the targets of the batch to be the labels [B, H, W] of pixels, among which is '
+                    f'`ignore_index`, got {found}'
+                )
+            return torch.as_tensor(targets != self.ignore_index)
+        source = f"the {self.side}'s `{self.path}` {self.io}"
+        images = _image_list(hooked_value(io_dict, self.path, self.io, self.side, owner))
+        if images is not None:
+            return _inside(images)
+        mask = read_feature(io_dict, self.path, self.io, self.side, owner, self.key, 'token_mask')
+        if mask.ndim not in (2, 3):
+            raise TRGError(
+                f'expected {source} to be a mask [B, L] of tokens or [B, H, W] of pixels, got shape {list(mask.shape)}'
+            )
+        return check_counts(source, mask)
 
     def on_grid(self, mask: Tensor, tokenizer: Tokenizer, own: Tensor, size: tuple[int, int]) -> Tensor:
         """Returns which tokens [B, N] of the common grid count.

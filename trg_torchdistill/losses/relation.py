@@ -240,8 +240,8 @@ class RelationLoss(nn.Module, ABC):
                 f'`{self.student_module_path}` and {len(teacher)} from `{self.teacher_module_path}`; '
                 f'change the module paths of `{self.key}` to features whose first dimension is the image'
             )
-        is_text = 'bld' in (self.student_tokenizer.layout, self.teacher_tokenizer.layout)
-        if is_text and student.shape[2:] != teacher.shape[2:]:
+        layouts = (self.student_tokenizer.layout, self.teacher_tokenizer.layout)
+        if 'bld' in layouts and student.shape[2:] != teacher.shape[2:]:
             raise TRGError(
                 f"expected texts ('bld') of the same length, got {student[0, 0].numel()} tokens from "
                 f'`{self.student_module_path}` and {teacher[0, 0].numel()} from `{self.teacher_module_path}`; '

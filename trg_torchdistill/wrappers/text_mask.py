@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trg_torchdistill._checks import check_integer
+from trg_torchdistill._checks import check_counts, check_integer
 from trg_torchdistill.errors import TRGError
 
 
@@ -60,14 +60,17 @@ class TextMask(nn.Module):
             TRGError: If the batch has neither, or lacks the one that is needed, or they have another rank.
         """
         given = attention_mask if input_ids is None else input_ids
-        if given is None or given.ndim != 2 or (self.special_ids and input_ids is None):
-            found = 'none' if given is None else f'shape {list(given.shape)}'
+        shapes = [list(each.shape) for each in (input_ids, attention_mask) if each is not None]
+        if given is None or given.ndim != 2 or shapes[0] != shapes[-1] or (self.special_ids and input_ids is None):
+            found = ' and '.join(f'shape {shape}' for shape in shapes) or 'none'
             raise TRGError(
                 'expected a batch with `input_ids` and `attention_mask` [B, L] for `token_mask` of `Student4TRG`, got '
                 f"{found}; call the student with the batch as keywords, `forward_proc: 'forward_batch_as_kwargs'`, or "
                 'remove `token_mask:`'
             )
-        counts = torch.ones_like(given, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        counts = torch.ones_like(given, dtype=torch.bool)
+        if attention_mask is not None:
+            counts = check_counts('the `attention_mask` of the batch', attention_mask)
         for number in self.special_ids if input_ids is not None else ():
             counts = counts & (input_ids != number)
         return counts

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     task = task_of(config)
     task.import_packages(config)
     check_values(config)
+    task.check_models(config)
     trial = try_sizes(task, config, stage, args.input_size, args.num_classes)
     trial = replace(
         trial, probes={side: of_stage(config, (*stage, side), probe) for side, probe in trial.probes.items()}
@@ -115,11 +116,9 @@ def _upgraded_text(config: Config, plan: Plan) -> str:
     Raises:
         TRGError: If the change cannot be written into the text.
     """
-    text, before = config.text, config.data
     try:
-        if plan.nested:
-            text = nest(text, plan.nested, 'Student4TRG', 'inner')
-            before = parse_deferred(text)
+        text = nest(config.text, plan.nested, 'Student4TRG', 'inner') if plan.nested else config.text
+        before = parse_deferred(text)
         text = edit_text(text, plan.tree)
     except EditError as error:
         raise TRGError(

@@ -9,7 +9,7 @@ from trg_torchdistill.cli.add.choice import Choice, Plan
 from trg_torchdistill.cli.add.prefix import PREFIX
 from trg_torchdistill.cli.add.sides import add_to_student, add_to_teacher, inline_options, insert
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.recipe.deferred import walk
+from trg_torchdistill.cli.recipe.deferred import parse_deferred, walk
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.render import Inline
 from trg_torchdistill.errors import TRGError
@@ -23,7 +23,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     Raises:
         TRGError: If a value that must change with it is not what is expected.
     """
-    plan = Plan(unshared(config.data))
+    plan = Plan(unshared(parse_deferred(config.text)))  # not `config.data`, where `~` is written out
     stage: dict[str, Any] = plan.tree
     for name in choice.stage:
         stage = stage[name]

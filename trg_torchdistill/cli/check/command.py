@@ -16,7 +16,7 @@ from torchdistill.common.main_util import set_seed
 from trg_torchdistill._checks import nearest
 from trg_torchdistill.cli.check.batch import check_maps, default_batch_size
 from trg_torchdistill.cli.check.cost import step_cost
-from trg_torchdistill.cli.check.notices import guessed_size, missing_weights, stage_notices
+from trg_torchdistill.cli.check.notices import files_under_home, guessed_size, missing_weights, stage_notices
 from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text
 from trg_torchdistill.cli.check.setup import (
     Sides,
@@ -146,6 +146,7 @@ def _check(
     report.sides, report.hooked = sides, _hooked(resolved, stages, sides)
     report.notices += guessed_size(config, sides, report.hooked)
     for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
+        report.notices += [] if task is CLASSIFICATION else files_under_home(config, path)
         file = missing_file(resolved, path)
         if file is not None:
             report.notices.append(missing_weights(config, path, file, task is CLASSIFICATION))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
@@ -12,7 +13,8 @@ from trg_torchdistill.cli.check.setup import Sides
 from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice, notice
 from trg_torchdistill.cli.probe.trial import guess_warning
-from trg_torchdistill.cli.recipe.config import Config
+from trg_torchdistill.cli.recipe.config import Config, value_at
+from trg_torchdistill.cli.recipe.deferred import parse_deferred
 from trg_torchdistill.host import Box, relation_losses
 from trg_torchdistill.wrappers import Student4TRG
 
@@ -49,6 +51,22 @@ def missing_weights(config: Config, path: Path, file: str, is_refused: bool) -> 
     outcome = '`train` refuses to start without it' if is_refused else 'the example trainer starts with random weights'
     text = f'{{where}} is {file}, which does not exist: {outcome}'
     return notice(config, kind, (*path, 'src_ckpt'), text)
+
+
+def files_under_home(config: Config, path: Path) -> list[Notice]:
+    """Returns a warning for each file of a model's block under ``~``, which only ``train`` writes out."""
+    block = value_at(parse_deferred(config.text), path) or {}
+    return [
+        notice(
+            config,
+            'home',
+            (*path, key),
+            '{where} begins with `~`, for the example trainer the name of a folder; write '
+            f'{os.path.expanduser(block[key])}',
+        )
+        for key in ('src_ckpt', 'dst_ckpt')
+        if str(block.get(key)).startswith('~')
+    ]
 
 
 def guessed_size(config: Config, sides: Sides, hooked: Mapping[str, Collection[str]]) -> list[Notice]:

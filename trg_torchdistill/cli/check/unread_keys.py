@@ -33,7 +33,7 @@ SIDE = {
     **dict.fromkeys(('forward_proc', 'sequential', 'wrapper', 'requires_grad', 'frozen_modules')),
     **dict.fromkeys(('src_ckpt', 'dst_ckpt')),
     'forward_hook': dict.fromkeys(('input', 'output')),
-    'auxiliary_model_wrapper': BUILT,
+    'auxiliary_model_wrapper': {'key': None, 'kwargs': {EACH: None, 'inner': BUILT}},
     'adaptations': {EACH: BUILT},
 }
 TERMS = {EACH: {'criterion': BUILT, 'criterion_wrapper': BUILT, 'weight': None}}

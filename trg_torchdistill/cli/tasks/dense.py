@@ -23,6 +23,7 @@ from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.keys import check_models
 from trg_torchdistill.cli.tasks.task import Task
+from trg_torchdistill.errors import TRGError
 
 # A detection backbone may be cut down to its body, without the pyramid.
 BACKBONES = ('backbone', 'backbone.body')
@@ -95,8 +96,17 @@ class DenseTask(Task):
         return choose_layer(probe, side, path, like)
 
     def step(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
-        """Returns what these trainers hand over."""
+        """Returns what these trainers hand over.
+
+        Raises:
+            TRGError: If the ``collate_fn`` made another batch than theirs does, which ends the training.
+        """
         images, targets, supplement = batch
+        if isinstance(supplement, Mapping):
+            raise TRGError(
+                f'expected batches that `{self.collate}` made, got others, which the trainer cannot read; write '
+                f'`collate_fn: {self.collate!r}` under `train_data_loader:`'
+            )
         return _moved(images, device), _moved(targets, device), default_collate(supplement)
 
     def as_trained(self, config: Config) -> Config:
