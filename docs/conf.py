@@ -1,6 +1,7 @@
 """The site: `make docs`, from a bare clone, with warnings as errors."""
 
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / '_ext'))
@@ -36,4 +37,5 @@ nitpick_ignore = [('py:meth', 'forward')]  # of a loss, which the page of `Relat
 nitpick_ignore_regex = [('py:.*', r'torch\b.*')]
 
 # Where the links to files of the repository that are no pages lead; without it to a copy, and of folders nowhere.
-repository_url = ''
+urls = dict(url.split(', ') for url in metadata(project).get_all('Project-URL', []))
+repository_url = urls.get('Source', '')
