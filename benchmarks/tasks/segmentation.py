@@ -4,8 +4,9 @@ python benchmarks/tasks/segmentation.py CHECKOUT FOLDER [--seeds 0 1 2] [--metho
 
 CHECKOUT is a checkout of torchdistill's repository, whose ``examples/torchvision/semantic_segmentation.py`` runs as it
 is; it needs pycocotools. FOLDER gets the images, the teacher and a folder for each run; what is there is not made
-again. One teacher, trained with the labels, teaches all students. ``trg`` is what ``trg-torchdistill add`` makes of
-``configs/segmentation_kd.yaml``, ``trg-0.2`` the same with a fifth of the weight of its ``trg`` term.
+again. One teacher, trained with the labels, teaches all students. ``trg`` is what ``trg-torchdistill add
+--contextual-weight 1`` makes of ``configs/segmentation_kd.yaml``, ``trg-0.2`` the same with a fifth of the weight of
+its ``trg`` term.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ KD = HERE / 'configs' / 'segmentation_kd.yaml'
 TEACHER = HERE / 'configs' / 'segmentation_teacher.yaml'
 NUM_CLASSES = 5
 # What `add` is told; kd is what it starts from.
-METHODS = {'kd': None, 'trg': (), 'trg-0.2': ('--weight', '0.2')}
+CONTEXTUAL = ('--contextual-weight', '1')
+METHODS = {'kd': None, 'trg': CONTEXTUAL, 'trg-0.2': (*CONTEXTUAL, '--weight', '0.2')}
 
 
 class Runs:

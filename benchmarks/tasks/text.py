@@ -3,9 +3,9 @@
     python benchmarks/tasks/text.py CHECKOUT FOLDER [--seeds 0 1 2]
 
 CHECKOUT is a checkout of torchdistill's repository, FOLDER gets the set, the models and the logs; what is there is not
-made again. The YAML with TRG is what ``trg-torchdistill add`` writes. Needs the packages that CHECKOUT's
-``examples/hf_transformers/requirements.txt`` names; nothing is downloaded. ``--steps N`` times N steps instead, with
-and without TRG in turns, in one box.
+made again. The YAML with TRG is what ``trg-torchdistill add --contextual-weight 1`` writes. Needs the packages that
+CHECKOUT's ``examples/hf_transformers/requirements.txt`` names; nothing is downloaded. ``--steps N`` times N steps
+instead, with and without TRG in turns, in one box.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def prepare(args: argparse.Namespace, folder: Path, seed: int, file: str) -> Non
     text = (HERE / 'configs' / 'text_kd.yaml').read_text()
     (folder / 'kd.yaml').write_text(text.replace('./trained_teacher', str(trained)))
     if file == 'trg.yaml':
-        add = [sys.executable, '-m', 'trg_torchdistill', 'add', 'kd.yaml', '-o', 'trg.yaml']
+        add = [sys.executable, '-m', 'trg_torchdistill', 'add', 'kd.yaml', '-o', 'trg.yaml', '--contextual-weight', '1']
         subprocess.run(add, cwd=folder, env=environment(args), check=True, stdout=subprocess.DEVNULL)
 
 

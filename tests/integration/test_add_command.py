@@ -33,7 +33,6 @@ def test_equal_widths_only_add_and_train(tmp_path, capsys):
         'train.teacher.forward_hook',
         'train.student.forward_hook',
         'train.criterion.kwargs.sub_terms.trg',
-        'train.criterion.kwargs.sub_terms.contextual',
     }
     assert lines_taken(old, new) == []
     printed = capsys.readouterr().out
@@ -42,15 +41,41 @@ def test_equal_widths_only_add_and_train(tmp_path, capsys):
     assert f'trg-torchdistill train {new}' in printed
     assert [line for line in printed.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
     box = train_all_epochs(new)
-    assert set(relation_losses(box.criterion)) == {'trg', 'contextual'}
+    assert set(relation_losses(box.criterion)) == {'trg'}
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_a_recipe_names_edges_rows_and_targets(recipe, tmp_path):
     _, new = upgrade(tmp_path, CONFIG, '--recipe', recipe)
     options = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms', 'trg', 'criterion', 'kwargs')
-    assert RECIPES[recipe].items() <= options.items()
-    assert {'edges', 'row_distribution', 'global_targets'} == set(RECIPES[recipe])
+    assert RECIPES[recipe].trg.items() <= options.items()
+    assert {'edges', 'row_distribution', 'global_targets'} == set(RECIPES[recipe].trg)
+
+
+@pytest.mark.parametrize(
+    ('words', 'weight'),
+    [
+        ('--recipe default', None),
+        ('--contextual-weight 0', None),
+        ('--contextual-weight 0.5', 0.5),
+        ('--recipe literal', 1.0),
+        ('--recipe literal --contextual-weight 3', 3.0),
+        ('--recipe literal --contextual-weight 0', None),
+    ],
+)
+def test_a_contextual_term_is_written_where_it_has_a_weight(words, weight, tmp_path, capsys):
+    _, new = upgrade(tmp_path, CONFIG, *words.split())
+    terms = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms')
+    assert {name: term['weight'] for name, term in terms.items() if name not in ('kd', 'trg')} == (
+        {} if weight is None else {'contextual': weight}
+    )
+    if weight is not None:
+        box = train_all_epochs(new)
+        assert set(relation_losses(box.criterion)) == {'trg', 'contextual'}
+    upgrade(tmp_path, CONFIG, *words.split(), '--teacher-layer', 'pool', '--overwrite')
+    assert set(load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms')) == {'kd', 'trg'}
+    told = 'no contextual term is written: it relates the tokens of one image, and `pool` has one'
+    assert (told in ' '.join(capsys.readouterr().out.split())) == (weight is not None)
 
 
 def test_unequal_widths_get_a_projection_and_lose_the_outer_wrapper(tmp_path, capsys):
@@ -127,7 +152,7 @@ def test_frozen_modules_and_module_wise_options_follow_too(tmp_path):
     ],
 )
 def test_transformers_get_their_token_options_and_train(tmp_path, models, student_tokens, teacher_tokens):
-    _, new = upgrade(tmp_path, CONFIG, models=models)
+    _, new = upgrade(tmp_path, CONFIG, '--contextual-weight', '1', models=models)
     terms = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms')
     for name in ('trg', 'contextual'):
         assert terms[name]['criterion']['kwargs'].get('student_tokens') == student_tokens

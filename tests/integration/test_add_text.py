@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def upgraded(folder):
-    assert main(['add', str(folder / 'kd.yaml'), '-o', str(folder / 'trg.yaml')]) == 0
+    assert main(['add', str(folder / 'kd.yaml'), '-o', str(folder / 'trg.yaml'), '--contextual-weight', '1']) == 0
     return load_deferred(str(folder / 'trg.yaml'))
 
 

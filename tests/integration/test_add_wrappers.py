@@ -29,7 +29,7 @@ BESIDE_SRD = (
 @pytest.mark.parametrize('width', [12, 8])
 def test_a_method_with_a_wrapper_on_each_side_goes_on_beside_trg(width, tmp_path, capsys):
     text = BESIDE_SRD.replace('STUDENT_WIDTH', str(width))
-    old, new = upgrade(tmp_path, text, models=('cnn12', f'cnn{width}'))
+    old, new = upgrade(tmp_path, text, '--contextual-weight', '1', models=('cnn12', f'cnn{width}'))
     config = load_deferred(str(new))
     projections = ['projectors.layer4'] * (width == 8)
     assert config.get('train', 'student', 'forward_hook', 'output') == ['model.layer4', 'norm_layer', *projections]

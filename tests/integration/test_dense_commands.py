@@ -51,7 +51,7 @@ def checked(config, capsys, *words):
 
 
 def test_segmentation_is_upgraded_with_the_mask_of_its_labels_and_checked(write, capsys):
-    new, values, text = upgraded(write(SEGMENTATION), capsys)
+    new, values, text = upgraded(write(SEGMENTATION), capsys, '--contextual-weight', '1')
     assert 'images 48 x 48 (`CustomRandomCrop` of the training data)' in text
     assert 'python examples/torchvision/semantic_segmentation.py --config' in text
     assert '--num_classes 5' in text

@@ -42,7 +42,7 @@ def trained(folder, shapes, name, script, *flags):
     (folder / 'shapes').symlink_to(shapes)
     old, new = folder / 'old.yaml', folder / 'config.yaml'
     old.write_text((TASKS / 'configs' / f'{name}.yaml').read_text().replace('num_epochs: 10', 'num_epochs: 2'))
-    python(EXAMPLES, '-m', 'trg_torchdistill', 'add', old, '-o', new)
+    python(EXAMPLES, '-m', 'trg_torchdistill', 'add', old, '-o', new, '--contextual-weight', '1')
     words = (EXAMPLES / script, '--config', 'config.yaml', '--device', 'cpu', '--seed', '1', *flags)
     log, again = python(folder, *words), python(folder, *words, '-test_only')
     assert 'Updating ckpt at ./student.pt' in log

@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(SCRIPT.parent)  # the trainer's package `custom`
-        assert main(['add', 'kd.yaml', '-o', 'trg.yaml']) == 0
+        assert main(['add', 'kd.yaml', '-o', 'trg.yaml', '--contextual-weight', '1']) == 0
     return folder, run(folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from trg_torchdistill.cli.add.prefix import PREFIX
 from trg_torchdistill.cli.add.targets import Stage
 from trg_torchdistill.cli.probe.probe import PREFIXES, Record
 from trg_torchdistill.cli.tasks.task import Mask
+from trg_torchdistill.losses.recipes import RECIPES, Recipe
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,8 @@ class Choice:
         teacher: Layer of the teacher.
         student: Layer of the student.
         weight: Weight of the ``trg`` term.
-        contextual_weight: Weight of the ``contextual`` term.
         logits_only: Sides, ``teacher`` or ``student``, whose model returns something else than a tensor.
-        recipe: Keywords of ``TRGLoss``, of :data:`~trg_torchdistill.losses.recipes.RECIPES`.
+        recipe: What the terms say, and whether there is a ``contextual`` one.
         mask: How the losses learn which tokens take part.
         logits_at: Module paths of the student whose output is the logits.
         packages: What the YAML needs under ``dependencies:``.
@@ -35,9 +35,8 @@ class Choice:
     teacher: Record
     student: Record
     weight: float = 1.0
-    contextual_weight: float = 1.0
     logits_only: Sequence[str] = ()
-    recipe: Mapping[str, str] = field(default_factory=dict)
+    recipe: Recipe = RECIPES['default']
     mask: Mask = field(default_factory=Mask)
     logits_at: Collection[str] = ('.',)
     packages: Sequence[str] = ('trg_torchdistill',)

@@ -40,13 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--stage', metavar='NAME', help='training stage (stage2); default: the last with a teacher')
     parser.add_argument('--weight', type=not_negative, default=1.0, metavar='W', help='weight of the trg term (1.0)')
     parser.add_argument(
-        '--contextual-weight', type=not_negative, default=1.0, metavar='W', help='weight of the contextual term (1.0)'
+        '--contextual-weight',
+        type=not_negative,
+        metavar='W',
+        help='weight of a contextual term; 0 writes none (0, with --recipe literal 1.0)',
     )
     parser.add_argument(
         '--recipe',
         choices=RECIPES,
         default='default',
-        help='edges, rows and targets of TRGLoss: its defaults, or those of the paper read literally (default)',
+        help='edges, rows and targets of TRGLoss: its defaults, or those of the paper read literally, which has a '
+        'contextual term too (default)',
     )
     add_data_arguments(parser)
 
@@ -79,14 +83,16 @@ def run(args: argparse.Namespace) -> int:
             TokenOptions(**record.tokens)(torch.zeros(record.shape or ()))
         except TRGError as error:
             raise TRGError(f'the output of `{record.path}` of the {side} cannot be cut into tokens: {error}') from error
+    recipe = RECIPES[args.recipe]
+    if args.contextual_weight is not None:
+        recipe = replace(recipe, contextual_weight=args.contextual_weight)
     choice = Choice(
         stage,
         layers['teacher'],
         layers['student'],
         args.weight,
-        args.contextual_weight,
         task.logits_only(trial.probes),
-        RECIPES[args.recipe],
+        recipe,
         task.mask(config, trial.probes),
         trial.probes['student'].logits_at,
         task.packages,

@@ -36,7 +36,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     read = {value.removeprefix(PREFIX) for _, value in walk(terms) if isinstance(value, str)}
     if not criterion.get('model_term') and read.isdisjoint(choice.logits_at):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
-    _add_terms(choice, terms)
+    _add_terms(plan, choice, terms)
     if config.get(*config.student_path, 'dst_ckpt') is not None:
         plan.notes.append('`dst_ckpt:` is the old one: name another file, or one training writes over the other.')
     return plan
@@ -79,7 +79,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
         after = key
 
 
-def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
+def _add_terms(plan: Plan, choice: Choice, terms: dict[str, Any]) -> None:
     pair: dict[str, Any] = {
         'student_module_path': choice.student_path,
         'student_module_io': 'output',
@@ -95,11 +95,17 @@ def _add_terms(choice: Choice, terms: dict[str, Any]) -> None:
     projection = {}
     if choice.needs_projection:
         projection['projection_module_path'] = f'projectors.{choice.projector_name}'
-    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **choice.recipe, **tokens}}
+    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **choice.recipe.trg, **tokens}}
     terms[_free(terms, 'trg')] = {'criterion': trg, 'weight': choice.weight}
-    if choice.student.is_spatial and choice.teacher.is_spatial:
-        contextual = {'key': 'TokenContextualLoss', 'kwargs': {**pair, **tokens}}
-        terms[_free(terms, 'contextual')] = {'criterion': contextual, 'weight': choice.contextual_weight}
+    if not choice.recipe.contextual_weight:
+        return
+    for record in (choice.student, choice.teacher):
+        if not record.is_spatial:
+            one = f'`{record.path}` has one: choose an earlier layer'
+            plan.notes.append(f'no contextual term is written: it relates the tokens of one image, and {one}.')
+            return
+    contextual = {'key': 'TokenContextualLoss', 'kwargs': {**pair, **tokens}}
+    terms[_free(terms, 'contextual')] = {'criterion': contextual, 'weight': choice.recipe.contextual_weight}
 
 
 def _free(terms: dict[str, Any], name: str) -> str:
