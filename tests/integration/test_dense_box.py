@@ -161,5 +161,5 @@ def test_targets_of_a_detection_batch_are_no_mask(tmp_path):
     options = "student_tokens: {key: '0'}\nteacher_tokens: {key: '0'}\ntoken_mask: {ignore_index: 255}"
     student = sides("'backbone'", process='forward_batch_target')
     box = detection_box(tmp_path, stage(1, trg_term('backbone', 'backbone', options), student))
-    with pytest.raises(TRGError, match=r'the targets of the batch to be a mask .*, got list; change `token_mask:`'):
+    with pytest.raises(TRGError, match=r'the targets of the batch to be the labels .*, got list; change `token_mask:`'):
         box.forward_process(*images_with_objects(), {})
