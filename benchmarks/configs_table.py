@@ -33,6 +33,8 @@ TASKS = {
 }
 ORDER = ('image classification', 'text', 'detection and segmentation')
 REASONS = {
+    'nothing is downloaded here': 'its model downloads something when it is built',
+    'to be the key of a registered model': 'names a model that nothing registers',
     'refused its arguments': 'its wrapper refuses the arguments that stand there, with TRG or without',
     'repo_or_dir': 'model from torch.hub',
 }
