@@ -145,7 +145,7 @@ def _check(
     sides = build_sides(task, config, stages[0], args.input_size, args.num_classes)
     report.sides, report.hooked = sides, _hooked(resolved, stages, sides)
     report.notices += guessed_size(config, sides, report.hooked)
-    for path in (*filter(None, (config.teacher_path, config.student_path)), *stage_blocks(resolved)):
+    for path in (*config.model_paths, *stage_blocks(resolved)):
         report.notices += [] if task is CLASSIFICATION else files_under_home(config, path)
         file = missing_file(resolved, path)
         if file is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 BATCH_SIZE = 2
 
@@ -41,3 +42,10 @@ def image_batch(model: nn.Module, image_size: tuple[int, int]) -> Batch:
     conv = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     shape = (BATCH_SIZE, 3 if conv is None else conv.in_channels * conv.groups, *image_size)
     return Batch(shape, (torch.rand(shape),))
+
+
+def smooth_image(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+    """Returns a random image [C, H, W] of some shape, between 0 and 1."""
+    coarse = torch.rand(1, shape[0], 4, 4, generator=generator)
+    smooth = functional.interpolate(coarse, tuple(shape[1:]), mode='bicubic', align_corners=False)[0]
+    return (smooth + 0.1 * torch.randn(*shape, generator=generator)).clamp(0, 1)

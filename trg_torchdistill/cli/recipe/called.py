@@ -73,9 +73,8 @@ def loaders(config: Config) -> list[tuple[str, ...]]:
 
 
 def _registered_calls(config: Config) -> Iterator[Call]:
-    for model in (config.teacher_path, config.student_path):
-        if model is not None:
-            yield _registered(config, model, models.MODEL_DICT)
+    for model in config.model_paths:
+        yield _registered(config, model, models.MODEL_DICT)
     for stage in config.stage_paths():
         yield _registered(config, (*stage, 'optimizer'), optim.OPTIM_DICT)
         yield _registered(config, (*stage, 'scheduler'), optim.SCHEDULER_DICT)

@@ -44,6 +44,11 @@ class Config:
         return ('models', 'teacher_model') if self.get('models', 'teacher_model') is not None else None
 
     @property
+    def model_paths(self) -> tuple[tuple[str, str], ...]:
+        """Paths of the models' blocks, the teacher's first if there is one."""
+        return tuple(path for path in (self.teacher_path, self.student_path) if path is not None)
+
+    @property
     def side_names(self) -> tuple[str, ...]:
         """Names of the models' blocks in a stage: ``teacher`` and ``student``, or ``model`` without a teacher."""
         return ('model',) if self.teacher_path is None else ('teacher', 'student')

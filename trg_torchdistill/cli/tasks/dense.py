@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import default_collate
 
 from trg_torchdistill.cli.probe.build import build_untrained
@@ -50,7 +49,7 @@ class DenseTask(Task):
 
     def traits(self, config: Config) -> list[str]:
         """Returns the models of torchvision, the data sets and the ``collate_fn`` that only this task has."""
-        keys = [config.get(*path, 'key') for path in (config.teacher_path, config.student_path) if path is not None]
+        keys = [config.get(*path, 'key') for path in config.model_paths]
         found = [f'the model `{key}`' for key in keys if isinstance(key, str) and callable(self._model(key))]
         for call in deferred_in(config.get('datasets')):
             name = str(call.get('key')).rpartition('.')[2]
@@ -132,10 +131,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {key: _moved(each, device) for key, each in value.items()}
     return [_moved(each, device) for each in value]
-
-
-def smooth_image(generator: torch.Generator, height: int, width: int) -> Tensor:
-    """Returns a random image [3, height, width]."""
-    coarse = torch.rand(1, 3, 4, 4, generator=generator)
-    smooth = functional.interpolate(coarse, (height, width), mode='bicubic', align_corners=False)[0]
-    return (smooth + 0.1 * torch.randn(3, height, width, generator=generator)).clamp(0, 1)

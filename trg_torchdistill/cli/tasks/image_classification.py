@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from trg_torchdistill.cli.probe.batch import Batch, image_batch
+from trg_torchdistill.cli.probe.batch import Batch, image_batch, smooth_image
 from trg_torchdistill.cli.probe.build import build_untrained
 from trg_torchdistill.cli.probe.image_size import ImageSize, image_sizes
 from trg_torchdistill.cli.probe.probe import ModelProbe
@@ -81,10 +80,7 @@ class RandomImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Returns a picture, as the data sets of torchvision do; a tensor where channels are not those of a picture."""
-        generator = torch.Generator().manual_seed(index)
-        coarse = torch.rand(1, self.shape[0], 4, 4, generator=generator)
-        smooth = functional.interpolate(coarse, self.shape[1:], mode='bicubic', align_corners=False)[0]
-        image: Any = (smooth + 0.1 * torch.randn(self.shape, generator=generator)).clamp(0, 1)
+        image: Any = smooth_image(torch.Generator().manual_seed(index), self.shape)
         if self.shape[0] in (1, 3):
             image = to_pil_image((image * 255).byte())
         return (image if self.transform is None else self.transform(image)), self.targets[index]

@@ -12,11 +12,11 @@ from torchdistill.models.official import get_object_detection_model
 from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch
+from trg_torchdistill.cli.probe.batch import BATCH_SIZE, Batch, smooth_image
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config
-from trg_torchdistill.cli.tasks.dense import DenseTask, smooth_image
+from trg_torchdistill.cli.tasks.dense import DenseTask
 from trg_torchdistill.cli.tasks.task import Mask
 
 QUICK = 256
@@ -101,7 +101,7 @@ class RandomObjects(Dataset[Any]):
         masks = torch.zeros(1, height, width, dtype=torch.uint8)
         masks[:, height // 4 : height // 2, width // 4 : width // 2] = 1
         box = torch.tensor([[width // 4, height // 4, width // 2, height // 2]])
-        return smooth_image(torch.Generator().manual_seed(index), height, width), {
+        return smooth_image(torch.Generator().manual_seed(index), (3, height, width)), {
             'boxes': box.float(),
             'labels': torch.ones(1, dtype=torch.int64),
             'masks': masks,

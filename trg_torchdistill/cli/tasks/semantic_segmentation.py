@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 from torchdistill.models.official import get_semantic_segmentation_model
 from torchvision.models import segmentation
 
-from trg_torchdistill.cli.probe.batch import Batch, image_batch
+from trg_torchdistill.cli.probe.batch import Batch, image_batch, smooth_image
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.probe import ModelProbe
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.recipe.deferred import walk
-from trg_torchdistill.cli.tasks.dense import DenseTask, smooth_image
+from trg_torchdistill.cli.tasks.dense import DenseTask
 from trg_torchdistill.cli.tasks.task import Mask
 
 # What the example trainer's transforms and batches pad maps with, and its data sets write where objects overlap.
@@ -84,4 +84,4 @@ class RandomMaps(Dataset[Any]):
         classes = torch.randint(self.num_classes, (4,), generator=generator)
         targets = classes[torch.arange(width) * 4 // width].expand(height, width).clone()
         targets[height - height // 8 :] = IGNORED
-        return (smooth_image(generator, height, width) - 0.5) / 0.25, targets
+        return (smooth_image(generator, (3, height, width)) - 0.5) / 0.25, targets

@@ -64,8 +64,8 @@ class TextClassification(Task):
 
     def traits(self, config: Config) -> list[str]:
         """Returns the blocks of a model that are transformers'."""
-        paths = [path for path in (config.teacher_path, config.student_path) if path is not None]
-        return [f'`{block}:` of its models' for block in BLOCKS if any(config.get(*path, block) for path in paths)]
+        models = config.model_paths
+        return [f'`{block}:` of its models' for block in BLOCKS if any(config.get(*path, block) for path in models)]
 
     def trainer(self, config: Config) -> str:
         """Returns that of GLUE, unless the YAML says how its texts are tokenised."""
@@ -82,8 +82,7 @@ class TextClassification(Task):
 
     def check_models(self, config: Config) -> None:
         """Checks the blocks from which the trainer loads configuration, tokenizer and weights."""
-        paths = [path for path in (config.teacher_path, config.student_path) if path is not None]
-        for path, block in itertools.product(paths, BLOCKS):
+        for path, block in itertools.product(config.model_paths, BLOCKS):
             name = config.mapping(*path, block).get(NAME)
             if not isinstance(name, str):
                 raise TRGError(
