@@ -1,4 +1,4 @@
-"""The pictures of ``docs/results.md``: accuracy of each method, and of each change to one, a panel a setting."""
+"""The pictures of ``docs/short.md``: accuracy of each method, and of each change to one, a panel a setting."""
 
 from __future__ import annotations
 

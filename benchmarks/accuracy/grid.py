@@ -4,7 +4,7 @@ teacher: trains the teacher on the whole training part, and puts its weights bes
 tune: each method with each of its candidate weights, one seed of its own, and notes the accuracy on val/.
 run: each method with the weights that did best on val/, every seed, and notes the accuracy on test/.
 ablate: our methods with one thing changed at a time, and KD, every seed + 100, and notes the accuracy on val/.
-tables: writes the tables and the pictures of ``docs/results.md`` from the notes.
+tables: writes the tables and the pictures of ``docs/short.md`` from the notes.
 
 DATA is a folder made by ``prepare.py``; OUT gets a folder for each run. A finished run is one line of JSON in
 ``--lines``; what stands there is not run again, and what was stopped on the way goes on after its last epoch. Every run
@@ -37,7 +37,7 @@ from recipes import RECIPES
 from tables import ABLATION_STAGES, read_notes, write_note, write_tables
 
 FOLDER = Path(__file__).resolve().parent
-DOCUMENT = FOLDER.parents[1] / 'docs' / 'results.md'
+DOCUMENT = FOLDER.parents[1] / 'docs' / 'short.md'
 TUNING_SEED = 100
 
 

@@ -1,9 +1,9 @@
 """What lasts, resumable: python benchmarks/accuracy/lasting.py STAGE --settings SETTING... --data DATA --out OUT.
 
 teacher: trains the teacher of the settings that have one of their own; that of the small ones is trained by `grid.py`.
-weights: trains KD for a tenth of the reference schedule and measures, at the best epoch of these, by how much each
-    method's terms pull at the student; the weights at which that is a SHARE of what ``KDLoss`` does go into
-    ``--weights``, a line a method.
+weights: trains KD for a tenth of the reference schedule and measures, at the best epoch of these and before the first,
+    by how much each method's terms pull at the student; the weights at which that is a SHARE of what ``KDLoss`` does
+    go into ``--weights``, a line a method.
 run: each method with the weights of each share, every number of epochs and every seed, and notes the accuracy on test/.
 measure: looks at what `run` left in OUT, and writes a line a run into ``--measures``: what `measures.py` says.
 
@@ -33,7 +33,7 @@ from grid import FOLDER, Grid, _commit
 from measures import Measures
 from methods import Weights
 from recipes import LASTING
-from tables import read_notes, write_note
+from tables import Notes, read_notes, write_note
 from threadpoolctl import threadpool_limits
 
 from trg_torchdistill.cli.probe.build import build_box, build_with_weights
@@ -61,6 +61,10 @@ class Lasting(Grid):
     """
 
     recipes = LASTING
+
+    def notes(self) -> Notes:
+        """The notes of finished runs, and with ``--drop`` of those that were ended."""
+        return [note for note in super().notes() if self.options.drop is not None or 'dropped' not in note]
 
     def plan(self) -> list[Run]:
         """The runs of the stage, in the order of their start."""
@@ -94,8 +98,10 @@ class Lasting(Grid):
         student = torch.load(self.options.out / run.name / 'best.pt', map_location='cpu', weights_only=True)['model']
         for name in self.options.methods:
             if variant_named(name).method != 'kd' and name.removesuffix(CONTROL) not in self._measured():
-                weights = self._shared(name.removesuffix(CONTROL), student, tenth, reference)
-                line = {'setting': self.options.recipe, 'method': name.removesuffix(CONTROL), 'weights': weights}
+                plain = name.removesuffix(CONTROL)
+                weights = self._shared(plain, student, tenth, reference)
+                line = {'setting': self.options.recipe, 'method': plain, 'weights': weights}
+                line['at_start'] = self._shared(plain, None, 0, reference)
                 write_note(self.options.weights, line | {'epochs': [tenth, reference], **_now()})
         return 0
 
@@ -108,15 +114,15 @@ class Lasting(Grid):
         found = {'teacher': measures.of_teacher}
         for note in self.notes():
             folder = self.options.out / note['run']
-            if note['stage'] == 'run' and 'dropped' not in note and (folder / 'last.pt').exists():
+            if note['stage'] == 'run' and (folder / 'last.pt').exists():
                 found[note['run']] = partial(measures.of_run, folder)
         for name, look in found.items():
             if (self.options.recipe, name) not in done:
                 write_note(file, {'setting': self.options.recipe, 'run': name, **look(), **_now()})
                 print(f'{self.options.recipe}: {name} measured', flush=True)
 
-    def _shared(self, name: str, student: dict[str, Any], tenth: int, reference: int) -> dict[str, Weights]:
-        """The weights of each share; of several terms each takes an equal part of it."""
+    def _shared(self, name: str, student: dict[str, Any] | None, epoch: int, reference: int) -> dict[str, Weights]:
+        """The weights of each share, of a new student or a trained one; of several terms each takes an equal part."""
         ones = (1.0,) * max(1, len(terms_of(variant_named(name))))
         run = self._planned(name, 0, ones, reference)
         folder = self.options.out / 'weights'
@@ -128,10 +134,11 @@ class Lasting(Grid):
         import_packages(config)
         torch.manual_seed(0)
         models = [build_with_weights(config, path)[0] for path in (config.teacher_path, config.student_path) if path]
-        models[-1].load_state_dict(student)
+        if student is not None:
+            models[-1].load_state_dict(student)
         device = torch.device(self.options.device)
         box = build_box(config, *(model.to(device) for model in models), Placement(device))
-        box.pre_epoch_process(epoch=tenth)
+        box.pre_epoch_process(epoch=epoch)
         pulls = [statistics.mean(norm for norm, _ in each) for each in measure(box, models[-1]).values()]
         print(f'{run.name}: gradient {", ".join(f"{pull:.3g}" for pull in pulls)} of that of KDLoss', flush=True)
         shared = {share: tuple(float(f'{share / len(pulls) / pull:.2g}') for pull in pulls) for share in SHARES}
@@ -236,9 +243,7 @@ def main() -> None:
     parser.add_argument('--epochs', nargs='+', type=int, help='default: the schedules of the setting')
     parser.add_argument('--reference', type=int, help='schedule whose tenth `weights` trains, default: of the setting')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
-    parser.add_argument(
-        '--drop', type=float, metavar='POINTS', help='end what is so far behind KD at half time on val/'
-    )
+    parser.add_argument('--drop', type=float, help='end what is so many points behind KD on val/ at half time')
     parser.add_argument('--teacher_views', type=int, help='store the teacher for that many views of each image')
     parser.add_argument('--views_dir', type=Path, help='folder for those of each setting, default: OUT/views')
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time')

@@ -1,96 +1,30 @@
 """The tables and the picture of *What lasts*: python benchmarks/accuracy/lasting_tables.py.
 
-From the notes of `lasting.py run` and `lasting.py measure` into ``docs/results.md``, between its two marks, and
-``docs/images/lasting``. The seed of the screening chose what is confirmed, so that it stands in rows of its own.
+From the notes of `lasting.py run` and `lasting.py measure`, between the marks of ``docs/results.md``, the gains alone,
+and of ``docs/lasting.md``, and ``docs/images/lasting``. The seed of the screening chose what is confirmed, so that it
+stands in rows of its own.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from candidates import CANDIDATES, CONTROL
+from candidates import CONTROL
 from lasting_figure import draw_gains
-from methods import Weights, describe
-from recipes import LASTING
+from lasting_rows import SCREENING_SEED, Row, find, gains, rows_of
+from methods import describe
 from tables import Notes, insert, interval, read_notes, spread
 
 BEGIN, END = '<!-- what lasts: begin -->\n', '<!-- what lasts: end -->\n'
-SCREENING_SEED = 0
 RESULTS = Path(__file__).resolve().parent / 'results'
-LINES, MEASURES = RESULTS / 'lasting.jsonl', RESULTS / 'lasting_measures.jsonl'
-DOCUMENT = Path(__file__).resolve().parents[2] / 'docs' / 'results.md'
+LINES, MEASURES, WEIGHTS = (RESULTS / f'lasting{name}.jsonl' for name in ('', '_measures', '_weights'))
+SHARE = '0.3'
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
 TASKS = {'digits': 'digits', 'unseen': 'classes not seen'}
 GROUPS = ('many', 'medium', 'few')
-
-
-@dataclass(frozen=True)
-class Row:
-    """The runs of one setting that differ in their seeds alone.
-
-    Attributes:
-        epochs: Of the schedule.
-        method: Its name.
-        weights: Of its terms.
-        screened: Whether they are those of the screening.
-        notes: Finished runs by seed, with what was measured under ``measures``.
-        dropped: Those ended at half time.
-    """
-
-    epochs: int
-    method: str
-    weights: Weights
-    screened: bool
-    notes: dict[int, dict[str, Any]] = field(default_factory=dict)
-    dropped: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def values(self, *path: str) -> dict[int, float]:
-        """By seed, what stands in the notes under a path of names, of those that have it."""
-        found = {}
-        for seed, value in self.notes.items():
-            for name in path:
-                value = (value or {}).get(name)
-            if value is not None:
-                found[seed] = value
-        return found
-
-    def minus(self, other: Row | None, *path: str) -> list[float]:
-        """Differences to the same seeds of another row."""
-        others = {} if other is None or other is self else other.values(*path)
-        return [value - others[seed] for seed, value in self.values(*path).items() if seed in others]
-
-
-def rows_of(notes: Notes, measures: Notes) -> dict[str, list[Row]]:
-    """The rows of each setting: by epochs, the screening first, KD first."""
-    measured = {(line['setting'], line['run']): line for line in measures}
-    found: dict[str, dict[Any, Row]] = {}
-    for note in notes:
-        if note['stage'] != 'run':
-            continue
-        epochs, screened = int(note['variant'].removeprefix('epochs=')), note['seed'] == SCREENING_SEED
-        key = (epochs, note['method'], tuple(note['weights']), screened)
-        row = found.setdefault(note['setting'], {}).setdefault(key, Row(*key))
-        own = row.dropped if 'dropped' in note else row.notes
-        own[note['seed']] = {**note, 'measures': measured.get((note['setting'], note['run']))}
-    return {setting: sorted(found[setting].values(), key=_place) for setting in LASTING if setting in found}
-
-
-def _place(row: Row) -> tuple[Any, ...]:
-    names = list(CANDIDATES)
-    first = row.method.split('+')[0].removesuffix(CONTROL)
-    return row.epochs, not row.screened, names.index(first) if first in names else len(names), row.method, row.weights
-
-
-def find(rows: Iterable[Row], like: Row, method: str, weights: Weights | None = None) -> Row | None:
-    """The row of another method beside a row, with certain weights or any."""
-    for row in rows:
-        same = (row.epochs, row.screened, row.method) == (like.epochs, like.screened, method)
-        if same and weights in (None, row.weights):
-            return row
-    return None
 
 
 def epochs_to(accuracies: list[float], wanted: float) -> int | None:
@@ -98,13 +32,51 @@ def epochs_to(accuracies: list[float], wanted: float) -> int | None:
     return next((epoch for epoch, value in enumerate(accuracies, 1) if value >= wanted), None)
 
 
-def render(notes: Notes, measures: Notes) -> str:
-    """A section for each setting: accuracies, what else was measured, and how much was compared."""
+def render(notes: Notes, measures: Notes, weights: Notes) -> str:
+    """A section for each setting, of accuracies, what else was measured, and how much was compared; and the weights."""
     parts = []
     for setting, rows in rows_of(notes, measures).items():
         teacher = next((line for line in measures if (line['setting'], line['run']) == (setting, 'teacher')), None)
         parts.append('\n\n'.join(part for part in _section(setting, rows, teacher) if part) + '\n')
-    return '\n'.join(parts)
+    return '\n'.join([*parts, f'### Weights\n\n{_weights(weights)}\n'])
+
+
+def _weights(lines: Notes) -> str:
+    """The weights of one share by method and setting, and how many times as hard these pull at a new student."""
+    settings = list(dict.fromkeys(line['setting'] for line in lines))
+    shown = [['method', *(f'`{setting}`' for setting in settings)], ['---'] * (1 + len(settings))]
+    found = {(line['method'], line['setting']): line for line in lines}
+    for method in dict.fromkeys(line['method'] for line in lines):
+        shown.append([method, *(_shared(found.get((method, setting))) for setting in settings)])
+    return _markdown(shown)
+
+
+def _shared(line: dict[str, Any] | None) -> str:
+    if line is None:
+        return ''
+    weights = line['weights'][SHARE]
+    times = (f'{own / start:.1f}' for own, start in zip(weights, line['at_start'][SHARE], strict=True))
+    return f'{describe(weights)} ({" and ".join(times)})'
+
+
+def summarize(notes: Notes) -> str:
+    """A table for each setting: top-1 of KD, and what each method adds to it, by the length of the training."""
+    return '\n\n'.join(_summary(setting, rows) for setting, rows in rows_of(notes, []).items())
+
+
+def _summary(setting: str, rows: list[Row]) -> str:
+    schedules = sorted({row.epochs for row in rows})
+    lines = [[f'`{setting}`', *(f'{epochs} epochs' for epochs in schedules)], ['---'] * (1 + len(schedules))]
+    kd = [[row for row in rows if (row.method, row.epochs) == ('kd', epochs)] for epochs in schedules]
+    lines.append(['kd, top-1', *(_top1(max(each, key=lambda row: not row.screened)) if each else '' for each in kd)])
+    for method, by_epochs in gains(rows).items():
+        lines.append([method, *(_gain(by_epochs.get(epochs, [])) for epochs in schedules)])
+    return _markdown(lines)
+
+
+def _gain(differences: list[float]) -> str:
+    """With the number of seeds, where there is an interval."""
+    return interval(differences) + (f', {len(differences)} seeds' if len(differences) > 1 else '')
 
 
 def _section(setting: str, rows: list[Row], teacher: dict[str, Any] | None) -> list[str]:
@@ -222,27 +194,13 @@ def _top1(row: Row) -> str:
     return '; '.join(part for part in parts if part)
 
 
-def gains(rows: list[Row]) -> dict[str, dict[int, list[float]]]:
-    """Differences to KD by method and epochs: of confirmed runs where there are any, at the weights best on val/."""
-    best: dict[tuple[str, int], tuple[bool, float, list[float]]] = {}
-    for row in rows:
-        differences = row.minus(find(rows, row, 'kd'), 'test_top1')
-        if differences:
-            rank = (not row.screened, statistics.mean(row.values('val_top1').values()), differences)
-            place = (row.method, row.epochs)
-            best[place] = max(rank, best.get(place, rank), key=lambda each: each[:2])
-    found: dict[str, dict[int, list[float]]] = {}
-    for (method, epochs), (*_, differences) in best.items():
-        found.setdefault(method, {})[epochs] = differences
-    return found
-
-
 def main() -> None:
-    """Writes both."""
-    notes, measures = (read_notes(file) if file.exists() else [] for file in (LINES, MEASURES))
-    insert(render(notes, measures), DOCUMENT, BEGIN, END)
+    """Writes all of them."""
+    notes, measures, weights = (read_notes(file) if file.exists() else [] for file in (LINES, MEASURES, WEIGHTS))
+    insert(summarize(notes), DOCS / 'results.md', BEGIN, END)
+    insert(render(notes, measures, weights), DOCS / 'lasting.md', BEGIN, END)
     panels = {setting: gains(rows) for setting, rows in rows_of(notes, measures).items()}
-    draw_gains(panels, DOCUMENT.parent / 'images' / 'lasting')
+    draw_gains(panels, DOCS / 'images' / 'lasting')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The tables of ``docs/results.md`` from the notes of finished runs."""
+"""The tables of ``docs/short.md`` from the notes of finished runs."""
 
 from __future__ import annotations
 

@@ -104,24 +104,25 @@ def test_the_stages(run, tmp_path, capfd):
 
 
 def test_weights_are_those_at_which_a_term_pulls_as_much_as_asked(run, lasting, tmp_path, data):
-    """With the weight of share 1, the term's gradient is that of ``KDLoss``."""
+    """With the weight of share 1, the term's gradient is that of ``KDLoss``, of a new student and of a trained one."""
     assert run('teacher', 'cnn_lt')[0] == 0
-    weights = {line['method']: line['weights'] for line in run('weights', 'cnn_lt')[2]}
+    line = next(line for line in run('weights', 'cnn_lt')[2] if line['method'] == 'complete')
     text = (tmp_path / 'weights' / 'cnn_lt-complete-1-epochs=20-seed0.yaml').read_text()
     file = tmp_path / 'share.yaml'
-    file.write_text(text.replace('local_weight: 1.0', f'local_weight: {weights["complete"]["1"][0]}'))
-    assert file.read_text() != text
-    config = load_config(str(file))
-    teacher, student = (
-        lasting.build_with_weights(config, path)[0] for path in (config.teacher_path, config.student_path)
-    )
     trained = tmp_path / 'cnn_lt-kd-0.1-4-epochs=first_2_of_20-seed0' / 'best.pt'
-    student.load_state_dict(torch.load(trained, weights_only=True)['model'])
-    torch.manual_seed(0)
-    box = build_box(config, teacher, student, Placement(torch.device('cpu')))
-    box.pre_epoch_process(epoch=2)
-    (pulls,) = lasting.measure(box, student).values()
-    assert sum(norm for norm, _ in pulls) / len(pulls) == pytest.approx(1, rel=0.1)
+    for weights, epoch in ((line['weights'], 2), (line['at_start'], 0)):
+        file.write_text(text.replace('local_weight: 1.0', f'local_weight: {weights["1"][0]}'))
+        assert file.read_text() != text
+        config = load_config(str(file))
+        torch.manual_seed(0)
+        paths = (config.teacher_path, config.student_path)
+        teacher, student = (lasting.build_with_weights(config, path)[0] for path in paths)
+        if epoch:
+            student.load_state_dict(torch.load(trained, weights_only=True)['model'])
+        box = build_box(config, teacher, student, Placement(torch.device('cpu')))
+        box.pre_epoch_process(epoch=epoch)
+        (pulls,) = lasting.measure(box, student).values()
+        assert sum(norm for norm, _ in pulls) / len(pulls) == pytest.approx(1, rel=0.1)
 
 
 OTHERS = ('complete_others', 'kd_logitstd', 'soft_logitstd', 'soft+edges_union', 'manifold+literal_half+contextual')

@@ -34,7 +34,7 @@ LATER = stage(2, CE + TRG, sides=TRG_SIDES, loaders='')
 def test_a_good_yaml(tmp_path, capsys):
     code, report = check(tmp_path, capsys, FULL)
     assert (code, report['ok'], report['error'], report['warnings']) == (0, True, None, [])
-    keys = 'config ok error task image_size image_size_source batch_size data models stages warnings'
+    keys = 'config ok error task image_size image_size_source batch_size data steps_on models stages warnings'
     assert list(report) == keys.split()
     assert (report['image_size'], report['batch_size']) == ([8, 8], 8)
     hooked = {side: [m['path'] for m in model['modules'] if m['hooked']] for side, model in report['models'].items()}

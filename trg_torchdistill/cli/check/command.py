@@ -1,4 +1,4 @@
-"""``trg-torchdistill check CONFIG``: says whether a YAML will train and what its steps cost, on random data."""
+"""``trg-torchdistill check CONFIG``: says if a YAML will train and what a step costs, on random data or its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from torchdistill.common.main_util import set_seed
 
@@ -23,7 +24,7 @@ from trg_torchdistill.cli.check.setup import (
     batch_size_of,
     build_sides,
     restored_host,
-    with_random_data,
+    with_little_data,
     without_data_tags,
 )
 from trg_torchdistill.cli.check.steps import batches_of, first_step
@@ -63,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_arguments(parser)
     parser.add_argument(
-        '--data', action='store_true', help='also build the data sets, and read a batch of each loader as `train` does'
+        '--data',
+        action='store_true',
+        help='also build the data sets, read a batch of each loader as `train` does, and take steps on their images',
     )
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ... or auto')
 
@@ -156,13 +159,14 @@ def _check(
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
     report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
-    runnable = with_random_data(resolved, sides, report.batch_size, args.steps + 1)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
     if args.data:
         real = load_config(args.config)
         found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
         report.data = found.looked_at
         report.notices += [Notice('data', warning) for warning in found.warnings]
+        report.drawn = _training_data(real)
+    runnable = with_little_data(resolved, sides, report.batch_size, args.steps + 1, report.drawn)
     box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
         if stage != resolved.stage_paths()[0]:
@@ -170,6 +174,15 @@ def _check(
                 box.advance_to_next_stage()
         if stage in stages:
             report.stages.append(_run_stage(resolved, stage, box, sides, args, report))
+
+
+def _training_data(config: Config) -> dict[str, Any]:
+    """Returns the data sets of the training loaders by key, without those whose items are whole batches."""
+    loaders = [config.mapping(*path) for path in loader_paths(config) if path[-1] == 'train_data_loader']
+    of_items = [
+        each for each in loaders if each.get('batch_sampler') or each['kwargs'].get('batch_size', 1) is not None
+    ]
+    return {each['dataset_id']: config.mapping('datasets')[each['dataset_id']] for each in of_items}
 
 
 def _run_stage(

@@ -10,7 +10,7 @@ from typing import Any
 from trg_torchdistill.cli.add.report import describe
 from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
-from trg_torchdistill.cli.check.steps import FirstStep
+from trg_torchdistill.cli.check.steps import START_RATIO, FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
@@ -54,6 +54,7 @@ class Report:
         stages: The stages that were run.
         notices: The warnings.
         data: A line for each loader, None if the data was not looked at.
+        drawn: The data sets of the training loaders, if the steps were taken on their items; otherwise on random ones.
     """
 
     config: str
@@ -64,6 +65,12 @@ class Report:
     stages: list[StageReport] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     data: list[str] | None = None
+    drawn: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tells_weights(self) -> bool:
+        """Whether the gradients are those at the start of a training: a teacher's, a new student's, on its data."""
+        return bool(self.drawn) and self.sides is not None and self.sides.trained == {'teacher'}
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -78,8 +85,9 @@ def as_json(report: Report) -> dict[str, Any]:
         'image_size_source': None if sides is None else sides.size.source,
         'batch_size': report.batch_size,
         'data': report.data,
+        'steps_on': 'data' if report.drawn else 'random',
         'models': {} if sides is None else {side: _model(sides, side, report.hooked[side]) for side in sides.probes},
-        'stages': [_finite(_stage(stage)) for stage in report.stages],
+        'stages': [_finite(_stage(stage, report.tells_weights)) for stage in report.stages],
         'warnings': [asdict(notice) for notice in report.notices],
     }
 
@@ -100,7 +108,7 @@ def _model(sides: Sides, side: str, hooked: set[str]) -> dict[str, Any]:
     return {'key': probe.key, 'weights': sides.weights[side], 'parameters': _count(probe), 'modules': modules}
 
 
-def _stage(stage: StageReport) -> dict[str, Any]:
+def _stage(stage: StageReport, tells_weights: bool) -> dict[str, Any]:
     first = stage.first
     facts: dict[str, list[Any]] = {'graphs': [], 'contexts': []}
     for each in first.facts:
@@ -111,6 +119,7 @@ def _stage(stage: StageReport) -> dict[str, Any]:
         'batch_size': stage.batch_size,
         'loss': first.loss,
         'terms': [{**asdict(term), 'weighted': term.weighted} for term in first.terms],
+        'pulls': [asdict(pull) for pull in first.pulls] if tells_weights else None,
         'unreached': list(first.unreached),
         **facts,
         'step': asdict(stage.cost),
@@ -134,14 +143,14 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     """
     yield from wrapped(report.config)
     if report.sides is not None:
-        yield from _head(report.sides, report.batch_size)
+        yield from _head(report.sides, report.batch_size, 'of the data' if report.drawn else 'random')
         for side, probe in report.sides.probes.items():
             yield ''
             yield from _modules(side, probe, report.hooked[side], all_modules)
     for stage in report.stages:
         yield ''
         items = 'items' if report.sides is None else report.sides.task.items
-        yield from _stage_lines(stage, report.batch_size or stage.batch_size, items)
+        yield from _stage_lines(stage, report.batch_size or stage.batch_size, items, report.tells_weights)
     yield from _notices(report.notices)
     if report.error is None:
         yield ''
@@ -154,12 +163,12 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
         yield f'ok: will train{then}' + (f'; {_counted(count, "warning")}' if count else ', no warnings')
 
 
-def _head(sides: Sides, batch_size: int | None) -> Iterator[str]:
+def _head(sides: Sides, batch_size: int | None, which: str) -> Iterator[str]:
     task = sides.task
     yield from wrapped(f'task     {task.name}; label of {task.item}: {task.label}; metric: {task.metric}', 9)
     for side, probe in sides.probes.items():
         yield from wrapped(f'{side}  {probe.key}, {_short(_count(probe))} parameters, {sides.weights[side]}', 9)
-    yield from wrapped(f'{task.items:<9}{sides.size}, random ({sides.size.source})', 9)
+    yield from wrapped(f'{task.items:<9}{sides.size}, {which} ({sides.size.source})', 9)
     if batch_size is not None:
         yield f'batch    {batch_size} {task.items}'
 
@@ -187,7 +196,7 @@ def _choice(side: str, probe: ModelProbe, hooked: set[str]) -> list[Record]:
     return sorted(chosen, key=lambda record: record.order or 0)
 
 
-def _stage_lines(stage: StageReport, batch_size: int, items: str) -> Iterator[str]:
+def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights: bool) -> Iterator[str]:
     terms, cost = stage.first.terms, stage.cost
     reduced = f", fewer than the YAML's {stage.batch_size}" if batch_size < stage.batch_size else ''
     yield f'{stage.name}: {_counted(stage.num_epochs, "epoch")}; first step, {batch_size} {items}{reduced}'
@@ -201,6 +210,11 @@ def _stage_lines(stage: StageReport, batch_size: int, items: str) -> Iterator[st
     yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
     for facts in stage.first.facts:
         yield from wrapped(facts.line(stage.batch_size), 4, '  ')
+    for pull in stage.first.pulls if tells_weights else ():
+        line = (
+            f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; `weight: {pull.weight:.2g}`'
+        )
+        yield from wrapped(f'{line} makes it {START_RATIO} times, a place to begin (docs/results.md)', 4, '  ')
     step = f'step {_seconds(cost.seconds)}'
     if cost.without_trg is not None:
         step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'

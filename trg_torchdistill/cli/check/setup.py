@@ -1,13 +1,15 @@
-"""Makes a YAML runnable without its data: random items in place of the data sets, weights only from local files."""
+"""Makes a YAML runnable quickly: random items or some of its own in the data sets, weights only from local files."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch.utils.data import RandomSampler
+import torch
+from torch.utils.data import Dataset, RandomSampler, Subset
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
@@ -105,16 +107,20 @@ def without_data_tags(config: Config) -> Config:
     return Config(config.path, config.text, with_home(data))
 
 
-def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches: int) -> Config:
-    """Returns the YAML for a box of its own: random data sets, loaders of ``batch_size``, nothing to write or download.
+def with_little_data(
+    config: Config, sides: Sides, batch_size: int, num_batches: int, own: Mapping[str, Dataset[Any]]
+) -> Config:
+    """Returns the YAML for a box of its own: small data sets, loaders of ``batch_size``, nothing to write or download.
 
     Args:
         config: A checked YAML of :func:`without_data_tags`.
         sides: Its models.
         batch_size: Items a batch.
         num_batches: Batches an epoch.
+        own: Its data sets, by key, of which to draw; random items take the place of those that are not there.
     """
-    data = sides.task.random_data(sides.probes['student'], batch_size * num_batches)
+    count = batch_size * num_batches
+    data = sides.task.random_data(sides.probes['student'], count)
     train = resolve(config.data['train'], (), '')
     copied = Config(config.path, config.text, {**config.data, 'train': train})
     for stage in config.stage_paths():
@@ -128,8 +134,14 @@ def with_random_data(config: Config, sides: Sides, batch_size: int, num_batches:
             block.pop('dst_ckpt', None)
             if not Path(str(block.get('src_ckpt') or '')).is_file():
                 block.pop('src_ckpt', None)
-    copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data)
+    drawn = {key: _some_of(dataset, count) for key, dataset in own.items()}
+    copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data) | drawn
     return copied
+
+
+def _some_of(dataset: Any, count: int) -> Subset[Any]:
+    order = torch.randperm(max(count, len(dataset))).tolist()
+    return Subset(dataset, [index % len(dataset) for index in order[:count]])
 
 
 def _check_validation(config: Config, stage: tuple[str, ...]) -> None:

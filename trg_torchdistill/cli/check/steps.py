@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import TRGError, explained
 from trg_torchdistill.host import Box, relation_losses, terms_of
 from trg_torchdistill.losses.facts import Facts
+
+# Of the other terms' gradient, with a new student: after a tenth of a training this is 0.3 (docs/lasting.md#weights).
+START_RATIO = 1.2
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,28 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Pull:
+    """How hard a loss on token graphs pulls at the student.
+
+    Attributes:
+        term: Its name in the YAML.
+        ratio: Norm of its gradient divided by that of the other terms, sums of the norms of several.
+        weight: The ``weight:`` at which that is :data:`START_RATIO`.
+    """
+
+    term: str
+    ratio: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class FirstStep:
     """What the first step of a stage shows.
 
     Attributes:
         loss: The total loss.
         terms: Its terms.
+        pulls: How hard each loss on token graphs pulls, where there are other terms.
         unreached: Parameters of the student that are to be trained and get no gradient.
         facts: What each TRG term has to say of its tokens.
         frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
@@ -59,6 +78,7 @@ class FirstStep:
 
     loss: float
     terms: tuple[Term, ...]
+    pulls: tuple[Pull, ...]
     unreached: tuple[str, ...]
     facts: tuple[Facts, ...]
     frozen: dict[str, str]
@@ -116,7 +136,8 @@ def first_step(
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
-    return FirstStep(value, tuple(terms), tuple(name for name in named if name in unreached), facts, frozen)
+    pulls = tuple(witness.pulls(terms))
+    return FirstStep(value, tuple(terms), pulls, tuple(name for name in named if name in unreached), facts, frozen)
 
 
 class Witness:
@@ -166,6 +187,20 @@ class Witness:
             elif name in self._values:
                 found.append((name, weight, self._values[name]))
         return found
+
+    def pulls(self, terms: Iterable[Term]) -> Iterator[Pull]:
+        """Yields how hard each loss on token graphs pulls, without those that do not; for maps no ratio is known."""
+        own: dict[str, float] = dict.fromkeys(self._relations, 0.0)
+        others = 0.0
+        for term in terms:
+            name = term.name if term.name in self._terms else term.name.rpartition('.')[0]
+            if name in own:
+                own[name] += term.gradient_norm
+            else:
+                others += term.gradient_norm
+        for name, norm in own.items():
+            if norm > 0 and others > 0 and self._relations[name].maps is None:
+                yield Pull(name, norm / others, self._terms[name][1] * START_RATIO * others / norm)
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""

@@ -1,0 +1,82 @@
+"""`check --data` takes its steps on images of the data sets, and tells what weight to begin with."""
+
+import re
+
+import pytest
+import torch
+from tiny import CE, KD, QUICK, TRG, TRG_SIDES, check, stage, terms, tiny_net, whole_yaml, write
+
+from trg_torchdistill.cli.check.steps import START_RATIO
+from trg_torchdistill.cli.main import main
+
+FULL = stage(3, CE + KD + TRG, sides=TRG_SIDES)
+
+
+@pytest.fixture
+def look(tmp_path, capsys):
+    """Runs `check` on a YAML with a trained teacher."""
+    torch.save(tiny_net(6).state_dict(), tmp_path / 'teacher.pt')
+
+    def run(*words, weight=0.5, train=FULL, change=('src_ckpt: }', "src_ckpt: 'TEACHER'}")):
+        change = (change[0], change[1].replace('TEACHER', str(tmp_path / 'teacher.pt')))
+        code, report = check(tmp_path, capsys, train.replace('weight: 0.5', f'weight: {weight}'), *words, change=change)
+        assert code == 0
+        return report
+
+    return run
+
+
+def test_the_weight_that_it_tells_is_the_one_that_pulls_so_hard(look):
+    pulls = {pull['term']: pull for pull in look('--data')['stages'][0]['pulls']}
+    assert list(pulls) == ['trg']
+    report = look('--data', weight=pulls['trg']['weight'])
+    again = report['stages'][0]['pulls'][0]
+    assert again['ratio'] == pytest.approx(START_RATIO, rel=1e-4)
+    assert again['weight'] == pytest.approx(pulls['trg']['weight'], rel=1e-4)
+    norms = {name: term['gradient_norm'] for name, term in terms(report).items()}
+    own = norms['trg.local'] + norms['trg.global']
+    assert own / (norms['ce'] + norms['kd']) == pytest.approx(START_RATIO, rel=1e-4)
+
+
+def test_the_steps_are_on_the_data(look):
+    values = {
+        name: [term['value'] for term in terms(look(*words)).values()]
+        for name, words in (('random', ()), ('data', ['--data']))
+    }
+    assert values['random'] != values['data']
+    report = look('--data')
+    assert (report['steps_on'], look()['steps_on']) == ('data', 'random')
+    assert [term['value'] for term in terms(report).values()] == values['data']
+
+
+def test_few_images_are_drawn_again(look):
+    report = look('--data', '--steps', '9', change=('size: 24', 'size: 9'))
+    assert report['steps_on'] == 'data'
+    assert report['stages'][0]['step']['steps'] == 9
+
+
+@pytest.mark.parametrize('why', ['random images', 'random teacher', 'trained student', 'TRG alone'])
+def test_what_is_no_start_of_a_training_tells_no_weight(why, look):
+    student = "src_ckpt: }\n  student_model:\n    key: 'tiny_net'\n    kwargs: {width: 4}\n    src_ckpt:"
+    both = student.replace('src_ckpt:', "src_ckpt: 'TEACHER'", 1).replace(
+        '{width: 4}\n    src_ckpt:', "{width: 6}\n    src_ckpt: 'TEACHER'"
+    )
+    changes = {'random teacher': ('size: 24', 'size: 25'), 'trained student': (student, both)}
+    words = [] if why == 'random images' else ['--data']
+    options = {'change': changes[why]} if why in changes else {}
+    if why == 'trained student':
+        options['train'] = FULL.replace('in_features: 4', 'in_features: 6')
+    if why == 'TRG alone':
+        options['train'] = stage(3, TRG, sides=TRG_SIDES)
+    assert not look(*words, **options)['stages'][0]['pulls']
+
+
+def test_the_terminal(tmp_path, capsys):
+    torch.save(tiny_net(6).state_dict(), tmp_path / 'teacher.pt')
+    text = whole_yaml(tmp_path, FULL).replace('src_ckpt: }', f"src_ckpt: '{tmp_path / 'teacher.pt'}'}}")
+    path = write(tmp_path, text)
+    assert main(['check', path, *QUICK, '--data']) == 0
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'images 8 x 8, of the data (--input-size)' in shown
+    told = r'trg: its gradient is \S+ times that of the other terms; `weight: \S+` makes it 1.2 times, a place to begin'
+    assert re.search(told, shown), shown
