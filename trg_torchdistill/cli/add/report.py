@@ -13,6 +13,7 @@ from trg_torchdistill.cli.probe.probe import ModelProbe, Record
 from trg_torchdistill.cli.probe.trial import Trial
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.wrapping import wrapped
+from trg_torchdistill.cli.tasks.recognised import CLASSIFICATION
 from trg_torchdistill.cli.tasks.task import Task
 
 
@@ -65,6 +66,8 @@ def report(
         told = ['--input-size', f'{size.height}x{size.width}']
     yield 'next:'
     yield f'  {_command("check", output, *told)}'
+    if task is CLASSIFICATION:
+        yield f'  {_command("check", output, "--data", *told)}    # on your images: which `weight:`'
     yield f'  {task.command(config, output)}'
 
 
