@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from recipes import LASTING
 from tables import half_width
 
 from trg_torchdistill.cli.plot.figures import REFERENCE_COLOR, STYLES, new_figure, save_figure
@@ -34,8 +35,10 @@ def draw_gains(panels: dict[str, Gains], path: Path) -> bool:
     methods = list(dict.fromkeys(method for gains in panels.values() for method in gains))
     figure, all_axes = new_figure(1, len(panels))
     for axes, (setting, gains) in zip(all_axes, panels.items(), strict=True):
+        axes.sharey(all_axes[0])
         _draw_panel(axes, gains, methods)
-        axes.set_title(setting)
+        pair = LASTING[setting].pair
+        axes.set_title(f'{setting}: {pair.teacher.key} to {pair.student.key}')
     all_axes[0].set_ylabel('test top-1 beyond KD, points')
     handles = {
         name: handle for axes in all_axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)

@@ -7,12 +7,14 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
+from torch.testing import assert_close
 from torchdistill.models import classification  # noqa: F401  registers torchdistill's models
 from torchdistill.models.registry import MODEL_DICT, get_model
 
 from trg_torchdistill.cli.probe.layers import choose_layer
 from trg_torchdistill.cli.probe.probe import run_model
 from trg_torchdistill.errors import TRGError
+from trg_torchdistill.models import vit
 from trg_torchdistill.registration import TABLE
 
 # Key: parameters at 100 classes, layer of the tokens, their map [C, H, W] or sequence [N, C] for an image of 32 x 32.
@@ -125,3 +127,19 @@ def test_no_model_has_a_name_that_the_example_trainer_looks_up_elsewhere_first()
     assert registered == ours
     parameters = [each for key in ours for each in inspect.signature(MODEL_DICT[key]).parameters.values()]
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def test_the_encoder_of_the_vit_is_that_of_torch():
+    own = vit.Block().double()
+    torchs = nn.TransformerEncoderLayer(
+        vit.WIDTH, vit.HEADS, 4 * vit.WIDTH, dropout=0.0, activation='gelu', batch_first=True, norm_first=True
+    ).double()
+    torchs.load_state_dict(own.state_dict())
+    tokens = torch.randn(2, 5, vit.WIDTH, dtype=torch.float64)
+    assert_close(own(tokens), torchs(tokens))
+    found, wanted = (
+        torch.autograd.grad(block(tokens).square().sum(), [*block.parameters()]) for block in (own, torchs)
+    )
+    assert_close(found, wanted)
+    with torch.no_grad():
+        assert_close(own.eval()(tokens), torchs.eval()(tokens))
