@@ -45,11 +45,22 @@ def test_equal_widths_only_add_and_train(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
-def test_a_recipe_names_edges_rows_and_targets(recipe, tmp_path):
+def test_a_recipe_names_edges_rows_targets_and_temperature(recipe, tmp_path):
     _, new = upgrade(tmp_path, CONFIG, '--recipe', recipe)
     options = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms', 'trg', 'criterion', 'kwargs')
     assert RECIPES[recipe].trg.items() <= options.items()
-    assert {'edges', 'row_distribution', 'global_targets'} == set(RECIPES[recipe].trg)
+    assert {'edges', 'row_distribution', 'global_targets', 'temperature'} == set(RECIPES[recipe].trg)
+
+
+@pytest.mark.parametrize(
+    'change', [('num_epochs: 2', 'num_epochs: 1'), ('num_epochs:', "pre_epoch_process: 'my_own'\n  num_epochs:")]
+)
+def test_no_temperature_moves_where_nothing_moves_it(change, tmp_path):
+    assert change[0] in CONFIG
+    _, new = upgrade(tmp_path, CONFIG.replace(*change))
+    options = load_deferred(str(new)).get('train', 'criterion', 'kwargs', 'sub_terms', 'trg', 'criterion', 'kwargs')
+    assert 'temperature' not in options
+    assert options['edges'] == 'own'
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,28 @@ def look(tmp_path, capsys):
     return run
 
 
-def test_the_weight_that_it_tells_is_the_one_that_pulls_so_hard(look):
+def test_the_weights_that_it_tells_are_those_that_pull_so_hard(look):
     pulls = {pull['term']: pull for pull in look('--data')['stages'][0]['pulls']}
     assert list(pulls) == ['trg']
-    report = look('--data', weight=pulls['trg']['weight'])
+    weights = pulls['trg']['weights']
+    assert list(weights) == ['local_weight', 'global_weight']
+    told = ', '.join(f'{keyword}: {weight}' for keyword, weight in weights.items())
+    written = FULL.replace('num_neighbors: 3', f'num_neighbors: 3, {told}')
+    report = look('--data', train=written)
     again = report['stages'][0]['pulls'][0]
     assert again['ratio'] == pytest.approx(START_RATIO, rel=1e-4)
-    assert again['weight'] == pytest.approx(pulls['trg']['weight'], rel=1e-4)
+    assert again['weights'] == pytest.approx(weights, rel=1e-4)
     norms = {name: term['gradient_norm'] for name, term in terms(report).items()}
-    own = norms['trg.local'] + norms['trg.global']
-    assert own / (norms['ce'] + norms['kd']) == pytest.approx(START_RATIO, rel=1e-4)
+    for part in ('trg.local', 'trg.global'):
+        assert norms[part] / (norms['ce'] + norms['kd']) == pytest.approx(START_RATIO / 2, rel=1e-4)
+
+
+def test_of_one_term_it_tells_the_weight(look):
+    one = FULL.replace('num_neighbors: 3', 'num_neighbors: 3, global_weight: 0')
+    weights = look('--data', train=one)['stages'][0]['pulls'][0]['weights']
+    assert list(weights) == ['weight']
+    report = look('--data', train=one, weight=weights['weight'])
+    assert report['stages'][0]['pulls'][0]['ratio'] == pytest.approx(START_RATIO, rel=1e-4)
 
 
 def test_the_steps_are_on_the_data(look):
@@ -78,5 +90,7 @@ def test_the_terminal(tmp_path, capsys):
     assert main(['check', path, *QUICK, '--data']) == 0
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'images 8 x 8, of the data (--input-size)' in shown
-    told = r'trg: its gradient is \S+ times that of the other terms; `weight: \S+` makes it 1.2 times, a place to begin'
+    told = (
+        r'gradient is \S+ times that of the other terms; `local_weight: \S+` and `global_weight: \S+` would make it 1.2'
+    )
     assert re.search(told, shown), shown

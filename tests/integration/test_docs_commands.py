@@ -16,7 +16,8 @@ ELSEWHERE = {
     'docs/experiments.md': 'integration/test_experiment_configs.py',
     'docs/performance.md': 'integration/test_train_views.py',
     'docs/text.md': 'integration/test_add_text.py',
-    'docs/results.md': 'integration/test_plot_command.py',
+    'docs/short.md': 'integration/test_plot_command.py',
+    'docs/results.md': 'integration/test_check_on_data.py',
 }
 DIGITS = 'configs/sample/digits'
 CHECKPOINTS = 'resource/ckpt/digits'

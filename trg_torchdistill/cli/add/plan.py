@@ -14,6 +14,7 @@ from trg_torchdistill.cli.recipe.edit import unshared
 from trg_torchdistill.cli.recipe.render import Inline
 from trg_torchdistill.errors import TRGError
 
+OURS = '_with_trg'
 HOST_DEFAULTS = ('default_pre_epoch_process_with_teacher', 'default_post_epoch_process_with_teacher')
 
 
@@ -36,7 +37,7 @@ def make_plan(config: Config, choice: Choice) -> Plan:
     read = {value.removeprefix(PREFIX) for _, value in walk(terms) if isinstance(value, str)}
     if not criterion.get('model_term') and read.isdisjoint(choice.logits_at):
         plan.notes.append('no term reads the logits (module path `.`): TRG is meant to be added to a CE or KD term.')
-    _add_terms(plan, choice, terms)
+    _add_terms(plan, choice, stage, terms)
     if config.get(*config.student_path, 'dst_ckpt') is not None:
         plan.notes.append('`dst_ckpt:` is the old one: name another file, or one training writes over the other.')
     return plan
@@ -67,7 +68,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
         ('pre_epoch_process', 'the teacher is not put in eval mode and no temperature schedule moves'),
         ('post_epoch_process', 'the means of the terms are not logged'),
     ):
-        ours, found = f'{key}_with_trg', stage.get(key)
+        ours, found = f'{key}{OURS}', stage.get(key)
         if found in HOST_DEFAULTS:
             plan.changed.append('.'.join((*choice.stage, key)))
             plan.notes.append(f'`{key}:` was {found!r}, which ours calls first.')
@@ -79,7 +80,7 @@ def _add_processes(plan: Plan, choice: Choice, stage: dict[str, Any]) -> None:
         after = key
 
 
-def _add_terms(plan: Plan, choice: Choice, terms: dict[str, Any]) -> None:
+def _add_terms(plan: Plan, choice: Choice, stage: dict[str, Any], terms: dict[str, Any]) -> None:
     pair: dict[str, Any] = {
         'student_module_path': choice.student_path,
         'student_module_io': 'output',
@@ -95,7 +96,10 @@ def _add_terms(plan: Plan, choice: Choice, terms: dict[str, Any]) -> None:
     projection = {}
     if choice.needs_projection:
         projection['projection_module_path'] = f'projectors.{choice.projector_name}'
-    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **choice.recipe.trg, **tokens}}
+    options = inline_options(choice.recipe.trg)
+    if stage['pre_epoch_process'] != f'pre_epoch_process{OURS}' or stage.get('num_epochs') == 1:
+        options = {name: value for name, value in options.items() if not isinstance(value, Inline)}
+    trg = {'key': 'TRGLoss', 'kwargs': {**pair, **projection, **options, **tokens}}
     terms[_free(terms, 'trg')] = {'criterion': trg, 'weight': choice.weight}
     if not choice.recipe.contextual_weight:
         return

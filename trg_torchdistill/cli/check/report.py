@@ -211,10 +211,9 @@ def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights:
     for facts in stage.first.facts:
         yield from wrapped(facts.line(stage.batch_size), 4, '  ')
     for pull in stage.first.pulls if tells_weights else ():
-        line = (
-            f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; `weight: {pull.weight:.2g}`'
-        )
-        yield from wrapped(f'{line} makes it {START_RATIO} times, a place to begin (docs/results.md)', 4, '  ')
+        weights = ' and '.join(f'`{keyword}: {weight:.2g}`' for keyword, weight in pull.weights.items())
+        line = f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; {weights}'
+        yield from wrapped(f'{line} would make it {START_RATIO} times, a place to begin (docs/results.md)', 4, '  ')
     step = f'step {_seconds(cost.seconds)}'
     if cost.without_trg is not None:
         step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'

@@ -55,12 +55,12 @@ class Pull:
     Attributes:
         term: Its name in the YAML.
         ratio: Norm of its gradient divided by that of the other terms, sums of the norms of several.
-        weight: The ``weight:`` at which that is :data:`START_RATIO`.
+        weights: By keyword, those at which that is :data:`START_RATIO`, of which each of its terms has an equal part.
     """
 
     term: str
     ratio: float
-    weight: float
+    weights: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -190,17 +190,21 @@ class Witness:
 
     def pulls(self, terms: Iterable[Term]) -> Iterator[Pull]:
         """Yields how hard each loss on token graphs pulls, without those that do not; for maps no ratio is known."""
-        own: dict[str, float] = dict.fromkeys(self._relations, 0.0)
+        parts: dict[str, dict[str, Term]] = {name: {} for name in self._relations}
         others = 0.0
         for term in terms:
-            name = term.name if term.name in self._terms else term.name.rpartition('.')[0]
-            if name in own:
-                own[name] += term.gradient_norm
-            else:
+            name, _, part = (term.name, '', '') if term.name in self._terms else term.name.rpartition('.')
+            if name not in parts:
                 others += term.gradient_norm
-        for name, norm in own.items():
-            if norm > 0 and others > 0 and self._relations[name].maps is None:
-                yield Pull(name, norm / others, self._terms[name][1] * START_RATIO * others / norm)
+            elif term.gradient_norm > 0:
+                parts[name][f'{part}_weight' if part else 'weight'] = term
+        for name, own in parts.items():
+            if own and others > 0 and self._relations[name].maps is None:
+                wanted = START_RATIO * others / len(own)
+                weights = {keyword: term.weight * wanted / term.gradient_norm for keyword, term in own.items()}
+                if 'weight' not in weights:  # those of the parts stand beside that of the whole
+                    weights = {keyword: weight / self._terms[name][1] for keyword, weight in weights.items()}
+                yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights)
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
