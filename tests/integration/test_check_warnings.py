@@ -55,6 +55,12 @@ WARNINGS = {
     'silent_term': (stage(3, CE + QUIET_KD, sides=EVAL + SIDES), NO_CHANGE, PLAIN, '`kd` is silent'),
     'frozen_layer': (FULL, ('student:\n', FROZEN), FULL, NO_GRADIENT),
     'unread_key': (PLAIN, ('log_freq', 'log_frequency'), PLAIN, 'did you mean `log_freq`'),
+    'repeated_key': (
+        PLAIN,
+        ('requires_grad: False', 'requires_grad: True, requires_grad: False'),
+        PLAIN,
+        'stands 2 times',
+    ),
     'teacher_weights': (PLAIN, ('src_ckpt: }', "src_ckpt: 'no/such.pt'}"), PLAIN, 'refuses to start without it'),
     'tokens_out_of_order': (FULL, MIRRORED, FULL, IN_WINDOWS),
     'student_weights': (PLAIN, ('src_ckpt:\n', "src_ckpt: 'no/such.pt'\n"), PLAIN, 'refuses to start without it'),
