@@ -38,6 +38,7 @@ def test_equal_widths_only_add_and_train(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'hook layer4' in printed
     assert 'both 12 wide, no projection needed' in printed
+    assert 'in our trainings a small CNN learned faster' in printed
     assert f'trg-torchdistill train {new}' in printed
     assert [line for line in printed.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
     box = train_all_epochs(new)
