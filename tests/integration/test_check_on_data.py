@@ -94,3 +94,22 @@ def test_the_terminal(tmp_path, capsys):
         r'gradient is \S+ times that of the other terms; `local_weight: \S+` and `global_weight: \S+` would make it 1.2'
     )
     assert re.search(told, shown), shown
+
+
+@pytest.mark.parametrize('command', ['check', 'train'])
+def test_a_wrapper_may_take_a_transform_out_of_its_data_set(command, tmp_path, monkeypatch):
+    """As torchdistill's for SSKD does, each time that a loader is built; a look at the data builds one, too."""
+    monkeypatch.chdir(tmp_path)
+    text = whole_yaml(tmp_path, stage(1, TRG, sides=TRG_SIDES.replace('forward_batch_only', 'forward_batch4sskd')))
+    to_tensor = "!import_call {key: 'torchvision.transforms.ToTensor', init: }"
+    images = f'size: 24, image_size: [3, 8, 8], num_classes: 6, transform: {to_tensor}'
+    for found, instead in (
+        (
+            "'tiny.Blobs', init: {kwargs: {size: 24}}",
+            f"'torchvision.datasets.FakeData', init: {{kwargs: {{{images}}}}}",
+        ),
+        ("dataset_id: 'train'", "dataset_id: 'train'\n    dataset_wrapper: {key: 'SSKDDatasetWrapper', kwargs: {}}"),
+    ):
+        assert found in text
+        text = text.replace(found, instead, 1)
+    assert main([command, write(tmp_path, text), *(['--data'] if command == 'check' else [])]) == 0

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import Dataset, RandomSampler, Subset
+from torch.utils.data import Dataset, RandomSampler
 from torchdistill.core.distillation import DistillationBox, MultiStagesDistillationBox
 from torchdistill.core.training import MultiStagesTrainingBox, TrainingBox
 
@@ -127,21 +126,16 @@ def with_little_data(
         _check_validation(config, stage)
         for name in LOADERS:
             if copied.get(*stage, name) is not None:
-                _simplify_loader(copied, (*stage, name), batch_size)
+                is_own = copied.get(*stage, name, 'dataset_id') in own
+                _simplify_loader(copied, (*stage, name), batch_size, count if is_own else None)
     for path in (*stage_blocks(copied), *(('train', side) for side in copied.side_names)):
         block = copied.get(*path)
         if isinstance(block, dict):
             block.pop('dst_ckpt', None)
             if not Path(str(block.get('src_ckpt') or '')).is_file():
                 block.pop('src_ckpt', None)
-    drawn = {key: _some_of(dataset, count) for key, dataset in own.items()}
-    copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data) | drawn
+    copied.data['datasets'] = dict.fromkeys(config.mapping('datasets'), data) | dict(own)
     return copied
-
-
-def _some_of(dataset: Any, count: int) -> Subset[Any]:
-    order = torch.randperm(max(count, len(dataset))).tolist()
-    return Subset(dataset, [index % len(dataset) for index in order[:count]])
 
 
 def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
@@ -163,9 +157,11 @@ def _check_validation(config: Config, stage: tuple[str, ...]) -> None:
             )
 
 
-def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int) -> None:
+def _simplify_loader(config: Config, path: tuple[str, ...], batch_size: int, count: int | None) -> None:
+    """Makes a loader quick, of all items in any order, or of ``count`` that are drawn."""
     loader, kwargs = config.mapping(*path), config.mapping(*path, 'kwargs')
-    loader['sampler'] = {'class_or_func': RandomSampler}
+    drawn = {} if count is None else {'replacement': True, 'num_samples': count}
+    loader['sampler'] = {'class_or_func': RandomSampler, 'kwargs': drawn}
     for name in LOADER_COSTS:
         kwargs.pop(name, None)
     kwargs.update(num_workers=0, pin_memory=False)

@@ -18,7 +18,7 @@ from torchdistill.datasets.wrapper import BaseDatasetWrapper
 from trg_torchdistill.cli.data.classes import class_counts
 from trg_torchdistill.cli.data.items import Sample, check_batch, check_class_names, check_labels, looked_at, no_pair
 from trg_torchdistill.cli.data.reading import Items, checked, count_each_image_once, inner, name_of, prepare
-from trg_torchdistill.cli.data.untouched import untouched_data, untouched_model
+from trg_torchdistill.cli.data.untouched import untouched_data, untouched_data_sets, untouched_model
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.runtime.placement import Placement
 from trg_torchdistill.cli.runtime.progress import Reporter
@@ -83,7 +83,8 @@ def look_at_data(
         TRGError: At the first thing on which training, validation or test would fail.
     """
     known = {side: model for side, model in models.items() if model is not None}
-    with preserved_random_state():
+    datasets = [config.mapping('datasets')[config.get(*path, 'dataset_id')] for path in paths]
+    with preserved_random_state(), untouched_data_sets(datasets):
         samples = [_sample(config, path, placement) for path in paths]
         widths: dict[str, int] = {}
         for sample in samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,19 @@ def untouched_data(loader: Any) -> Iterator[None]:
     each worker must do for itself, is as if nothing had been read.
     """
     samplers = [part for part in (loader.sampler, loader.batch_sampler) if hasattr(part, '__dict__')]
-    parts = [*_data_sets_in(loader.dataset), *samplers]
+    with _untouched([*_data_sets_in(loader.dataset), *samplers]):
+        yield
+
+
+@contextlib.contextmanager
+def untouched_data_sets(datasets: Sequence[Any]) -> Iterator[None]:
+    """Gives data sets the attributes back that they had before the block; a ``dataset_wrapper`` may take one away."""
+    with _untouched(list(_data_sets_in(datasets))):
+        yield
+
+
+@contextlib.contextmanager
+def _untouched(parts: Sequence[Any]) -> Iterator[None]:
     before = [dict(vars(part)) for part in parts]
     restorers = [_restorer(value) for attributes in before for value in attributes.values()]
     try:
