@@ -67,8 +67,10 @@ def summarize(notes: Notes) -> str:
 def _summary(setting: str, rows: list[Row]) -> str:
     schedules = sorted({row.epochs for row in rows})
     lines = [[f'`{setting}`', *(f'{epochs} epochs' for epochs in schedules)], ['---'] * (1 + len(schedules))]
+    compared = {(row.epochs, row.screened) for row in rows if row.minus(find(rows, row, 'kd'), 'test_top1')}
     kd = [[row for row in rows if (row.method, row.epochs) == ('kd', epochs)] for epochs in schedules]
-    lines.append(['kd, top-1', *(_top1(max(each, key=lambda row: not row.screened)) if each else '' for each in kd)])
+    kd = [sorted(each, key=lambda row: ((row.epochs, row.screened) in compared, not row.screened)) for each in kd]
+    lines.append(['kd, top-1', *(_top1(each[-1]) if each else '' for each in kd)])
     for method, by_epochs in gains(rows).items():
         lines.append([method, *(_gain(by_epochs.get(epochs, [])) for epochs in schedules)])
     return _markdown(lines)
@@ -82,7 +84,7 @@ def _gain(differences: list[float]) -> str:
 def _section(setting: str, rows: list[Row], teacher: dict[str, Any] | None) -> list[str]:
     confirmed = [row for row in rows if not row.screened]
     parts = [_screening([row for row in rows if row.screened]), _accuracies(confirmed), _compared(rows)]
-    return [f'### `{setting}`', *parts, _others(confirmed or rows, teacher)]
+    return [f'### `{setting}`', *parts, _others(rows, teacher)]
 
 
 def _screening(rows: list[Row]) -> str:
