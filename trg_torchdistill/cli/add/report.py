@@ -73,7 +73,7 @@ def report(
     yield 'next:'
     yield f'  {_command("check", output, *told)}'
     if task is CLASSIFICATION:
-        yield f'  {_command("check", output, "--data", *told)}    # on your images: which `weight:`'
+        yield f'  {_command("check", output, "--data", *told)}    # on your images: which weights'
     yield f'  {task.command(config, output)}'
 
 

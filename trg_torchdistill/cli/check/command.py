@@ -160,13 +160,15 @@ def _check(
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
     report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
+    own: dict[str, Any] = {}
     if args.data:
         real = load_config(args.config)
         found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
         report.data = found.looked_at
         report.notices += [Notice('data', warning) for warning in found.warnings]
-        report.drawn = _training_data(real)
-    runnable = with_little_data(resolved, sides, report.batch_size, args.steps + 1, report.drawn)
+        own = _training_data(real)
+        report.is_on_data = bool(own)
+    runnable = with_little_data(resolved, sides, report.batch_size, args.steps + 1, own)
     box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
         if stage != resolved.stage_paths()[0]:

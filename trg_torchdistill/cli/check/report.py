@@ -54,7 +54,7 @@ class Report:
         stages: The stages that were run.
         notices: The warnings.
         data: A line for each loader, None if the data was not looked at.
-        drawn: The data sets of the training loaders, if the steps were taken on their items; otherwise on random ones.
+        is_on_data: Whether the steps were taken on items of the training data, and not on random ones.
     """
 
     config: str
@@ -65,12 +65,12 @@ class Report:
     stages: list[StageReport] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     data: list[str] | None = None
-    drawn: dict[str, Any] = field(default_factory=dict)
+    is_on_data: bool = False
 
     @property
     def tells_weights(self) -> bool:
         """Whether the gradients are those at the start of a training: a teacher's, a new student's, on its data."""
-        return bool(self.drawn) and self.sides is not None and self.sides.trained == {'teacher'}
+        return self.is_on_data and self.sides is not None and self.sides.trained == {'teacher'}
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def as_json(report: Report) -> dict[str, Any]:
         'image_size_source': None if sides is None else sides.size.source,
         'batch_size': report.batch_size,
         'data': report.data,
-        'steps_on': 'data' if report.drawn else 'random',
+        'steps_on': 'data' if report.is_on_data else 'random',
         'models': {} if sides is None else {side: _model(sides, side, report.hooked[side]) for side in sides.probes},
         'stages': [_finite(_stage(stage, report.tells_weights)) for stage in report.stages],
         'warnings': [asdict(notice) for notice in report.notices],
@@ -143,7 +143,7 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     """
     yield from wrapped(report.config)
     if report.sides is not None:
-        yield from _head(report.sides, report.batch_size, 'of the data' if report.drawn else 'random')
+        yield from _head(report.sides, report.batch_size, 'of the data' if report.is_on_data else 'random')
         for side, probe in report.sides.probes.items():
             yield ''
             yield from _modules(side, probe, report.hooked[side], all_modules)

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from torch import nn
 from torch.utils.data import DataLoader
 from torchdistill.common import main_util
@@ -18,7 +17,7 @@ from trg_torchdistill.cli.recipe.called import module_calls, parameter_groups
 from trg_torchdistill.cli.recipe.config import Config, line_of
 from trg_torchdistill.cli.recipe.deferred import Deferred, deferred_in
 from trg_torchdistill.cli.recipe.keys import PROCESSES
-from trg_torchdistill.cli.recipe.nodes import MERGE
+from trg_torchdistill.cli.recipe.nodes import MERGE, compose
 from trg_torchdistill.cli.recipe.text import tag_name
 from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import explained
@@ -84,23 +83,14 @@ def unread_keys(config: Config, task: Task) -> list[Notice]:
 
 def _repeated_keys(config: Config) -> Iterator[Notice]:
     """Yields a warning for each key of which a later one of the same block takes the place."""
-    todo, seen = [yaml.compose(config.text, Loader=yaml.FullLoader)], set()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo += node.value
-            continue
-        todo += [value for _, value in node.value]
-        lines: dict[str, list[int]] = {}
-        for key, _ in node.value:
-            lines.setdefault(str(key.value), []).append(key.start_mark.line + 1)
-        for name, at in lines.items():
-            if len(at) > 1 and name != MERGE:
-                text = f'`{name}` stands {len(at)} times in a block (line {at[0]}): the last one counts; remove others'
-                yield Notice('repeated_key', text, at[0])
+    for node in compose(config.text).walk():
+        for name in dict.fromkeys(node.keys):
+            count = node.keys.count(name)
+            if count > 1 and name != MERGE:
+                key = config.text.rfind(name, 0, node.values[node.keys.index(name)].start)
+                line = config.text.count('\n', 0, key) + 1
+                text = f'`{name}` stands {count} times in a block (line {line}): the last one counts; remove others'
+                yield Notice('repeated_key', text, line)
 
 
 def ignored_keywords(target: Any, names: Collection[str]) -> list[str]:
