@@ -84,10 +84,10 @@ def _pair(recipe: Recipe, teacher: Model, student: Model, method: str) -> str:
     terms = {'kd': {'criterion': {'key': 'KDLoss', 'kwargs': kd}, 'weight': 1.0}}
     sides = {'teacher': _side(requires_grad=False), 'student': _side(requires_grad=True)}
     if method == 'trg':
-        head = f'{student.name} from {teacher.name} on {recipe.title}: the YAML of this name under kd, and all of TRG.'
+        head = f'{student.name} from {teacher.name} on {recipe.title}: the YAML of this name under kd, and TRG.'
         sides['teacher']['forward_hook'] = {'input': [], 'output': [teacher.layer]}
         sides['student'].update(_wrapper(teacher, student))
-        terms.update(_trg_terms(teacher, student))
+        terms['trg'] = _trg_term(teacher, student)
     return _file(head, recipe, models, sides, terms, student, has_trg=method == 'trg')
 
 
@@ -126,7 +126,7 @@ def _wrapper(teacher: Model, student: Model) -> dict[str, Any]:
     }
 
 
-def _trg_terms(teacher: Model, student: Model) -> dict[str, Any]:
+def _trg_term(teacher: Model, student: Model) -> dict[str, Any]:
     paths = {
         'student_module_path': f'student_model.{student.layer}',
         'student_module_io': 'output',
@@ -150,10 +150,7 @@ def _trg_terms(teacher: Model, student: Model) -> dict[str, Any]:
         'global_weight': 0.3,
         **tokens,
     }
-    return {
-        'trg': {'criterion': {'key': 'TRGLoss', 'kwargs': trg}, 'weight': 1.0},
-        'contextual': {'criterion': {'key': 'TokenContextualLoss', 'kwargs': {**paths, **tokens}}, 'weight': 100.0},
-    }
+    return {'criterion': {'key': 'TRGLoss', 'kwargs': trg}, 'weight': 1.0}
 
 
 def _file(
