@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
-from tiny import CE, KD, QUICK, TRG, TRG_SIDES, check, stage, terms, tiny_net, whole_yaml, write
+from tiny import CE, KD, QUICK, TRG, TRG_SIDES, Blobs, check, stage, terms, tiny_net, whole_yaml, write
 
-from trg_torchdistill.cli.check.steps import START_RATIO
+from trg_torchdistill.cli.check.steps import START_RATIO, START_RATIO_OF_LONG_TAILS
 from trg_torchdistill.cli.main import main
 
 FULL = stage(3, CE + KD + TRG, sides=TRG_SIDES)
@@ -48,6 +48,23 @@ def test_of_one_term_it_tells_the_weight(look):
     assert list(weights) == ['weight']
     report = look('--data', train=one, weight=weights['weight'])
     assert report['stages'][0]['pulls'][0]['ratio'] == pytest.approx(START_RATIO, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('counts', 'wanted'),
+    [
+        ([4, 4, 4, 4, 4, 4], START_RATIO),
+        ([8, 0, 4, 4, 4, 4], START_RATIO),
+        ([9, 5, 4, 2, 2, 2], START_RATIO_OF_LONG_TAILS),
+    ],
+)
+def test_on_a_long_tail_it_tells_lighter_weights(counts, wanted, look, monkeypatch):
+    balanced = look('--data')['stages'][0]['pulls'][0]
+    monkeypatch.setattr(Blobs, 'class_counts', counts, raising=False)
+    pull = look('--data')['stages'][0]['pulls'][0]
+    lighter = {keyword: weight * wanted / START_RATIO for keyword, weight in balanced['weights'].items()}
+    assert pull['wanted'] == wanted
+    assert pull['weights'] == pytest.approx(lighter, rel=1e-4)
 
 
 def test_the_steps_are_on_the_data(look):

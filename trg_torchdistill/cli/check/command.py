@@ -27,8 +27,9 @@ from trg_torchdistill.cli.check.setup import (
     with_little_data,
     without_data_tags,
 )
-from trg_torchdistill.cli.check.steps import batches_of, first_step
+from trg_torchdistill.cli.check.steps import START_RATIO, START_RATIO_OF_LONG_TAILS, batches_of, first_step
 from trg_torchdistill.cli.check.unread_keys import Notice, check_datasets, unread_keys
+from trg_torchdistill.cli.data.classes import is_long_tailed
 from trg_torchdistill.cli.data.logits import check_compared_logits
 from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.data.rehearsal import rehearse
@@ -167,7 +168,7 @@ def _check(
         report.data = found.looked_at
         report.notices += [Notice('data', warning) for warning in found.warnings]
         own = _training_data(real)
-        report.is_on_data = bool(own)
+        report.is_on_data, report.is_long_tailed = bool(own), any(map(is_long_tailed, own.values()))
     runnable = with_little_data(resolved, sides, report.batch_size, args.steps + 1, own)
     box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
@@ -196,7 +197,9 @@ def _run_stage(
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=box.first_epoch)
     batches = batches_of(sides.task, box, args.steps + 1)
-    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size, sides.task.returns_logits)
+    ratio = START_RATIO_OF_LONG_TAILS if report.is_long_tailed else START_RATIO
+    student, returns_logits = sides.probes['student'].model, sides.task.returns_logits
+    first = first_step(config, box, student, batches[0], batch_size, returns_logits, ratio)
     report.notices += stage_notices(config, stage, box, first, sides)
     return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
 

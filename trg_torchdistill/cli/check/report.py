@@ -10,7 +10,7 @@ from typing import Any
 from trg_torchdistill.cli.add.report import describe
 from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
-from trg_torchdistill.cli.check.steps import START_RATIO, FirstStep
+from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.image_size import ImageSize
 from trg_torchdistill.cli.probe.layers import alternatives, choose_layer
@@ -55,6 +55,7 @@ class Report:
         notices: The warnings.
         data: A line for each loader, None if the data was not looked at.
         is_on_data: Whether the steps were taken on items of the training data, and not on random ones.
+        is_long_tailed: Whether that has far more images of some classes than of others.
     """
 
     config: str
@@ -66,6 +67,7 @@ class Report:
     notices: list[Notice] = field(default_factory=list)
     data: list[str] | None = None
     is_on_data: bool = False
+    is_long_tailed: bool = False
 
     @property
     def tells_weights(self) -> bool:
@@ -213,7 +215,7 @@ def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights:
     for pull in stage.first.pulls if tells_weights else ():
         weights = ' and '.join(f'`{keyword}: {weight:.2g}`' for keyword, weight in pull.weights.items())
         line = f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; {weights}'
-        yield from wrapped(f'{line} would make it {START_RATIO} times, a place to begin (docs/results.md)', 4, '  ')
+        yield from wrapped(f'{line} would make it {pull.wanted} times, a place to begin (docs/results.md)', 4, '  ')
     step = f'step {_seconds(cost.seconds)}'
     if cost.without_trg is not None:
         step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'

@@ -21,6 +21,7 @@ from trg_torchdistill.losses.facts import Facts
 
 # Of the other terms' gradient, with a new student: after a tenth of a training this is 0.3 (docs/lasting.md#weights).
 START_RATIO = 1.2
+START_RATIO_OF_LONG_TAILS = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Pull:
     Attributes:
         term: Its name in the YAML.
         ratio: Norm of its gradient divided by that of the other terms, sums of the norms of several.
-        weights: By keyword, those at which that is :data:`START_RATIO`, of which each of its terms has an equal part.
+        weights: By keyword, those at which that is ``wanted``, of which each of its terms has an equal part.
+        wanted: The ratio to begin with.
     """
 
     term: str
     ratio: float
     weights: dict[str, float]
+    wanted: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,13 @@ def batches_of(task: Task, box: Box, count: int) -> list[Any]:
 
 
 def first_step(
-    config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int, returns_logits: bool = True
+    config: Config,
+    box: Box,
+    student: nn.Module,
+    batch: Any,
+    batch_size: int,
+    returns_logits: bool = True,
+    start_ratio: float = START_RATIO,
 ) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
@@ -112,6 +121,7 @@ def first_step(
         batch: Items, labels and supplementary values.
         batch_size: The YAML's.
         returns_logits: Whether a failure may be that a model returns something else.
+        start_ratio: How hard a loss on token graphs is to pull at a new student.
 
     Raises:
         TRGError: If the step fails.
@@ -136,7 +146,7 @@ def first_step(
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
-    pulls = tuple(witness.pulls(terms))
+    pulls = tuple(witness.pulls(terms, start_ratio))
     return FirstStep(value, tuple(terms), pulls, tuple(name for name in named if name in unreached), facts, frozen)
 
 
@@ -188,7 +198,7 @@ class Witness:
                 found.append((name, weight, self._values[name]))
         return found
 
-    def pulls(self, terms: Iterable[Term]) -> Iterator[Pull]:
+    def pulls(self, terms: Iterable[Term], wanted: float) -> Iterator[Pull]:
         """Yields how hard each loss on token graphs pulls, without those that do not; for maps no ratio is known."""
         parts: dict[str, dict[str, Term]] = {name: {} for name in self._relations}
         others = 0.0
@@ -200,11 +210,11 @@ class Witness:
                 parts[name][f'{part}_weight' if part else 'weight'] = term
         for name, own in parts.items():
             if own and others > 0 and self._relations[name].maps is None:
-                wanted = START_RATIO * others / len(own)
-                weights = {keyword: term.weight * wanted / term.gradient_norm for keyword, term in own.items()}
+                norm = wanted * others / len(own)
+                weights = {keyword: term.weight * norm / term.gradient_norm for keyword, term in own.items()}
                 if 'weight' not in weights:  # those of the parts stand beside that of the whole
                     weights = {keyword: weight / self._terms[name][1] for keyword, weight in weights.items()}
-                yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights)
+                yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights, wanted)
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
