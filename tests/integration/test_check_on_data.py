@@ -50,6 +50,14 @@ def test_of_one_term_it_tells_the_weight(look):
     assert report['stages'][0]['pulls'][0]['ratio'] == pytest.approx(START_RATIO, rel=1e-4)
 
 
+def test_two_losses_share_what_it_tells(look):
+    second = TRG[: TRG.index('context:')].replace('trg:', 'again:')
+    pulls = look('--data', train=stage(3, CE + KD + TRG + second, sides=TRG_SIDES))['stages'][0]['pulls']
+    assert {pull['term']: pull['wanted'] for pull in pulls} == {'trg': START_RATIO / 2, 'again': START_RATIO / 2}
+    alone = look('--data')['stages'][0]['pulls'][0]['weights']
+    assert pulls[0]['weights'] == pytest.approx({keyword: weight / 2 for keyword, weight in alone.items()}, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ('counts', 'wanted'),
     [

@@ -215,7 +215,7 @@ def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights:
     for pull in stage.first.pulls if tells_weights else ():
         weights = ' and '.join(f'`{keyword}: {weight:.2g}`' for keyword, weight in pull.weights.items())
         line = f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; {weights}'
-        yield from wrapped(f'{line} would make it {pull.wanted} times, a place to begin (docs/results.md)', 4, '  ')
+        yield from wrapped(f'{line} would make it {pull.wanted:.2g} times, a place to begin (docs/results.md)', 4, '  ')
     step = f'step {_seconds(cost.seconds)}'
     if cost.without_trg is not None:
         step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'

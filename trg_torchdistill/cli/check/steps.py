@@ -57,7 +57,7 @@ class Pull:
         term: Its name in the YAML.
         ratio: Norm of its gradient divided by that of the other terms, sums of the norms of several.
         weights: By keyword, those at which that is ``wanted``, of which each of its terms has an equal part.
-        wanted: The ratio to begin with.
+        wanted: The ratio to begin with, of several such losses a part for each.
     """
 
     term: str
@@ -121,7 +121,7 @@ def first_step(
         batch: Items, labels and supplementary values.
         batch_size: The YAML's.
         returns_logits: Whether a failure may be that a model returns something else.
-        start_ratio: How hard a loss on token graphs is to pull at a new student.
+        start_ratio: How hard the losses on token graphs are to pull at a new student.
 
     Raises:
         TRGError: If the step fails.
@@ -208,13 +208,14 @@ class Witness:
                 others += term.gradient_norm
             elif term.gradient_norm > 0:
                 parts[name][f'{part}_weight' if part else 'weight'] = term
-        for name, own in parts.items():
-            if own and others > 0 and self._relations[name].maps is None:
-                norm = wanted * others / len(own)
-                weights = {keyword: term.weight * norm / term.gradient_norm for keyword, term in own.items()}
-                if 'weight' not in weights:  # those of the parts stand beside that of the whole
-                    weights = {keyword: weight / self._terms[name][1] for keyword, weight in weights.items()}
-                yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights, wanted)
+        pulling = {name: own for name, own in parts.items() if own and self._relations[name].maps is None}
+        for name, own in pulling.items() if others > 0 else ():
+            each = wanted / len(pulling)
+            norm = each * others / len(own)
+            weights = {keyword: term.weight * norm / term.gradient_norm for keyword, term in own.items()}
+            if 'weight' not in weights:  # those of the parts stand beside that of the whole
+                weights = {keyword: weight / self._terms[name][1] for keyword, weight in weights.items()}
+            yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights, each)
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
