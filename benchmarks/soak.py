@@ -2,7 +2,7 @@
 
 python benchmarks/soak.py [--steps 2000] [--queue 1000] [--json FILE]
 
-The box of ``configs/sample/digits/trg.yaml`` (projection, dynamic temperature, both processes) trains
+The box of ``configs/sample/digits/trg.yaml`` (projection, contextual term, dynamic temperature, both processes) trains
 on scikit-learn's digits in batches of 10, five steps an epoch, with the host's processes and an evaluation of the
 wrapped student in each epoch. Every ``--every`` steps it notes the process's resident memory, the objects and tensors
 that Python's collector tracks (beside those from before the first step), the hooks, and what the io dicts hold. The

@@ -138,7 +138,7 @@ ONLY = ('--only', 'token_graph')
         (('trg.yaml', *ONLY, '--cell', '0', '8'), 'a column from 0 to 7 of the 8 x 8 tokens of `student_model.layer3`'),
         (('trg.yaml', *ONLY, '--image', '8'), 'expected `--image` to be one of the 8 images, from 0, got 8'),
         (('trg.yaml', *ONLY, '--images', '7'), 'expected at least two `--images`'),
-        (('trg.yaml', *ONLY, '--term', 'tgr'), "one of ['trg'], got 'tgr'; did you mean `trg`"),
+        (('trg.yaml', *ONLY, '--term', 'tgr'), "one of ['trg', 'contextual'], got 'tgr'; did you mean `trg`"),
         (('trg.yaml', *ONLY, '--dataset', 'x'), 'expected `--dataset` to be one of the keys under `datasets:`'),
         (('trg.yaml', *ONLY, '--student', 'no.pt'), 'got no.pt, which does not exist; train first, or name the'),
         (('trg.yaml', *ONLY, '--student', f'{CHECKPOINTS}/teacher.pt'), "a name of its own, got 'teacher'; use"),
