@@ -265,6 +265,11 @@ def terms_of(criterion: object) -> dict[str, tuple[nn.Module, float]]:
     return found
 
 
+def has_model_term(criterion: object) -> bool:
+    """Whether the host's total loss has what the models return as losses in it, too."""
+    return bool(getattr(criterion, 'model_loss_factor', None))
+
+
 def relation_losses(criterion: object) -> dict[str, RelationLoss]:
     """Returns our losses in the host's total loss, by their YAML names."""
     losses = {}

@@ -157,6 +157,8 @@ class Grid:
         """Runs the stage and returns the number of failures."""
         failures = 0
         self.decode()
+        if all(self._is_noted(run) for run in self.plan()):
+            print(f'{self.options.stage}: nothing to do, all of these runs are in {self.options.lines}', flush=True)
         while todo := [run for run in self.plan() if not self._is_noted(run)]:
             print(f'{self.options.stage}: {len(todo)} runs to do', flush=True)
             workers = 1 if self.options.stage == 'teacher' else self.options.workers

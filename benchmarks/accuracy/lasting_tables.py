@@ -71,8 +71,13 @@ def _summary(setting: str, rows: list[Row]) -> str:
     kd = [[row for row in rows if (row.method, row.epochs) == ('kd', epochs)] for epochs in schedules]
     kd = [sorted(each, key=lambda row: ((row.epochs, row.screened) in compared, not row.screened)) for each in kd]
     lines.append(['kd, top-1', *(_top1(each[-1]) if each else '' for each in kd)])
+    confirmed = {(row.method, row.epochs) for row in rows if not row.screened and (row.epochs, False) in compared}
     for method, by_epochs in gains(rows).items():
-        lines.append([method, *(_gain(by_epochs.get(epochs, [])) for epochs in schedules)])
+        cells = {epochs: _gain(differences) for epochs, differences in by_epochs.items()}
+        for epochs in cells:
+            if ('kd', epochs) in confirmed and (method, epochs) not in confirmed:
+                cells[epochs] += f', seed {SCREENING_SEED}'
+        lines.append([method, *(cells.get(epochs, '') for epochs in schedules)])
     return _markdown(lines)
 
 
@@ -111,7 +116,7 @@ def _accuracies(rows: list[Row]) -> str:
         'to the control': lambda row: interval(_to_control(rows, row)),
         'top-1, last epoch': lambda row: _spread(row.values('measures', 'last', 'top1')),
         'to KD': lambda row: interval(row.minus(find(rows, row, 'kd'), 'measures', 'last', 'top1')),
-        "epochs to KD's last val/": lambda row: _speed(row, find(rows, row, 'kd')),
+        "epochs to KD's final val/": lambda row: _speed(row, find(rows, row, 'kd')),
     }
     return _table(rows, columns)
 
@@ -120,7 +125,7 @@ def _others(rows: list[Row], teacher: dict[str, Any] | None) -> str:
     """Means over the seeds; the teacher is a row, too."""
     paths = {
         'ECE, %': ('last', 'ece'),
-        "the teacher's answer, %": ('last', 'agreement'),
+        'agreement with the teacher, %': ('last', 'agreement'),
         **{group: ('last', 'groups', group) for group in GROUPS},
         **{f'{shown}, {kind}': ('features', task, kind) for task, shown in TASKS.items() for kind in ('knn', 'linear')},
     }
@@ -163,12 +168,9 @@ def _compared(rows: list[Row]) -> str:
     made = [differences for differences in (*to_kd, *to_control) if differences]
     if not made:
         return ''
-    counted = f'{sum(map(bool, to_kd))} to KD and {sum(map(bool, to_control))} to a control'
+    counted = f'{sum(map(bool, to_kd))} comparisons with KD and {sum(map(bool, to_control))} with a control'
     with_interval = sum(len(differences) > 1 for differences in made)
-    return (
-        f'Compared by the best epoch: {counted}, {with_interval} of them with an interval, which is not corrected for '
-        'their number.'
-    )
+    return f'By the best epoch: {counted}; {with_interval} have an interval, not corrected for their number.'
 
 
 def _to_control(rows: list[Row], row: Row) -> list[float]:

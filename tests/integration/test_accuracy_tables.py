@@ -59,7 +59,7 @@ def test_the_tables_of_made_up_runs(tables):
     assert row.endswith(cells)
     assert '| 4 | kd | 0.1/4 | 1, 2, 3 | 52.00 ± 1.00 |  |  | 50.50 |  | 4.0 |' in lines
     assert '| 8 | soft | 2.8 | 1 | 59.50 | -0.50 |  |  |  | never |' in lines
-    assert 'Compared by the best epoch: 5 to KD and 1 to a control, 3 of them with an interval' in text
+    assert '5 comparisons with KD and 1 with a control; 3 have an interval' in text
     assert '|  | teacher | - |  | 4.2 | 70.0 | 80.0 | 60.0 | 91.2 |' in lines
     assert lines[-1] == '| literal | 0.5/6 (5.0 and 4.0) |'
     assert not any('unseen' in line or 'few' in line for line in lines)
@@ -72,7 +72,7 @@ def test_the_summary_has_the_gains_alone(tables):
         '| kd, top-1 | 52.00 ± 1.00 | 60.00 |',
         '| soft | +5.00 (-10.11 to +20.11), 3 seeds | -0.50 |',
         '| soft_others | +1.00 (+1.00 to +1.00), 2 seeds |  |',
-        '| at | +2.00 |  |',
+        '| at | +2.00, seed 0 |  |',
     ]
 
 

@@ -4,9 +4,14 @@ import re
 
 import pytest
 import torch
-from tiny import CE, KD, QUICK, TRG, TRG_SIDES, Blobs, check, stage, terms, tiny_net, whole_yaml, write
+import yaml
+from tiny import CE, KD, QUICK, TRG, TRG_SIDES, Blobs, check, stage, stages, terms, tiny_net, whole_yaml, write
+from torch.nn import functional
+from torchdistill.losses.registry import FUNC2EXTRACT_MODEL_OUTPUT_DICT
 
-from trg_torchdistill.cli.check.steps import START_RATIO, START_RATIO_OF_LONG_TAILS
+from trg_torchdistill.cli.check import start
+from trg_torchdistill.cli.check.report import _plain
+from trg_torchdistill.cli.check.start import START_RATIO, START_RATIO_OF_LONG_TAILS
 from trg_torchdistill.cli.main import main
 
 FULL = stage(3, CE + KD + TRG, sides=TRG_SIDES)
@@ -92,20 +97,70 @@ def test_few_images_are_drawn_again(look):
     assert report['stages'][0]['step']['steps'] == 9
 
 
-@pytest.mark.parametrize('why', ['random images', 'random teacher', 'trained student', 'TRG alone'])
-def test_what_is_no_start_of_a_training_tells_no_weight(why, look):
-    student = "src_ckpt: }\n  student_model:\n    key: 'tiny_net'\n    kwargs: {width: 4}\n    src_ckpt:"
-    both = student.replace('src_ckpt:', "src_ckpt: 'TEACHER'", 1).replace(
-        '{width: 4}\n    src_ckpt:', "{width: 6}\n    src_ckpt: 'TEACHER'"
-    )
-    changes = {'random teacher': ('size: 24', 'size: 25'), 'trained student': (student, both)}
-    words = [] if why == 'random images' else ['--data']
-    options = {'change': changes[why]} if why in changes else {}
-    if why == 'trained student':
-        options['train'] = FULL.replace('in_features: 4', 'in_features: 6')
-    if why == 'TRG alone':
-        options['train'] = stage(3, TRG, sides=TRG_SIDES)
-    assert not look(*words, **options)['stages'][0]['pulls']
+MODELS = "src_ckpt: }\n  student_model:\n    key: 'tiny_net'\n    kwargs: {width: 4}\n    src_ckpt:"
+TRAINED = (MODELS, MODELS.replace('src_ckpt:', "src_ckpt: 'TEACHER'").replace('width: 4', 'width: 6'))
+RISING = "num_neighbors: 3, local_weight: {start: 0.0, end: 1.0, schedule: 'linear'}"
+OTHER_SAMPLER = "!import_get {key: 'trg_torchdistill.datasets.class_balanced_sampler'}"
+
+
+@pytest.mark.parametrize(
+    ('why', 'options'),
+    [
+        ('the teacher has random weights here', {'change': ('size: 24', 'size: 25')}),
+        (
+            'the student is not a new one',
+            {'change': TRAINED, 'train': FULL.replace('in_features: 4', 'in_features: 6')},
+        ),
+        ('no other term pulls at the student', {'train': stage(3, TRG, sides=TRG_SIDES)}),
+        ('`local_weight:` of `trg` is a schedule', {'train': FULL.replace('num_neighbors: 3', RISING)}),
+        (
+            "the loader's own sampler is not used here",
+            {'train': FULL.replace("!import_get {key: 'torch.utils.data.RandomSampler'}", OTHER_SAMPLER)},
+        ),
+    ],
+)
+def test_what_is_no_start_of_a_training_tells_no_weight_but_why(why, options, look):
+    (found,) = look('--data', **options)['stages']
+    assert (found['pulls'], found['untold']) == ([], why)
+
+
+def test_of_a_data_set_without_labels_it_tells_none(look, monkeypatch):
+    monkeypatch.setattr(start, 'class_counts', lambda dataset: None)
+    (found,) = look('--data')['stages']
+    assert (found['pulls'], found['untold']) == ([], 'the data set does not tell the labels of its images')
+
+
+@pytest.mark.parametrize(('words', 'train'), [([], FULL), (['--data'], stage(1, CE + KD, sides=TRG_SIDES))])
+def test_where_nobody_asks_it_gives_no_reason(words, train, look):
+    (found,) = look(*words, train=train)['stages']
+    assert (found['pulls'], found['untold']) == ([], '')
+
+
+def test_only_the_first_stage_begins_with_a_new_student(look):
+    first, second = look('--data', train=stages(FULL, FULL))['stages']
+    assert first['pulls']
+    assert (second['pulls'], second['untold']) == ([], 'only the first stage begins with a new student')
+
+
+@pytest.mark.parametrize(('value', 'shown'), [(100.4, '100'), (2e-5, '0.00002'), (0.57, '0.57'), (1234, '1200')])
+def test_a_weight_is_shown_as_yaml_reads_it(value, shown):
+    assert _plain(value) == shown
+    assert isinstance(yaml.safe_load(shown), (int, float))
+
+
+def test_what_the_models_return_as_a_loss_is_another_term(look, monkeypatch):
+    def extract(outputs, targets, supp_dict):
+        return {'own': 3 * functional.cross_entropy(outputs, targets)}
+
+    plain = look('--data')['stages'][0]
+    monkeypatch.setitem(FUNC2EXTRACT_MODEL_OUTPUT_DICT, 'own_loss', extract)
+    before, after = '  kwargs:\n    sub_terms:', '  kwargs:\n    model_term: {weight: 1.0}\n    sub_terms:'
+    with_model = FULL.replace(before, f"  func2extract_model_loss: 'own_loss'\n{after}")
+    found = look('--data', train=with_model)['stages'][0]
+    term = found['terms'][-1]
+    assert term['name'] == 'model_term'
+    assert sum(each['weighted'] for each in found['terms']) == pytest.approx(found['loss'], rel=1e-5)
+    assert found['pulls'][0]['ratio'] < plain['pulls'][0]['ratio']
 
 
 def test_the_terminal(tmp_path, capsys):
@@ -115,10 +170,12 @@ def test_the_terminal(tmp_path, capsys):
     assert main(['check', path, *QUICK, '--data']) == 0
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'images 8 x 8, of the data (--input-size)' in shown
-    told = (
-        r'gradient is \S+ times that of the other terms; `local_weight: \S+` and `global_weight: \S+` would make it 1.2'
-    )
+    told = r'`local_weight: \S+` and `global_weight: \S+` under its `kwargs:` would make it 1.2'
+    assert 'trg: its gradient is ' in shown
     assert re.search(told, shown), shown
+    assert '`--batch-size' not in shown
+    assert main(['check', path, *QUICK, '--data', '--batch-size', '4']) == 0
+    assert '`--batch-size 8` tells that of batches as they are trained' in ' '.join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize('command', ['check', 'train'])

@@ -42,6 +42,7 @@ def test_the_default_batch_shrinks_with_the_cost_of_a_step(monkeypatch):
     flops = 3 * 2 * (3 * 4 * 64 + 256 * 2)
     assert default_batch_size(probes, 100, notices) == check_batch.MAX_BATCH_SIZE
     assert default_batch_size(probes, 3, notices) == 3
+    assert default_batch_size(probes, 100, notices, most=100) == 100
     monkeypatch.setattr(check_batch, 'STEP_BUDGET', 8.5 * flops)
     assert default_batch_size(probes, 100, notices) == 8
     monkeypatch.setattr(check_batch, 'STEP_BUDGET', 0)

@@ -48,13 +48,16 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def default_batch_size(probes: Mapping[str, ModelProbe], wanted: int, notices: list[Notice]) -> int:
+def default_batch_size(
+    probes: Mapping[str, ModelProbe], wanted: int, notices: list[Notice], most: int = MAX_BATCH_SIZE
+) -> int:
     """Returns a batch size, at most ``wanted``, with which a step is quick on a CPU: a power of 2, or ``wanted``.
 
     Args:
         probes: The models by side; the student's operations count three times, for the backward pass.
         wanted: The YAML's batch size.
         notices: Gets a warning if the operations of a model cannot be counted; the batch is the smallest one then.
+        most: The largest one, a power of 2 or not below ``wanted``.
     """
     affordable = MIN_BATCH_SIZE
     advice = f'the batch has {min(affordable, wanted)} images here, `--batch-size` sets another'
@@ -64,7 +67,7 @@ def default_batch_size(probes: Mapping[str, ModelProbe], wanted: int, notices: l
     except TRGError as error:
         notices.append(Notice('uncounted_step', str(error)))
         total = STEP_BUDGET
-    while affordable * 2 <= MAX_BATCH_SIZE and affordable * 2 * total <= STEP_BUDGET:
+    while affordable < min(most, wanted) and affordable * 2 * total <= STEP_BUDGET:
         affordable *= 2
     return min(affordable, wanted)
 

@@ -27,9 +27,9 @@ from trg_torchdistill.cli.check.setup import (
     with_little_data,
     without_data_tags,
 )
-from trg_torchdistill.cli.check.steps import START_RATIO, START_RATIO_OF_LONG_TAILS, batches_of, first_step
+from trg_torchdistill.cli.check.start import Start, pulls_of, start_of
+from trg_torchdistill.cli.check.steps import batches_of, first_step
 from trg_torchdistill.cli.check.unread_keys import Notice, check_datasets, unread_keys
-from trg_torchdistill.cli.data.classes import is_long_tailed
 from trg_torchdistill.cli.data.logits import check_compared_logits
 from trg_torchdistill.cli.data.preflight import loader_paths, look_at_data
 from trg_torchdistill.cli.data.rehearsal import rehearse
@@ -159,16 +159,19 @@ def _check(
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
-    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices)
+    most = {'most': fitting} if args.data else {}
+    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices, **most)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
     own: dict[str, Any] = {}
+    starts: dict[tuple[str, ...], Start] = {}
     if args.data:
         real = load_config(args.config)
         found = look_at_data(real, [*loader_paths(real), TEST_LOADER], models, placement)
         report.data = found.looked_at
         report.notices += [Notice('data', warning) for warning in found.warnings]
         own = _training_data(real)
-        report.is_on_data, report.is_long_tailed = bool(own), any(map(is_long_tailed, own.values()))
+        report.is_on_data = bool(own)
+        starts = {stage: start_of(real, stage, sides, own) for stage in stages}
     runnable = with_little_data(resolved, sides, report.batch_size, args.steps + 1, own)
     box = build_box(runnable, models.get('teacher'), models['student'], placement)
     for stage in resolved.stage_paths():
@@ -176,7 +179,7 @@ def _check(
             with explained(f'the change to {resolved.where(*stage)} failed'):
                 box.advance_to_next_stage()
         if stage in stages:
-            report.stages.append(_run_stage(resolved, stage, box, sides, args, report))
+            report.stages.append(_run_stage(resolved, stage, box, sides, args, report, starts.get(stage)))
 
 
 def _training_data(config: Config) -> dict[str, Any]:
@@ -189,7 +192,13 @@ def _training_data(config: Config) -> dict[str, Any]:
 
 
 def _run_stage(
-    config: Config, stage: tuple[str, ...], box: Box, sides: Sides, args: argparse.Namespace, report: Report
+    config: Config,
+    stage: tuple[str, ...],
+    box: Box,
+    sides: Sides,
+    args: argparse.Namespace,
+    report: Report,
+    start: Start | None,
 ) -> StageReport:
     name, num_epochs = '.'.join(stage), config.get(*stage, 'num_epochs')
     batch_size = batch_size_of(config, stage)
@@ -197,11 +206,10 @@ def _run_stage(
     with explained(f'the pre-epoch process of `{name}` failed'):
         box.pre_epoch_process(epoch=box.first_epoch)
     batches = batches_of(sides.task, box, args.steps + 1)
-    ratio = START_RATIO_OF_LONG_TAILS if report.is_long_tailed else START_RATIO
-    student, returns_logits = sides.probes['student'].model, sides.task.returns_logits
-    first = first_step(config, box, student, batches[0], batch_size, returns_logits, ratio)
+    first = first_step(config, box, sides.probes['student'].model, batches[0], batch_size, sides.task.returns_logits)
     report.notices += stage_notices(config, stage, box, first, sides)
-    return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps))
+    pulls, untold = ([], '') if start is None else pulls_of(first.terms, box.criterion, start)
+    return StageReport(name, num_epochs, batch_size, first, step_cost(box, batches, args.steps), pulls, untold)
 
 
 def _hooked(config: Config, stages: list[tuple[str, ...]], sides: Sides) -> dict[str, set[str]]:

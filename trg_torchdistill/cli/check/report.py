@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from trg_torchdistill.cli.add.report import describe
 from trg_torchdistill.cli.check.cost import Cost
 from trg_torchdistill.cli.check.setup import Sides
+from trg_torchdistill.cli.check.start import Pull
 from trg_torchdistill.cli.check.steps import FirstStep
 from trg_torchdistill.cli.check.unread_keys import Notice
 from trg_torchdistill.cli.probe.image_size import ImageSize
@@ -32,6 +34,8 @@ class StageReport:
         batch_size: The YAML's.
         first: Its first step.
         cost: Seconds of a step.
+        pulls: How hard losses on token graphs pull at the student, where that is known for our results.
+        untold: Why it is not, empty where nobody asks for it.
     """
 
     name: str
@@ -39,6 +43,8 @@ class StageReport:
     batch_size: int
     first: FirstStep
     cost: Cost
+    pulls: Sequence[Pull]
+    untold: str
 
 
 @dataclass
@@ -55,7 +61,6 @@ class Report:
         notices: The warnings.
         data: A line for each loader, None if the data was not looked at.
         is_on_data: Whether the steps were taken on items of the training data, and not on random ones.
-        is_long_tailed: Whether that has far more images of some classes than of others.
     """
 
     config: str
@@ -67,12 +72,6 @@ class Report:
     notices: list[Notice] = field(default_factory=list)
     data: list[str] | None = None
     is_on_data: bool = False
-    is_long_tailed: bool = False
-
-    @property
-    def tells_weights(self) -> bool:
-        """Whether the gradients are those at the start of a training: a teacher's, a new student's, on its data."""
-        return self.is_on_data and self.sides is not None and self.sides.trained == {'teacher'}
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def as_json(report: Report) -> dict[str, Any]:
         'data': report.data,
         'steps_on': 'data' if report.is_on_data else 'random',
         'models': {} if sides is None else {side: _model(sides, side, report.hooked[side]) for side in sides.probes},
-        'stages': [_finite(_stage(stage, report.tells_weights)) for stage in report.stages],
+        'stages': [_finite(_stage(stage)) for stage in report.stages],
         'warnings': [asdict(notice) for notice in report.notices],
     }
 
@@ -110,7 +109,7 @@ def _model(sides: Sides, side: str, hooked: set[str]) -> dict[str, Any]:
     return {'key': probe.key, 'weights': sides.weights[side], 'parameters': _count(probe), 'modules': modules}
 
 
-def _stage(stage: StageReport, tells_weights: bool) -> dict[str, Any]:
+def _stage(stage: StageReport) -> dict[str, Any]:
     first = stage.first
     facts: dict[str, list[Any]] = {'graphs': [], 'contexts': []}
     for each in first.facts:
@@ -120,8 +119,9 @@ def _stage(stage: StageReport, tells_weights: bool) -> dict[str, Any]:
         'num_epochs': stage.num_epochs,
         'batch_size': stage.batch_size,
         'loss': first.loss,
-        'terms': [{**asdict(term), 'weighted': term.weighted} for term in first.terms],
-        'pulls': [asdict(pull) for pull in first.pulls] if tells_weights else None,
+        'terms': [{'name': term.name, **asdict(term), 'weighted': term.weighted} for term in first.terms],
+        'pulls': [asdict(pull) for pull in stage.pulls],
+        'untold': stage.untold,
         'unreached': list(first.unreached),
         **facts,
         'step': asdict(stage.cost),
@@ -152,7 +152,7 @@ def as_text(report: Report, all_modules: bool = False) -> Iterator[str]:
     for stage in report.stages:
         yield ''
         items = 'items' if report.sides is None else report.sides.task.items
-        yield from _stage_lines(stage, report.batch_size or stage.batch_size, items, report.tells_weights)
+        yield from _stage_lines(stage, report.batch_size or stage.batch_size, items)
     yield from _notices(report.notices)
     if report.error is None:
         yield ''
@@ -198,7 +198,7 @@ def _choice(side: str, probe: ModelProbe, hooked: set[str]) -> list[Record]:
     return sorted(chosen, key=lambda record: record.order or 0)
 
 
-def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights: bool) -> Iterator[str]:
+def _stage_lines(stage: StageReport, batch_size: int, items: str) -> Iterator[str]:
     terms, cost = stage.first.terms, stage.cost
     reduced = f", fewer than the YAML's {stage.batch_size}" if batch_size < stage.batch_size else ''
     yield f'{stage.name}: {_counted(stage.num_epochs, "epoch")}; first step, {batch_size} {items}{reduced}'
@@ -212,15 +212,26 @@ def _stage_lines(stage: StageReport, batch_size: int, items: str, tells_weights:
     yield f'  {"total":<{column}}  {"":>9}  {"":>10}  {stage.first.loss:>10.4g}'
     for facts in stage.first.facts:
         yield from wrapped(facts.line(stage.batch_size), 4, '  ')
-    for pull in stage.first.pulls if tells_weights else ():
-        weights = ' and '.join(f'`{keyword}: {weight:.2g}`' for keyword, weight in pull.weights.items())
+    for pull in stage.pulls:
+        weights = ' and '.join(f'`{keyword}: {_plain(weight)}`' for keyword, weight in pull.weights.items())
+        weights += '' if 'weight' in pull.weights else ' under its `kwargs:`'
         line = f'{pull.term}: its gradient is {pull.ratio:.2g} times that of the other terms; {weights}'
-        yield from wrapped(f'{line} would make it {pull.wanted:.2g} times, a place to begin (docs/results.md)', 4, '  ')
+        line = f'{line} would make it {pull.wanted:.2g} times, a place to begin (docs/results.md)'
+        if batch_size < stage.batch_size:
+            line += f'; `--batch-size {stage.batch_size}` tells that of batches as they are trained'
+        yield from wrapped(line, 4, '  ')
+    if stage.untold:
+        yield from wrapped(f'no weight to begin with is told: {stage.untold}', 4, '  ')
     step = f'step {_seconds(cost.seconds)}'
     if cost.without_trg is not None:
         step += f', without TRG {_seconds(cost.without_trg)}: {cost.seconds / cost.without_trg - 1:+.0%}'
     how = f'median of {cost.steps}, {_counted(cost.threads, "thread")}; an indication, the machine matters'
     yield from wrapped(f'{step} ({how})', 4, '  ')
+
+
+def _plain(value: float) -> str:
+    """Two digits, as YAML 1.1 reads them as a number: without an exponent."""
+    return f'{Decimal(f"{value:.2g}"):f}'
 
 
 def _notices(notices: list[Notice]) -> Iterator[str]:

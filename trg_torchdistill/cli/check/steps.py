@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,20 +16,17 @@ from trg_torchdistill.cli.probe.forward import forward_loss, outputs_explained
 from trg_torchdistill.cli.recipe.config import Config
 from trg_torchdistill.cli.tasks.task import Task
 from trg_torchdistill.errors import TRGError, explained
-from trg_torchdistill.host import Box, relation_losses, terms_of
+from trg_torchdistill.host import Box, has_model_term, relation_losses, terms_of
 from trg_torchdistill.losses.facts import Facts
-
-# Of the other terms' gradient, with a new student: after a tenth of a training this is 0.3 (docs/lasting.md#weights).
-START_RATIO = 1.2
-START_RATIO_OF_LONG_TAILS = 0.3
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the total loss in the first step; the terms inside TRG's losses are named ``TERM.local`` and so on.
+    """One term of the total loss in the first step.
 
     Attributes:
-        name: Name in the YAML.
+        loss: Name of the loss in the YAML; `model_term` is what the models return as a loss.
+        part: Which of several terms inside it.
         weight: What it is multiplied with.
         value: Its value before the weight.
         gradient_norm: Norm of the gradient of weight * term on the student's parameters, or on all that is trained in a
@@ -37,33 +34,22 @@ class Term:
         share: That, divided by the sum over all terms; None if nothing is trained.
     """
 
-    name: str
+    loss: str
+    part: str
     weight: float
     value: float
     gradient_norm: float
     share: float | None = None
 
     @property
+    def name(self) -> str:
+        """Name of the loss, and after a point that of the part."""
+        return f'{self.loss}.{self.part}' if self.part else self.loss
+
+    @property
     def weighted(self) -> float:
         """What the term adds to the loss."""
         return self.weight * self.value
-
-
-@dataclass(frozen=True)
-class Pull:
-    """How hard a loss on token graphs pulls at the student.
-
-    Attributes:
-        term: Its name in the YAML.
-        ratio: Norm of its gradient divided by that of the other terms, sums of the norms of several.
-        weights: By keyword, those at which that is ``wanted``, of which each of its terms has an equal part.
-        wanted: The ratio to begin with, of several such losses a part for each.
-    """
-
-    term: str
-    ratio: float
-    weights: dict[str, float]
-    wanted: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,6 @@ class FirstStep:
     Attributes:
         loss: The total loss.
         terms: Its terms.
-        pulls: How hard each loss on token graphs pulls, where there are other terms.
         unreached: Parameters of the student that are to be trained and get no gradient.
         facts: What each TRG term has to say of its tokens.
         frozen: By TRG term, the student's layer it reads, where neither that nor anything before it is trained.
@@ -81,7 +66,6 @@ class FirstStep:
 
     loss: float
     terms: tuple[Term, ...]
-    pulls: tuple[Pull, ...]
     unreached: tuple[str, ...]
     facts: tuple[Facts, ...]
     frozen: dict[str, str]
@@ -104,13 +88,7 @@ def batches_of(task: Task, box: Box, count: int) -> list[Any]:
 
 
 def first_step(
-    config: Config,
-    box: Box,
-    student: nn.Module,
-    batch: Any,
-    batch_size: int,
-    returns_logits: bool = True,
-    start_ratio: float = START_RATIO,
+    config: Config, box: Box, student: nn.Module, batch: Any, batch_size: int, returns_logits: bool = True
 ) -> FirstStep:
     """Runs the first training step and looks at its terms.
 
@@ -121,7 +99,6 @@ def first_step(
         batch: Items, labels and supplementary values.
         batch_size: The YAML's.
         returns_logits: Whether a failure may be that a model returns something else.
-        start_ratio: How hard the losses on token graphs are to pull at a new student.
 
     Raises:
         TRGError: If the step fails.
@@ -139,15 +116,14 @@ def first_step(
         if named.keys() <= unreached:  # the stage trains something else, such as a part of the teacher
             unreached = set()
             wanted = [value for value in box.trained if value.requires_grad]
-        terms = _with_shares(witness.terms(), wanted)
+        terms = _with_shares(witness.terms(loss), wanted)
     _check_finite(loss, terms)
     with explained('measuring the tokens failed'):
         facts, frozen = witness.facts(batch_size), witness.frozen()
     value = loss.item()
     with explained('the first training step failed'):
         box.post_forward_process(loss=loss)
-    pulls = tuple(witness.pulls(terms, start_ratio))
-    return FirstStep(value, tuple(terms), pulls, tuple(name for name in named if name in unreached), facts, frozen)
+    return FirstStep(value, tuple(terms), tuple(name for name in named if name in unreached), facts, frozen)
 
 
 class Witness:
@@ -159,6 +135,7 @@ class Witness:
 
     def __init__(self, criterion: Any) -> None:
         self._terms = {str(name): term for name, term in terms_of(criterion).items()}
+        self._has_model_term = has_model_term(criterion)
         self._relations = {str(name): loss for name, loss in relation_losses(criterion).items()}
         self._values: dict[str, Any] = {}
         self._inputs: dict[str, tuple[Any, ...]] = {}
@@ -187,35 +164,18 @@ class Witness:
 
         return note
 
-    def terms(self) -> list[tuple[str, float, Any]]:
-        """Returns (name, weight, value) of each term; a loss of ours with several terms is split into them."""
-        found = []
+    def terms(self, loss: Tensor) -> list[tuple[str, str, float, Any]]:
+        """Returns (loss, part, weight, value) of each term; a loss of ours with several terms is split into them."""
+        found: list[tuple[str, str, float, Any]] = []
         for name, (_, weight) in self._terms.items():
             parts = self._relations[name].terms() if name in self._relations else {}
             if len(parts) > 1:
-                found += [(f'{name}.{part}', weight * own, value) for part, (own, value) in parts.items()]
+                found += [(name, part, weight * own, value) for part, (own, value) in parts.items()]
             elif name in self._values:
-                found.append((name, weight, self._values[name]))
+                found.append((name, '', weight, self._values[name]))
+        if self._has_model_term:
+            found.append(('model_term', '', 1.0, loss - sum(weight * value for _, _, weight, value in found)))
         return found
-
-    def pulls(self, terms: Iterable[Term], wanted: float) -> Iterator[Pull]:
-        """Yields how hard each loss on token graphs pulls, without those that do not; for maps no ratio is known."""
-        parts: dict[str, dict[str, Term]] = {name: {} for name in self._relations}
-        others = 0.0
-        for term in terms:
-            name, _, part = (term.name, '', '') if term.name in self._terms else term.name.rpartition('.')
-            if name not in parts:
-                others += term.gradient_norm
-            elif term.gradient_norm > 0:
-                parts[name][f'{part}_weight' if part else 'weight'] = term
-        pulling = {name: own for name, own in parts.items() if own and self._relations[name].maps is None}
-        for name, own in pulling.items() if others > 0 else ():
-            each = wanted / len(pulling)
-            norm = each * others / len(own)
-            weights = {keyword: term.weight * norm / term.gradient_norm for keyword, term in own.items()}
-            if 'weight' not in weights:  # those of the parts stand beside that of the whole
-                weights = {keyword: weight / self._terms[name][1] for keyword, weight in weights.items()}
-            yield Pull(name, sum(term.gradient_norm for term in own.values()) / others, weights, each)
 
     def facts(self, batch_size: int) -> tuple[Facts, ...]:
         """Returns what each TRG term has to say of its tokens here, and with the YAML's ``batch_size``."""
@@ -239,15 +199,15 @@ def gradients_of(weight: float, value: Tensor, parameters: Sequence[Tensor]) -> 
     return torch.autograd.grad(weight * value, parameters, retain_graph=True, materialize_grads=True)
 
 
-def _with_shares(terms: Sequence[tuple[str, float, Any]], parameters: Sequence[Tensor]) -> list[Term]:
+def _with_shares(terms: Sequence[tuple[str, str, float, Any]], parameters: Sequence[Tensor]) -> list[Term]:
     found = []
-    for name, weight, value in terms:
+    for name, part, weight, value in terms:
         norm = 0.0
         if isinstance(value, Tensor) and value.requires_grad and parameters:
             gradients = gradients_of(weight, value, parameters)
-            norm = math.sqrt(sum(float(part.double().square().sum()) for part in gradients))
+            norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
         number = float(value.detach() if isinstance(value, Tensor) else value)
-        found.append(Term(name, float(weight), number, norm))
+        found.append(Term(name, part, float(weight), number, norm))
     total = sum(term.gradient_norm for term in found)
     return [replace(term, share=term.gradient_norm / total) for term in found] if total > 0 else found
 

@@ -51,12 +51,6 @@ def class_counts(dataset: Any) -> list[int] | None:
     return found
 
 
-def is_long_tailed(dataset: Any) -> bool:
-    """Whether a class has more than twice as many images as another; not where their numbers are unknown."""
-    counts = [count for count in class_counts(dataset) or () if count > 0]
-    return bool(counts) and max(counts) > 2 * min(counts)
-
-
 def _told(dataset: Any, name: str) -> Any:
     """Returns what a data set says of itself, None if it says nothing or its property fails."""
     try:
