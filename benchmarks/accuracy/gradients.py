@@ -35,13 +35,15 @@ def measure(box: Box, student: nn.Module) -> dict[str, list[tuple[float, float]]
     found: dict[str, list[tuple[float, float]]] = {}
     for batch in batches_of(CLASSIFICATION, box, NUM_BATCHES):
         with Witness(box.criterion) as witness:
-            forward_loss(box, *batch)
-        first, *others = witness.terms()
-        reference = _gradient(*first[1:], student)
-        for name, weight, value in others:
+            loss = forward_loss(box, *batch)
+        first, *others = witness.terms(loss)
+        reference = _gradient(*first[2:], student)
+        for name, part, weight, value in others:
             gradient = _gradient(weight, value, student)
             cosine = torch.cosine_similarity(gradient, reference, dim=0)
-            found.setdefault(name, []).append((float(gradient.norm() / reference.norm()), float(cosine)))
+            found.setdefault(f'{name}.{part}'.rstrip('.'), []).append(
+                (float(gradient.norm() / reference.norm()), float(cosine))
+            )
     return found
 
 
