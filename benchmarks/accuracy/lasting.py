@@ -96,12 +96,12 @@ class Lasting(Grid):
         if not self._train(run):
             return 1
         student = torch.load(self.options.out / run.name / 'best.pt', map_location='cpu', weights_only=True)['model']
-        for name in self.options.methods:
-            if variant_named(name).method != 'kd' and name.removesuffix(CONTROL) not in self._measured():
-                plain = name.removesuffix(CONTROL)
-                weights = self._shared(plain, student, tenth, reference)
-                line = {'setting': self.options.recipe, 'method': plain, 'weights': weights}
-                line['at_start'] = self._shared(plain, None, 0, reference)
+        known = self._measured()
+        for name in dict.fromkeys(name.removesuffix(CONTROL) for name in self.options.methods):
+            if variant_named(name).method != 'kd' and name not in known:
+                line = {'setting': self.options.recipe, 'method': name}
+                line['weights'] = self._shared(name, student, tenth, reference)
+                line['at_start'] = self._shared(name, None, 0, reference)
                 write_note(self.options.weights, line | {'epochs': [tenth, reference], **_now()})
         return 0
 

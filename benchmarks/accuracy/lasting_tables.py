@@ -68,9 +68,9 @@ def _summary(setting: str, rows: list[Row]) -> str:
     schedules = sorted({row.epochs for row in rows})
     lines = [[f'`{setting}`', *(f'{epochs} epochs' for epochs in schedules)], ['---'] * (1 + len(schedules))]
     compared = {(row.epochs, row.screened) for row in rows if row.minus(find(rows, row, 'kd'), 'test_top1')}
-    kd = [[row for row in rows if (row.method, row.epochs) == ('kd', epochs)] for epochs in schedules]
-    kd = [sorted(each, key=lambda row: ((row.epochs, row.screened) in compared, not row.screened)) for each in kd]
-    lines.append(['kd, top-1', *(_top1(each[-1]) if each else '' for each in kd)])
+    by_use = sorted(rows, key=lambda row: ((row.epochs, row.screened) in compared, not row.screened))
+    kd = {row.epochs: _top1(row) for row in by_use if row.method == 'kd'}
+    lines.append(['kd, top-1', *(kd.get(epochs, '') for epochs in schedules)])
     confirmed = {(row.method, row.epochs) for row in rows if not row.screened and (row.epochs, False) in compared}
     for method, by_epochs in gains(rows).items():
         cells = {epochs: _gain(differences) for epochs, differences in by_epochs.items()}

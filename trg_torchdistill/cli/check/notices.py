@@ -90,7 +90,7 @@ def guessed_size(config: Config, sides: Sides, hooked: Mapping[str, Collection[s
 def _relation_notices(config: Config, stage: Path, box: Box, first: FirstStep, sides: Sides) -> Found:
     """Yields what the TRG terms have to say, and the terms without a gradient where none of that explains it."""
     terms = (*stage, 'criterion', 'kwargs', 'sub_terms')
-    silent = {term.name: term.share for term in first.terms if term.weight != 0 and term.share is not None}
+    silent = {term.name: term for term in first.terms if term.loss in box.terms and term.weight != 0}
     for facts in first.facts:
         for hint in facts.hints('teacher' in sides.trained):
             silent.pop(hint.explains or '', None)
@@ -103,14 +103,13 @@ def _relation_notices(config: Config, stage: Path, box: Box, first: FirstStep, s
             'and all before it are frozen; change {where}, hook a later layer, or remove what has no gradient'
         )
         yield 'frozen_layer', place, text
-    for name, share in silent.items():
-        term = name if name in box.terms else name.rpartition('.')[0]
-        if share < SILENT_SHARE and term not in first.frozen:
+    for name, term in silent.items():
+        if term.share is not None and term.share < SILENT_SHARE and term.loss not in first.frozen:
             text = (
-                f'`{name}` is silent: its share of the gradient on the student is {share:.1e}; raise its weight, '
+                f'`{name}` is silent: its share of the gradient on the student is {term.share:.1e}; raise its weight, '
                 '{where}, if it stays so with trained weights'
             )
-            yield 'silent_term', (*terms, term, 'weight'), text
+            yield 'silent_term', (*terms, term.loss, 'weight'), text
 
 
 def _schedule_notices(config: Config, stage: Path, box: Box) -> Found:
