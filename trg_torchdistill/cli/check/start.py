@@ -19,7 +19,7 @@ from trg_torchdistill.losses import RelationLoss
 
 # Of the other terms' gradient, with a new student: after a tenth of a training this is 0.3 (docs/lasting.md#weights).
 START_RATIO = 1.2
-START_RATIO_OF_LONG_TAILS = 0.3
+START_RATIO_OF_LONG_TAILS = 0.5
 USUAL_SAMPLERS = (None, RandomSampler, SequentialSampler)
 
 
