@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def _others(rows: list[Row], teacher: dict[str, Any] | None) -> str:
         **{f'{shown}, {kind}': ('features', task, kind) for task, shown in TASKS.items() for kind in ('knn', 'linear')},
     }
     columns = {name: _mean_of('measures', *path) for name, path in paths.items()}
-    whole = [row for row in rows if row.values('measures')]
+    whole = [replace(row, notes={seed: row.notes[seed] for seed in row.values('measures')}, dropped={}) for row in rows]
+    whole = [row for row in whole if row.notes]
     if teacher is not None:
         whole = [Row(0, 'teacher', (), False, {0: {'measures': teacher}}), *whole]
     return _table(whole, columns)

@@ -15,7 +15,7 @@ from typing import Any
 from torchdistill.common.main_util import set_seed
 
 from trg_torchdistill._checks import nearest
-from trg_torchdistill.cli.check.batch import check_maps, default_batch_size
+from trg_torchdistill.cli.check.batch import MAX_BATCH_SIZE, check_maps, default_batch_size
 from trg_torchdistill.cli.check.cost import step_cost
 from trg_torchdistill.cli.check.notices import files_under_home, guessed_size, missing_weights, stage_notices
 from trg_torchdistill.cli.check.report import Report, StageReport, as_json, as_text
@@ -159,8 +159,8 @@ def _check(
         check_module_paths(resolved, {names[side]: probe.model for side, probe in sides.probes.items()})
     wanted = max(batch_size_of(resolved, stage) for stage in stages)
     fitting = min(check_maps(resolved, stage, sides.probes, wanted) for stage in stages)
-    most = {'most': fitting} if args.data else {}
-    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices, **most)
+    most = fitting if args.data else MAX_BATCH_SIZE
+    report.batch_size = args.batch_size or default_batch_size(sides.probes, fitting, report.notices, most)
     models = {side: probe.model.to(placement.device) for side, probe in sides.probes.items()}
     own: dict[str, Any] = {}
     starts: dict[tuple[str, ...], Start] = {}
